@@ -1,0 +1,1 @@
+//! The EROFS on-disk format: read it, map it, write it, check it.

@@ -1,0 +1,5 @@
+//! A generic cache with the kernel's fscache model: volumes, cookies, hole decisions.
+
+mod range;
+
+pub use range::{BlockSize, ObjectRange};

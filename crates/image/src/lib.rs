@@ -1,0 +1,1 @@
+//! EROFS images in OCI layouts: manifests, chunk indexes, digests, building.

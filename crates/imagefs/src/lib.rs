@@ -1,0 +1,1 @@
+//! An EROFS image read through cookies.

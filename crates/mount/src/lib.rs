@@ -1,0 +1,1 @@
+//! Front ends: kernel EROFS over fanotify, FUSE, and the keeper that holds their descriptors.

@@ -1,0 +1,1 @@
+//! From a hole to verified bytes: the fill engine.

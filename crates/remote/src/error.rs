@@ -1,0 +1,127 @@
+//! Why bytes could not be had from elsewhere.
+
+use std::time::Duration;
+
+use crate::BlobRange;
+
+/// Why bytes could not be had from elsewhere. Every variant names the place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The place could not be reached, or the connection broke before the answer was complete.
+    #[error("{place}: {range}: connection failed")]
+    Connection {
+        /// URL or path.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// The cause below.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server answered with a status that is not the one asked for.
+    #[error("{place}: {range}: the server answered {status}")]
+    Status {
+        /// URL.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// HTTP status code.
+        status: u16,
+        /// What `Retry-After` asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The server ignored `Range` and offered the whole blob.
+    #[error("{place}: {range}: the server ignored the range and answered 200")]
+    RangeIgnored {
+        /// URL.
+        place: String,
+        /// What was asked for.
+        range: BlobRange,
+    },
+    /// The server answered 206 with another range than the one asked for.
+    #[error("{place}: {range}: the server answered with Content-Range {found:?}")]
+    ContentRange {
+        /// URL.
+        place: String,
+        /// What was asked for.
+        range: BlobRange,
+        /// The header as it came.
+        found: String,
+    },
+    /// Fewer or more bytes came than were asked for.
+    #[error("{place}: {range}: {found} bytes came instead of {expected}")]
+    Length {
+        /// URL or path.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// Bytes that should have come.
+        expected: u64,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// No answer within the deadline.
+    #[error("{place}: {range}: no complete answer within {after:?}")]
+    Timeout {
+        /// URL or path.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// A range outside the blob was asked for.
+    #[error("{place}: {range} lies outside the blob of {len} bytes")]
+    OutOfBounds {
+        /// URL or path.
+        place: String,
+        /// What was asked for.
+        range: BlobRange,
+        /// Length of the blob.
+        len: u64,
+    },
+    /// A local file could not be read.
+    #[error("{place}: cannot be read")]
+    Io {
+        /// Path.
+        place: String,
+        /// The cause below.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The address could not be understood.
+    #[error("{place}: {reason}")]
+    Address {
+        /// The address as given.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the next try may succeed where this one failed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Timeout { .. } | Self::Length { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::RangeIgnored { .. }
+            | Self::ContentRange { .. }
+            | Self::OutOfBounds { .. }
+            | Self::Io { .. }
+            | Self::Address { .. } => false,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Connection { .. } | Self::Timeout { .. } => Some("check that the registry is up and reachable"),
+            Self::Status { status: 401 | 403, .. } => Some("the registry asks for credentials"),
+            Self::Status { status: 404, .. } => Some("check the name and tag of the image"),
+            Self::RangeIgnored { .. } => Some("on-demand loading needs a server that supports HTTP ranges"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Test support: a registry that misbehaves on request.
