@@ -1,2 +1,29 @@
-//! What developers run.
-fn main() {}
+//! What developers run: tests with their set-up, benchmarks.
+//!
+//! `cargo xtask test` installs what the tests need and runs every one of them; `cargo xtask bench` measures Larder
+//! against a peer in the same run and prints ratios.
+
+mod packages;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, tests and benchmarks of Larder.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Installs what the tests need (as root, by apt-get) and runs all of them.
+    Test(test::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Test(args) => test::run(&args),
+    }
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask test`.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::packages;
+
+/// What to test.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Installs nothing; tests whose tools are missing are skipped and say so.
+    #[arg(long)]
+    no_install: bool,
+    /// Goes to `cargo test` as it is: a package, a filter, `-- --nocapture`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo: Vec<String>,
+}
+
+/// Installs what the tests need and runs them.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if !args.no_install {
+        packages::install()?;
+    }
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(args.cargo.iter().map(String::as_str));
+    cargo(&arguments)
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    println!("cargo {}", arguments.join(" "));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(arguments).status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("cargo {} failed with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
