@@ -1,0 +1,144 @@
+//! The command line: global options, one subcommand a file under `commands/`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::paths::Paths;
+
+const EXAMPLES: &str = "\
+Examples:
+  larder demo                                        see it work on this machine
+  larder build dir:/srv/app oci:/srv/images:app      make an image
+  larder mount registry.example/app:1 /mnt/app       mount it; bytes come when they are read
+  larder status                                      what is mounted, and what was fetched";
+
+/// Mounts container images at once and fetches what is read when it is read.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options that every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command understands.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Keep cache, state and control socket under DIR
+    ///
+    /// Without it: /var/lib/larder and /run/larder for root; the XDG data and runtime directories for others.
+    #[arg(long, value_name = "DIR", env = "LARDER_ROOT", hide_env_values = true, global = true)]
+    pub root: Option<PathBuf>,
+    /// Print the result as JSON, with exact bytes and milliseconds
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on standard error; twice for requests too
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// Where everything lies on this host for this user.
+    ///
+    /// # Errors
+    ///
+    /// When a directory cannot be named or belongs to another user.
+    pub fn paths(&self) -> anyhow::Result<Paths> {
+        Paths::choose(self.root.as_deref())
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole way on this machine: build, serve, mount, run, compare
+    Demo(commands::demo::Args),
+    /// Build an image from a directory
+    Build(commands::build::Args),
+    /// Serve an image layout as a registry
+    Serve(commands::serve::Args),
+    /// Mount an image on demand
+    Mount(commands::mount::Args),
+    /// Unmount an image
+    Umount(commands::umount::Args),
+    /// Run a command inside an image
+    Run(commands::run::Args),
+    /// List files of an image without mounting it
+    Ls(commands::ls::Args),
+    /// Print a file of an image without mounting it
+    Cat(commands::cat::Args),
+    /// Show mounts, blobs and what was fetched
+    Status(commands::status::Args),
+    /// Tell which front ends work on this host, and why the others do not
+    Doctor(commands::doctor::Args),
+    /// Run, detach or stop the daemon
+    Daemon(commands::daemon::Args),
+    /// The process that does the daemon's work; the keeper starts it
+    #[command(hide = true)]
+    Worker(commands::worker::Args),
+}
+
+/// A front end as the command line names it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum FrontEndName {
+    /// Kernel EROFS on the cache's own files; needs root and Linux 6.14
+    Fanotify,
+    /// The file system in user space; works without root
+    Fuse,
+}
+
+impl FrontEndName {
+    /// The name as the API and the state files spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fanotify => "fanotify",
+            Self::Fuse => "fuse",
+        }
+    }
+}
+
+/// Parses the command line and runs the command.
+///
+/// # Errors
+///
+/// Whatever the command returns; wrong usage ends the process with status 2 before.
+pub fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::try_parse_from(std::env::args_os().collect::<Vec<OsString>>())
+        .unwrap_or_else(|error| error.exit());
+    crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)));
+    let global = &cli.global;
+    match cli.command {
+        Command::Demo(args) => commands::demo::run(args, global),
+        Command::Build(args) => commands::build::run(args, global),
+        Command::Serve(args) => commands::serve::run(args, global),
+        Command::Mount(args) => commands::mount::run(args, global),
+        Command::Umount(args) => commands::umount::run(args, global),
+        Command::Run(args) => commands::run::run(args, global),
+        Command::Ls(args) => commands::ls::run(args, global),
+        Command::Cat(args) => commands::cat::run(args, global),
+        Command::Status(args) => commands::status::run(args, global),
+        Command::Doctor(args) => commands::doctor::run(args, global),
+        Command::Daemon(args) => commands::daemon::run(args, global),
+        Command::Worker(args) => commands::worker::run(args, global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

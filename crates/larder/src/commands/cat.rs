@@ -1,0 +1,18 @@
+//! `larder cat`.
+
+use std::process::ExitCode;
+
+use crate::cli::Global;
+
+/// Arguments of `larder cat`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs `larder cat`.
+///
+/// # Errors
+///
+/// Always, until it is written.
+pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not written yet")
+}

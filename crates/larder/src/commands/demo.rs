@@ -1,0 +1,18 @@
+//! `larder demo`.
+
+use std::process::ExitCode;
+
+use crate::cli::Global;
+
+/// Arguments of `larder demo`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs `larder demo`.
+///
+/// # Errors
+///
+/// Always, until it is written.
+pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not written yet")
+}

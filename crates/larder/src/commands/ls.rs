@@ -1,0 +1,18 @@
+//! `larder ls`.
+
+use std::process::ExitCode;
+
+use crate::cli::Global;
+
+/// Arguments of `larder ls`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs `larder ls`.
+///
+/// # Errors
+///
+/// Always, until it is written.
+pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not written yet")
+}

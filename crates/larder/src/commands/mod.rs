@@ -1,0 +1,14 @@
+//! One file a subcommand: its arguments, its help, its run.
+
+pub mod build;
+pub mod cat;
+pub mod daemon;
+pub mod demo;
+pub mod doctor;
+pub mod ls;
+pub mod mount;
+pub mod run;
+pub mod serve;
+pub mod status;
+pub mod umount;
+pub mod worker;

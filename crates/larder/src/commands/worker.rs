@@ -1,0 +1,18 @@
+//! `larder worker`.
+
+use std::process::ExitCode;
+
+use crate::cli::Global;
+
+/// Arguments of `larder worker`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs `larder worker`.
+///
+/// # Errors
+///
+/// Always, until it is written.
+pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not written yet")
+}

@@ -1,0 +1,1 @@
+//! `larder demo`: the whole way on one machine, beside what a container engine does today.

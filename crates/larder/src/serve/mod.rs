@@ -1,0 +1,1 @@
+//! The embedded registry of `larder serve` and `larder demo`.
