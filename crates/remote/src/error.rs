@@ -71,6 +71,45 @@ pub enum Error {
         /// The deadline that passed.
         after: Duration,
     },
+    /// The answer is not one that was asked for: an encoding, a header or a token that cannot be used.
+    #[error("{place}: {range}: {reason}")]
+    Answer {
+        /// URL.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The answer is larger than anything of its kind may be.
+    #[error("{place}: {range}: larger than {max} bytes")]
+    TooLarge {
+        /// URL.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// The limit.
+        max: u64,
+    },
+    /// A redirect that is not followed.
+    #[error("{place}: {range}: {reason}")]
+    Redirect {
+        /// URL.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The server's certificate was refused, or TLS could not be set up.
+    #[error("{place}: no trust in the connection")]
+    Tls {
+        /// URL.
+        place: String,
+        /// The cause below.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A range outside the blob was asked for.
     #[error("{place}: {range} lies outside the blob of {len} bytes")]
     OutOfBounds {
@@ -108,19 +147,37 @@ impl Error {
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             Self::RangeIgnored { .. }
             | Self::ContentRange { .. }
+            | Self::Answer { .. }
+            | Self::TooLarge { .. }
+            | Self::Redirect { .. }
+            | Self::Tls { .. }
             | Self::OutOfBounds { .. }
             | Self::Io { .. }
             | Self::Address { .. } => false,
         }
     }
 
+    /// The pause that the server asked for before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Connection { .. } | Self::Timeout { .. } => Some("check that the registry is up and reachable"),
+            Self::Connection { .. } | Self::Timeout { .. } => {
+                Some("check that the registry is up and reachable")
+            }
             Self::Status { status: 401 | 403, .. } => Some("the registry asks for credentials"),
             Self::Status { status: 404, .. } => Some("check the name and tag of the image"),
             Self::RangeIgnored { .. } => Some("on-demand loading needs a server that supports HTTP ranges"),
+            Self::Status { status: 429, .. } => Some("the registry limits requests: wait, or log in"),
+            Self::Tls { .. } => {
+                Some("check the host's certificates and clock, and that the registry speaks https")
+            }
             _ => None,
         }
     }

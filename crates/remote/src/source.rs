@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{BlobRange, Error};
+use crate::{BlobRange, Error, Meter};
 
 /// One blob that can be read by range.
 ///
@@ -28,4 +28,25 @@ pub trait RangeSource: Send + Sync + 'static {
     ///
     /// Any [`Error`]; [`Error::is_transient`] tells whether the next read may succeed.
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error>;
+
+    /// Reads exactly `range` and hands its bytes to `sink` in order, as they arrive.
+    ///
+    /// What `sink` was given before an error stays good: a source that tries again goes on where it stopped. The one
+    /// given here hands everything over at the end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RangeSource::read_range`].
+    async fn read_stream(&self, range: BlobRange, sink: &mut (dyn FnMut(Bytes) + Send)) -> Result<(), Error> {
+        let bytes = self.read_range(range).await?;
+        if !bytes.is_empty() {
+            sink(bytes);
+        }
+        Ok(())
+    }
+
+    /// What was asked of the far side so far, where the source keeps count.
+    fn meter(&self) -> Option<&Meter> {
+        None
+    }
 }
