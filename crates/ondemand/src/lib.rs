@@ -1,1 +1,42 @@
 //! From a hole to verified bytes: the fill engine.
+//!
+//! A front end meets a hole in a cookie and calls [`Engine::fill`]. The engine finds the chunks that cover it, joins the
+//! flights already under way or starts new ones, and for every chunk, in this order: checks the digest, decodes, writes
+//! to the cache, sets the presence bits, wakes whoever waits. Whether a byte is present is asked of the cookie, never of
+//! a table kept here.
+//!
+//! Left to others: what a chunk is and how it is verified (`larder-image`), how bytes travel and what is tried again
+//! (`larder-remote`), where they are kept (`larder-fscache`), who asks (`larder-imagefs`, `larder-mount`).
+
+#![forbid(unsafe_code)]
+
+// What is asked.
+mod cause;
+mod config;
+
+// Pure: who brings a chunk, what is asked of the source, what comes next.
+mod flight;
+mod inbox;
+mod plan;
+mod readahead;
+mod seam;
+
+// The way of a chunk.
+mod admission;
+mod blob;
+mod engine;
+mod settle;
+mod trip;
+
+// What is told.
+mod error;
+mod record;
+mod stats;
+
+pub use blob::Blob;
+pub use cause::Cause;
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use error::FillError;
+pub use record::{FaultRecord, FillRecord};
+pub use stats::{BlobStats, LastError};

@@ -1,0 +1,87 @@
+//! [`EngineConfig`]: how much the engine may do at once.
+
+use std::{num::NonZero, time::Duration};
+
+use crate::{cause::PerPriority, plan::Shape, readahead::Reach};
+
+/// How much the engine may do at once. The defaults suit a daemon that should stay small.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Bytes on the wire for waiting readers, over all blobs.
+    pub demand_bytes: usize,
+    /// Bytes on the wire ahead of readers, over all blobs.
+    pub readahead_bytes: usize,
+    /// Bytes on the wire for prefetch, over all blobs.
+    pub prefetch_bytes: usize,
+    /// Requests for waiting readers side by side, for each blob.
+    pub demand_requests_per_blob: usize,
+    /// Readahead requests side by side, for each blob.
+    pub readahead_requests_per_blob: usize,
+    /// Bytes after which a waiting reader's request is split, so that its parts travel side by side.
+    pub demand_request_bytes_max: u64,
+    /// The same for readahead and prefetch.
+    pub ahead_request_bytes_max: u64,
+    /// Padding between two neighbouring chunks that is read along and dropped rather than split over.
+    pub bridge_bytes_max: u64,
+    /// A sequential run shorter than this gets no readahead.
+    pub readahead_bytes_min: u64,
+    /// How far readahead runs ahead of a reader at most; 0 turns it off.
+    pub readahead_bytes_max: u64,
+    /// A fill of more than this is done piece by piece.
+    pub window_bytes_max: u64,
+    /// Batches of chunks that are hashed, decoded and written side by side.
+    pub decoders: NonZero<usize>,
+    /// How long a reader waits, and how long one request may take, before it is an error.
+    pub deadline: Duration,
+    /// Records kept of each kind.
+    pub records_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            demand_bytes: 8 << 20,
+            readahead_bytes: 6 << 20,
+            prefetch_bytes: 2 << 20,
+            demand_requests_per_blob: 16,
+            readahead_requests_per_blob: 4,
+            demand_request_bytes_max: 512 << 10,
+            ahead_request_bytes_max: 1 << 20,
+            bridge_bytes_max: 64 << 10,
+            readahead_bytes_min: 256 << 10,
+            readahead_bytes_max: 8 << 20,
+            window_bytes_max: 8 << 20,
+            decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            deadline: Duration::from_secs(60),
+            records_max: 32_768,
+        }
+    }
+}
+
+impl EngineConfig {
+    pub(crate) fn bytes(&self) -> PerPriority<usize> {
+        PerPriority {
+            prefetch: self.prefetch_bytes,
+            readahead: self.readahead_bytes,
+            demand: self.demand_bytes,
+        }
+    }
+
+    pub(crate) fn requests_per_blob(&self) -> PerPriority<usize> {
+        PerPriority {
+            prefetch: 1,
+            readahead: self.readahead_requests_per_blob,
+            demand: self.demand_requests_per_blob,
+        }
+    }
+
+    pub(crate) fn shapes(&self) -> PerPriority<Shape> {
+        let shape = |bytes_max| Shape { bytes_max, bridge_bytes_max: self.bridge_bytes_max };
+        let ahead = shape(self.ahead_request_bytes_max);
+        PerPriority { prefetch: ahead, readahead: ahead, demand: shape(self.demand_request_bytes_max) }
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { bytes_min: self.readahead_bytes_min, bytes_max: self.readahead_bytes_max }
+    }
+}

@@ -1,0 +1,316 @@
+//! [`Engine`]: from a hole to verified bytes.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use larder_fscache::ObjectRange;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    Blob, Cause, EngineConfig, FaultRecord, FillError, FillRecord,
+    admission::Admission,
+    blob::lock,
+    cause::{PerPriority, Priority},
+    flight::{Booked, Ticket},
+    plan::{Shape, Wanted, plan},
+    record::Ring,
+    trip::Trip,
+};
+
+/// Times that a fill looks again: readahead that it had joined may fail, a shared block's first half may be lost.
+const ROUNDS_MAX: usize = 3;
+
+type OnComplete = Box<dyn Fn(&Arc<Blob>) + Send + Sync>;
+
+/// Fills holes, for any number of blobs.
+pub struct Engine {
+    pub(crate) handle: Handle,
+    pub(crate) config: EngineConfig,
+    pub(crate) admission: Admission,
+    pub(crate) decoders: Arc<Semaphore>,
+    shapes: PerPriority<Shape>,
+    started: Instant,
+    faults: Mutex<Ring<FaultRecord>>,
+    fills: Mutex<Ring<FillRecord>>,
+    /// Readers that wait right now; prefetch stands back while there are any.
+    waiting: watch::Sender<usize>,
+    on_complete: Mutex<Vec<Arc<OnComplete>>>,
+}
+
+impl Engine {
+    /// Makes an engine that works on the runtime of `handle`.
+    pub fn new(handle: Handle, config: EngineConfig) -> Arc<Self> {
+        let _entered = handle.enter();
+        Arc::new(Self {
+            admission: Admission::new(&config),
+            decoders: Arc::new(Semaphore::new(config.decoders.get())),
+            shapes: config.shapes(),
+            started: Instant::now(),
+            faults: Mutex::new(Ring::new(config.records_max)),
+            fills: Mutex::new(Ring::new(config.records_max)),
+            waiting: watch::Sender::new(0),
+            on_complete: Mutex::default(),
+            handle: handle.clone(),
+            config,
+        })
+    }
+
+    /// Brings every chunk that `want` needs, and returns once they are present.
+    ///
+    /// What lies beyond the object is not wanted. The caller then decides again; a second miss is an error (DESIGN.md,
+    /// section 2). Dropping the future leaves the fetch to others who wait for it. Must be polled on the engine's
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// Any [`FillError`]. None of them lasts: the next fill tries again.
+    pub async fn fill(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+    ) -> Result<(), FillError> {
+        let want = blob.whole_blocks(want);
+        let _waits = Waits::new(self, cause);
+        let mut at = want.start();
+        while at < want.end() {
+            let window = ObjectRange::at(at, self.config.window_bytes_max.max(1)).clamp_to(want.end());
+            let window = blob.whole_blocks(window);
+            self.fill_window(blob, window, cause).await?;
+            at = window.end();
+        }
+        Ok(())
+    }
+
+    /// [`Engine::fill`] for callers that are no futures: `done` is called on the engine's runtime and must not block.
+    pub fn spawn_fill(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+        done: impl FnOnce(Result<(), FillError>) + Send + 'static,
+    ) {
+        let (engine, blob) = (Arc::clone(self), Arc::clone(blob));
+        self.handle.spawn(async move { done(engine.fill(&blob, want, cause).await) });
+    }
+
+    /// Brings `range` at leisure: after every waiting reader and behind all readahead. Dropping the future stops it
+    /// after the request on the wire.
+    ///
+    /// # Errors
+    ///
+    /// The first [`FillError`]; what was brought until then stays.
+    pub async fn prefetch(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) -> Result<(), FillError> {
+        let range = blob.whole_blocks(range);
+        let mut at = range.start();
+        while at < range.end() {
+            self.quiet().await;
+            let piece = ObjectRange::at(at, self.config.ahead_request_bytes_max.max(1)).clamp_to(range.end());
+            let piece = blob.whole_blocks(piece);
+            self.fill_window(blob, piece, Cause::Prefetch).await?;
+            at = piece.end();
+        }
+        Ok(())
+    }
+
+    /// Takes note of a read of present bytes, so that readahead goes on for a reader that never misses. Cheap unless
+    /// the read passes a mark; never blocks on I/O.
+    pub fn touch(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) {
+        if blob.is_marked(range) {
+            self.read_ahead(blob, range);
+        }
+    }
+
+    /// Calls `told` once for each blob that becomes complete from now on, after its last bytes are written. It runs on
+    /// a thread that may block for a moment.
+    pub fn on_complete(&self, told: impl Fn(&Arc<Blob>) + Send + Sync + 'static) {
+        lock(&self.on_complete).push(Arc::new(Box::new(told)));
+    }
+
+    /// The newest readers that met a hole, oldest first.
+    pub fn faults(&self) -> Vec<FaultRecord> {
+        lock(&self.faults).to_vec()
+    }
+
+    /// The newest range requests, oldest first.
+    pub fn fills(&self) -> Vec<FillRecord> {
+        lock(&self.fills).to_vec()
+    }
+
+    /// Time since the engine's start: the clock of its records.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Readers that wait right now.
+    pub fn readers_waiting(&self) -> usize {
+        *self.waiting.borrow()
+    }
+
+    pub(crate) fn record_fill(&self, record: FillRecord) {
+        lock(&self.fills).push(record);
+    }
+
+    pub(crate) fn tell_complete(&self, blob: &Arc<Blob>) {
+        let told = lock(&self.on_complete).clone();
+        debug!(blob = %blob.name(), "blob is complete");
+        for call in told {
+            call(blob);
+        }
+    }
+
+    async fn fill_window(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+    ) -> Result<(), FillError> {
+        let tickets = self.book(blob, want, cause);
+        if tickets.is_empty() {
+            return Ok(());
+        }
+        let Cause::Demand { pid } = cause else {
+            return self.see_through(blob, want, cause, tickets).await;
+        };
+        self.read_ahead(blob, want);
+        let at = self.now();
+        let result = self.see_through(blob, want, cause, tickets).await;
+        let (waited, ok) = (self.now().saturating_sub(at), result.is_ok());
+        blob.counters().faults.add(1);
+        if let Err(error) = &result {
+            blob.counters().failed_faults.add(1);
+            warn!(blob = %blob.name(), start = want.start(), len = want.len(), error = %error.chain(), "fault failed");
+        }
+        lock(&self.faults).push(FaultRecord {
+            at,
+            blob: Arc::clone(blob.name()),
+            range: want,
+            waited,
+            pid,
+            ok,
+        });
+        result
+    }
+
+    /// Waits for the flights, within the deadline, and looks again until nothing is missing.
+    async fn see_through(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+        tickets: Vec<Ticket>,
+    ) -> Result<(), FillError> {
+        let rounds = self.rounds(blob, want, cause, tickets);
+        let result = match timeout(self.config.deadline, rounds).await {
+            Ok(result) => result,
+            Err(_) => {
+                let blob = Arc::clone(blob.name());
+                Err(FillError::Deadline { blob, range: want, after: self.config.deadline })
+            }
+        };
+        if let Err(error) = &result {
+            blob.set_last_error(error);
+        }
+        result
+    }
+
+    async fn rounds(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+        mut tickets: Vec<Ticket>,
+    ) -> Result<(), FillError> {
+        for _ in 0..ROUNDS_MAX {
+            for ticket in tickets {
+                let Some(landing) = ticket.landed().await else {
+                    return Err(FillError::Abandoned { blob: Arc::clone(blob.name()) });
+                };
+                if landing.priority >= cause.priority() {
+                    landing.result?;
+                }
+            }
+            tickets = self.book(blob, want, cause);
+            if tickets.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(FillError::StillMissing { blob: Arc::clone(blob.name()), range: want })
+    }
+
+    /// Joins or starts the flights that `want` needs.
+    ///
+    /// Probing and booking are one step under the flight table's lock: see [`crate::flight`].
+    fn book(self: &Arc<Self>, blob: &Arc<Blob>, want: ObjectRange, cause: Cause) -> Vec<Ticket> {
+        let priority = cause.priority();
+        let (mut tickets, mut mine) = (Vec::new(), Vec::new());
+        let mut flights = blob.flights();
+        let booking = flights.open_booking();
+        for number in blob.missing(want) {
+            match flights.book(number, booking, priority) {
+                Booked::Joined(ticket) => tickets.push(ticket),
+                Booked::Mine(ticket) => {
+                    tickets.push(ticket);
+                    mine.push(Wanted { number, stored: blob.table().chunk(number).stored });
+                }
+            }
+        }
+        drop(flights);
+        for request in plan(mine, self.shape(priority)) {
+            let trip = Trip::new(Arc::clone(self), Arc::clone(blob), booking, request.chunks, cause);
+            self.handle.spawn(trip.run());
+        }
+        tickets
+    }
+
+    fn read_ahead(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) {
+        if let Some(ahead) = blob.note_read(range, self.config.reach()) {
+            self.book(blob, blob.whole_blocks(ahead), Cause::Readahead);
+        }
+    }
+
+    pub(crate) fn shape(&self, priority: Priority) -> Shape {
+        *self.shapes.of(priority)
+    }
+
+    /// Waits until no reader waits.
+    async fn quiet(&self) {
+        // The sender lives in self, so that the channel cannot be closed.
+        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Counts a reader while it waits.
+struct Waits<'a>(Option<&'a Engine>);
+
+impl<'a> Waits<'a> {
+    fn new(engine: &'a Engine, cause: Cause) -> Self {
+        let counted = matches!(cause, Cause::Demand { .. }).then_some(engine);
+        if let Some(engine) = counted {
+            engine.waiting.send_modify(|waiting| *waiting += 1);
+        }
+        Self(counted)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0 {
+            engine.waiting.send_modify(|waiting| *waiting -= 1);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! [`Readahead`]: what a sequential reader will want next.
+//!
+//! A pure state machine fed with what is read. A blob holds many files and many readers, so it follows several streams
+//! at once. It never runs further ahead than a stream has been read in sequence, so a wrong guess at most doubles what
+//! is fetched.
+
+use std::collections::VecDeque;
+
+use larder_fscache::ObjectRange;
+
+/// Streams that one blob's readahead follows at once; the one unused longest makes way.
+pub(crate) const STREAMS_MAX: usize = 8;
+
+/// How far beyond the end of the last read a read may begin and still continue it: kernels send the pieces of their own
+/// read-ahead out of order.
+const GAP_BYTES_MAX: u64 = 128 << 10;
+
+/// How far before the end of the last read a read may begin and still belong to it.
+const BEHIND_BYTES_MAX: u64 = 512 << 10;
+
+/// How far readahead goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// A stream shorter than this gets none; also the smallest window.
+    pub bytes_min: u64,
+    /// The largest window.
+    pub bytes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// Where the next read is expected.
+    next: u64,
+    /// Bytes read in sequence so far, less what random reads have eaten of our confidence.
+    run: u64,
+    /// Up to where bytes were asked for.
+    ahead: u64,
+}
+
+/// The streams of one blob.
+#[derive(Debug)]
+pub(crate) struct Readahead {
+    size: u64,
+    /// Most recent first.
+    streams: VecDeque<Stream>,
+}
+
+impl Readahead {
+    /// Starts without a stream, for an object of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        Self { size, streams: VecDeque::with_capacity(STREAMS_MAX) }
+    }
+
+    /// Takes note of a read and returns what should be brought ahead of the next one.
+    pub fn read(&mut self, range: ObjectRange, reach: Reach) -> Option<ObjectRange> {
+        let Some(found) = self.streams.iter().position(|stream| stream.continues(range)) else {
+            self.begin(range);
+            return None;
+        };
+        let mut stream = self.streams.remove(found)?;
+        let ahead = stream.advance(range).then(|| stream.reach_out(reach, self.size)).flatten();
+        self.streams.push_front(stream);
+        ahead
+    }
+
+    /// Offsets at which a read of *present* bytes should be told to [`Readahead::read`] as well, so that a reader who
+    /// never misses does not run into the end of its window. One for each stream; `u64::MAX` stands for none.
+    pub fn marks(&self) -> [u64; STREAMS_MAX] {
+        let mut marks = [u64::MAX; STREAMS_MAX];
+        for (mark, stream) in marks.iter_mut().zip(&self.streams) {
+            if stream.ahead > stream.next && stream.ahead < self.size {
+                *mark = stream.ahead - (stream.ahead - stream.next) / 2;
+            }
+        }
+        marks
+    }
+
+    fn begin(&mut self, range: ObjectRange) {
+        for stream in &mut self.streams {
+            stream.run -= stream.run / 4;
+        }
+        self.streams.truncate(STREAMS_MAX - 1);
+        self.streams.push_front(Stream { next: range.end(), run: range.len(), ahead: range.end() });
+    }
+}
+
+impl Stream {
+    fn continues(&self, range: ObjectRange) -> bool {
+        let from = self.next.saturating_sub(BEHIND_BYTES_MAX);
+        let until = self.next.saturating_add(GAP_BYTES_MAX).max(self.ahead);
+        (from..=until).contains(&range.start())
+    }
+
+    /// Whether the read went on (rather than repeat what was read).
+    fn advance(&mut self, range: ObjectRange) -> bool {
+        let fresh = range.end().saturating_sub(self.next).min(range.len());
+        self.next = self.next.max(range.end());
+        self.ahead = self.ahead.max(self.next);
+        self.run = self.run.saturating_add(fresh);
+        fresh > 0
+    }
+
+    /// Moves the window on once half of it has been used up.
+    fn reach_out(&mut self, reach: Reach, size: u64) -> Option<ObjectRange> {
+        if self.run < reach.bytes_min {
+            return None;
+        }
+        let window = self.run.min(reach.bytes_max);
+        if self.ahead - self.next > window / 2 {
+            return None;
+        }
+        let range = ObjectRange::new(self.ahead, self.next.saturating_add(window))?.clamp_to(size);
+        if range.is_empty() {
+            return None;
+        }
+        self.ahead = range.end();
+        Some(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const REACH: Reach = Reach { bytes_min: 256 * KIB, bytes_max: 8 * MIB };
+
+    fn at(start: u64, len: u64) -> ObjectRange {
+        ObjectRange::at(start, len)
+    }
+
+    #[test]
+    fn the_window_grows_as_a_reader_goes_on_in_sequence_up_to_its_limit() {
+        let mut ahead = Readahead::new(1 << 30);
+        let mut end = 0;
+        let mut largest = 0;
+        for n in 0..256 {
+            let range = at(n * 128 * KIB, 128 * KIB);
+            if let Some(more) = ahead.read(range, REACH) {
+                assert_eq!(more.start(), end.max(range.end()), "no gap and nothing twice");
+                end = more.end();
+                largest = largest.max(end - range.end());
+                assert!(end - range.end() <= range.end(), "never further ahead than was read");
+            }
+        }
+        assert_eq!(largest, 8 * MIB);
+    }
+
+    #[test]
+    fn the_first_read_and_a_short_run_get_none() {
+        let mut ahead = Readahead::new(1 << 30);
+        assert_eq!(ahead.read(at(0, MIB), REACH), None);
+        let mut ahead = Readahead::new(1 << 30);
+        for n in 0..15 {
+            assert_eq!(ahead.read(at(n * 16 * KIB, 16 * KIB), REACH), None, "read {n}");
+        }
+        assert!(ahead.read(at(15 * 16 * KIB, 16 * KIB), REACH).is_some());
+    }
+
+    #[test]
+    fn random_reads_get_none() {
+        let mut ahead = Readahead::new(1 << 30);
+        for n in 0..1000_u64 {
+            let start = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1024 * MIB;
+            assert_eq!(ahead.read(at(start, 4 * KIB), REACH), None);
+        }
+    }
+
+    #[test]
+    fn random_reads_shrink_the_window_of_a_stream() {
+        let mut ahead = Readahead::new(1 << 40);
+        for n in 0..64 {
+            ahead.read(at(n * 128 * KIB, 128 * KIB), REACH);
+        }
+        let before = ahead.streams[0];
+        for n in 1..6 {
+            ahead.read(at(n << 32, 4 * KIB), REACH);
+        }
+        let resumed = ahead.streams.iter().find(|s| s.next == before.next).expect("it is still followed");
+        assert!(resumed.run < before.run / 3);
+    }
+
+    #[test]
+    fn several_streams_are_followed_side_by_side() {
+        let mut ahead = Readahead::new(1 << 40);
+        let mut served = [0; 4];
+        for n in 0..32 {
+            for (who, count) in (0_u64..).zip(&mut served) {
+                let start = (who << 32) + n * 128 * KIB;
+                *count += u32::from(ahead.read(at(start, 128 * KIB), REACH).is_some());
+            }
+        }
+        assert!(served.iter().all(|count| *count > 3), "{served:?}");
+    }
+
+    #[test]
+    fn pieces_out_of_order_stay_one_stream() {
+        let mut ahead = Readahead::new(1 << 30);
+        for n in [0, 2, 1, 4, 3, 6, 5, 7] {
+            ahead.read(at(n * 128 * KIB, 128 * KIB), REACH);
+        }
+        assert_eq!(ahead.streams.len(), 1);
+        assert_eq!(ahead.streams[0].next, MIB);
+    }
+
+    #[test]
+    fn many_readers_of_one_range_are_one_read() {
+        let mut ahead = Readahead::new(1 << 30);
+        for _ in 0..64 {
+            assert_eq!(ahead.read(at(0, 256 * KIB), REACH), None);
+        }
+        assert_eq!(ahead.streams[0].run, 256 * KIB);
+    }
+
+    #[test]
+    fn it_ends_where_the_object_ends() {
+        let mut ahead = Readahead::new(640 * KIB + 1);
+        ahead.read(at(0, 256 * KIB), REACH);
+        assert_eq!(ahead.read(at(256 * KIB, 256 * KIB), REACH), Some(at(512 * KIB, 128 * KIB + 1)));
+        assert_eq!(ahead.read(at(512 * KIB, 128 * KIB + 1), REACH), None);
+        assert_eq!(ahead.marks(), [u64::MAX; STREAMS_MAX]);
+    }
+
+    #[test]
+    fn a_reader_of_present_bytes_meets_the_mark_before_the_window_ends() {
+        let mut ahead = Readahead::new(1 << 30);
+        ahead.read(at(0, 256 * KIB), REACH);
+        let window = ahead.read(at(256 * KIB, 256 * KIB), REACH).expect("a run of 512 KiB");
+        let mark = ahead.marks()[0];
+        assert!(window.start() < mark && mark < window.end());
+        assert!(ahead.read(at(mark, 4 * KIB), REACH).is_some(), "and the window moves on there");
+    }
+}

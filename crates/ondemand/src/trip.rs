@@ -1,0 +1,274 @@
+//! [`Trip`]: one booking's run of neighbouring chunks, from the queue to the cache.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::join;
+use larder_fscache::ObjectRange;
+use larder_remote::BlobRange;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tracing::debug;
+
+use crate::{
+    Blob, Cause, Engine, FillError, FillRecord,
+    flight::BookingId,
+    inbox::Inbox,
+    plan::{Request, Wanted, plan},
+    settle::{Arrived, Settled, Tries, settle},
+};
+
+/// Chunks that go to a decoding thread at once, so that small ones do not pay for the way there each.
+const BATCH_CHUNKS_MAX: usize = 16;
+
+/// A run of neighbouring chunks that one booking brings.
+///
+/// It runs as a task of its own, so that no reader's leaving ends it. However it ends, on drop every chunk that it
+/// still holds is landed: nobody waits for a task that is gone.
+pub(crate) struct Trip {
+    engine: Arc<Engine>,
+    blob: Arc<Blob>,
+    booking: BookingId,
+    chunks: Range<u32>,
+    cause: Cause,
+}
+
+impl Trip {
+    pub fn new(
+        engine: Arc<Engine>,
+        blob: Arc<Blob>,
+        booking: BookingId,
+        chunks: Range<u32>,
+        cause: Cause,
+    ) -> Self {
+        Self { engine, blob, booking, chunks, cause }
+    }
+
+    /// Waits for its turn, then brings what nobody has overtaken meanwhile.
+    pub async fn run(self) {
+        let priority = self.cause.priority();
+        let gate = self.blob.gate(&self.engine.config);
+        let _pass = self.engine.admission.admit(gate, priority, self.stored(&self.chunks).len()).await;
+        for request in self.take_off() {
+            self.fly(&request).await;
+        }
+    }
+
+    /// The chunks that are still this trip's, as requests: one, unless something was taken out of the middle.
+    fn take_off(&self) -> Vec<Request> {
+        let mut flights = self.blob.flights();
+        let ours = self.chunks.clone().filter(|number| flights.take_off(*number, self.booking));
+        let wanted = ours.map(|number| Wanted { number, stored: self.blob.table().chunk(number).stored });
+        plan(wanted, self.engine.shape(self.cause.priority()))
+    }
+
+    async fn fly(&self, request: &Request) {
+        let (at, began) = (self.engine.now(), Instant::now());
+        self.blob.counters().requests.add(1);
+        let (arrive, mut arrived) = mpsc::unbounded_channel();
+        let read = async move {
+            // Not more than the request's bytes are ever in the channel, and the pass counts those.
+            let mut sink = |bytes: Bytes| drop(arrive.send(bytes));
+            self.within(request.stored, self.blob.source().read_stream(request.stored, &mut sink)).await
+        };
+        let (read, (unpacked, outcome)) = join(read, self.unpack(request, &mut arrived)).await;
+        let mut ok = outcome.ok;
+        for number in outcome.refused {
+            ok &= self.fetch_again(number).await;
+        }
+        if unpacked < request.chunks.end {
+            ok = false;
+            let error = match read {
+                Err(error) => error,
+                Ok(()) => self.too_short(request),
+            };
+            self.fail(unpacked..request.chunks.end, &error);
+        }
+        let took = began.elapsed();
+        let range = self.decoded(&request.chunks);
+        debug!(blob = %self.blob.name(), start = range.start(), len = range.len(), stored = request.stored.len(),
+            cause = self.cause.as_str(), ?took, ok, "filled");
+        let (blob, stored, cause) = (Arc::clone(self.blob.name()), request.stored, self.cause);
+        self.engine.record_fill(FillRecord { at, blob, range, stored, cause, took, ok });
+    }
+
+    /// Settles chunks as their bytes arrive. Returns the first chunk whose bytes did not come, and what came of those
+    /// before it.
+    async fn unpack(
+        &self,
+        request: &Request,
+        arrived: &mut mpsc::UnboundedReceiver<Bytes>,
+    ) -> (u32, Outcome) {
+        let (mut next, mut cursor) = (request.chunks.start, request.stored.start());
+        let (mut inbox, mut outcome) = (Inbox::default(), Outcome::default());
+        while let Some(bytes) = arrived.recv().await {
+            self.take_in(&mut inbox, bytes);
+            while let Ok(bytes) = arrived.try_recv() {
+                self.take_in(&mut inbox, bytes);
+            }
+            loop {
+                let batch = self.cut(&mut inbox, &mut next, &mut cursor, request.chunks.end);
+                if batch.is_empty() {
+                    break;
+                }
+                outcome.add(self.settle(batch, Tries::MoreToCome).await);
+            }
+        }
+        (next, outcome)
+    }
+
+    fn take_in(&self, inbox: &mut Inbox, bytes: Bytes) {
+        self.blob.counters().fetched_bytes.add(bytes.len() as u64);
+        inbox.push(bytes);
+    }
+
+    /// Cuts the chunks that have arrived whole out of the inbox.
+    fn cut(&self, inbox: &mut Inbox, next: &mut u32, cursor: &mut u64, end: u32) -> Vec<Arrived> {
+        let mut batch = Vec::new();
+        while *next < end && batch.len() < BATCH_CHUNKS_MAX {
+            let stored = self.blob.table().chunk(*next).stored;
+            // Padding between chunks, if any, goes first.
+            if *cursor < stored.start() && inbox.take(stored.start() - *cursor).is_none() {
+                break;
+            }
+            *cursor = stored.start();
+            let Some(bytes) = inbox.take(stored.len()) else { break };
+            batch.push(Arrived { number: *next, bytes });
+            *cursor = stored.end();
+            *next += 1;
+        }
+        batch
+    }
+
+    /// Verifies, decodes, writes and lands a batch on a thread that may block.
+    async fn settle(&self, batch: Vec<Arrived>, tries: Tries) -> Outcome {
+        // Never closed, so that the error cannot happen.
+        let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
+        let (engine, blob, booking) = (Arc::clone(&self.engine), Arc::clone(&self.blob), self.booking);
+        let work = move || {
+            let _permit = permit;
+            let mut outcome = Outcome::default();
+            for arrived in batch {
+                let number = arrived.number;
+                match settle(&blob, arrived, tries) {
+                    Settled::Refused => outcome.refused.push(number),
+                    Settled::Done(result) => {
+                        outcome.ok &= result.is_ok();
+                        land(&engine, &blob, booking, number, result);
+                    }
+                }
+            }
+            outcome
+        };
+        // After a panic in there the chunks are landed on drop.
+        self.engine.handle.spawn_blocking(work).await.unwrap_or(Outcome { ok: false, refused: Vec::new() })
+    }
+
+    /// Fetches a chunk once more whose bytes were not the image's: a proxy's fault may be gone.
+    async fn fetch_again(&self, number: u32) -> bool {
+        let stored = self.blob.table().chunk(number).stored;
+        self.blob.counters().requests.add(1);
+        match self.within(stored, self.blob.source().read_range(stored)).await {
+            Ok(bytes) => {
+                self.blob.counters().fetched_bytes.add(bytes.len() as u64);
+                self.settle(vec![Arrived { number, bytes }], Tries::Last).await.ok
+            }
+            Err(error) => {
+                self.fail(number..number + 1, &error);
+                false
+            }
+        }
+    }
+
+    fn fail(&self, chunks: Range<u32>, error: &FillError) {
+        self.blob.set_last_error(error);
+        for number in chunks {
+            land(&self.engine, &self.blob, self.booking, number, Err(error.clone()));
+        }
+    }
+
+    /// Puts a read under the deadline and gives its error a place.
+    async fn within<T>(
+        &self,
+        range: BlobRange,
+        read: impl Future<Output = Result<T, larder_remote::Error>>,
+    ) -> Result<T, FillError> {
+        let after = self.engine.config.deadline;
+        let place = || self.blob.source().describe();
+        let source = match timeout(after, read).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(source)) => source,
+            Err(_) => larder_remote::Error::Timeout { place: place(), range: range.to_string(), after },
+        };
+        Err(FillError::Fetch { blob: Arc::clone(self.blob.name()), range, source: Arc::new(source) })
+    }
+
+    /// The source said it was done and was not.
+    fn too_short(&self, request: &Request) -> FillError {
+        let source = larder_remote::Error::Length {
+            place: self.blob.source().describe(),
+            range: request.stored.to_string(),
+            expected: request.stored.len(),
+            found: 0,
+        };
+        FillError::Fetch {
+            blob: Arc::clone(self.blob.name()),
+            range: request.stored,
+            source: Arc::new(source),
+        }
+    }
+
+    fn stored(&self, chunks: &Range<u32>) -> BlobRange {
+        let (first, last) = (self.blob.table().chunk(chunks.start), self.blob.table().chunk(chunks.end - 1));
+        BlobRange::new(first.stored.start(), last.stored.end()).unwrap_or(first.stored)
+    }
+
+    fn decoded(&self, chunks: &Range<u32>) -> ObjectRange {
+        let (first, last) = (self.blob.table().chunk(chunks.start), self.blob.table().chunk(chunks.end - 1));
+        ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(first.decoded)
+    }
+}
+
+/// What came of chunks whose bytes have come.
+struct Outcome {
+    /// Whether all that are done are present.
+    ok: bool,
+    /// Those that get another try.
+    refused: Vec<u32>,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self { ok: true, refused: Vec::new() }
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.ok &= other.ok;
+        self.refused.extend(other.refused);
+    }
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        let abandoned = || FillError::Abandoned { blob: Arc::clone(self.blob.name()) };
+        let mut flights = self.blob.flights();
+        for number in self.chunks.clone() {
+            flights.land(number, self.booking, Err(abandoned()));
+        }
+    }
+}
+
+fn land(engine: &Engine, blob: &Arc<Blob>, booking: BookingId, number: u32, result: Result<(), FillError>) {
+    match &result {
+        Ok(()) => blob.counters().chunks.add(1),
+        Err(error) => blob.set_last_error(error),
+    }
+    blob.flights().land(number, booking, result);
+    if blob.has_just_become_complete() {
+        engine.tell_complete(blob);
+    }
+}
