@@ -1,9 +1,9 @@
 //! [`HttpSource`]: one blob behind an address.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue,
     header::{CONTENT_RANGE, RANGE},
@@ -15,6 +15,7 @@ use crate::{
     ask::{Ask, place},
     body::read_exact,
     content_range::ContentRange,
+    redirect::Arrival,
     retry::with_retries,
     retry_after::retry_after,
     token::{Tokens, get},
@@ -23,7 +24,7 @@ use crate::{
 /// One blob behind an address, read by range.
 ///
 /// Where the address redirects to another host, as registries do to signed addresses, that place is remembered and
-/// asked directly until it refuses.
+/// asked directly until it fails.
 #[derive(Debug)]
 pub struct HttpSource {
     client: HttpClient,
@@ -46,52 +47,63 @@ impl HttpSource {
         Arc::clone(&self.meter)
     }
 
-    /// One attempt: at the remembered place first, then at the address itself.
-    async fn attempt(&self, range: BlobRange, ask: &Ask) -> Result<Bytes, Error> {
-        if let Some(moved_to) = self.moved_to() {
-            match self.read_at(&moved_to, None, range, &ask.redirected(&moved_to)).await {
-                Err(error) if is_refusal(&error) => self.set_moved_to(None),
-                Err(error @ (Error::Connection { .. } | Error::Timeout { .. })) => {
-                    self.set_moved_to(None);
-                    return Err(error);
-                }
-                other => return other.map(|(bytes, _)| bytes),
+    /// One attempt to read `range`. What came before the connection broke is `kept` for the next attempt, which asks
+    /// for the rest only.
+    async fn attempt(&self, range: BlobRange, ask: &Ask, kept: &Mutex<BytesMut>) -> Result<Bytes, Error> {
+        let mut bytes = std::mem::take(&mut *lock(kept));
+        let rest = BlobRange::new(range.start() + bytes.len() as u64, range.end());
+        if let Some(rest) = rest.filter(|rest| !rest.is_empty())
+            && let Err(error) = self.append(rest, ask, &mut bytes).await
+        {
+            if matches!(error, Error::Connection { .. } | Error::Timeout { .. }) {
+                *lock(kept) = bytes;
             }
+            return Err(error);
         }
-        let (bytes, from) = self.read_at(&self.url, self.tokens.as_deref(), range, ask).await?;
-        if from.origin() != self.url.origin() {
-            self.set_moved_to(Some(from));
-        }
-        Ok(bytes)
+        Ok(bytes.freeze())
     }
 
-    /// Reads `range` at `url` and returns it with the address that it came from in the end.
-    async fn read_at(
+    /// Appends `range` to `bytes`: from the remembered place first, then from the address itself.
+    async fn append(&self, range: BlobRange, ask: &Ask, bytes: &mut BytesMut) -> Result<(), Error> {
+        let moved_to = lock(&self.moved_to).clone();
+        if let Some(moved_to) = moved_to {
+            match self.append_from(&moved_to, None, range, &ask.redirected(&moved_to), bytes).await {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    *lock(&self.moved_to) = None;
+                    if !is_refusal(&error) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let from = self.append_from(&self.url, self.tokens.as_deref(), range, ask, bytes).await?;
+        if from.origin() != self.url.origin() {
+            *lock(&self.moved_to) = Some(from);
+        }
+        Ok(())
+    }
+
+    /// Appends `range`, asked for at `url`, and returns the address that it came from in the end.
+    async fn append_from(
         &self,
         url: &Url,
         tokens: Option<&Tokens>,
         range: BlobRange,
         ask: &Ask,
-    ) -> Result<(Bytes, Url), Error> {
+        bytes: &mut BytesMut,
+    ) -> Result<Url, Error> {
         let (whole, mut headers) = (range.len() == self.len, HeaderMap::new());
         if !whole {
             let text = format!("bytes={}-{}", range.start(), range.end() - 1);
             headers
                 .insert(RANGE, HeaderValue::try_from(text).map_err(|error| ask.answer(error.to_string()))?);
         }
-        let arrival = get(&self.client, &self.meter, tokens, ask, url, &headers).await?;
-        let ask = &arrival.ask;
-        check(&arrival.response, range, self.len, ask)?;
-        let bytes = read_exact(arrival.response, self.client.policy(), &self.meter, ask, range.len()).await?;
-        Ok((bytes, arrival.url))
-    }
-
-    fn moved_to(&self) -> Option<Url> {
-        self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_moved_to(&self, url: Option<Url>) {
-        *self.moved_to.lock().unwrap_or_else(PoisonError::into_inner) = url;
+        let Arrival { response, url, ask } =
+            get(&self.client, &self.meter, tokens, ask, url, &headers).await?;
+        check(&response, range, self.len, &ask)?;
+        read_exact(response, self.client.policy(), &self.meter, &ask, range.len(), bytes).await?;
+        Ok(url)
     }
 }
 
@@ -113,7 +125,8 @@ impl RangeSource for HttpSource {
             return Ok(Bytes::new());
         }
         let ask = Ask::range(&self.place, range);
-        with_retries(self.client.policy(), &self.meter, &ask, || self.attempt(range, &ask)).await
+        let kept = Mutex::default();
+        with_retries(self.client.policy(), &self.meter, &ask, || self.attempt(range, &ask, &kept)).await
     }
 
     fn meter(&self) -> Option<&Meter> {
@@ -138,7 +151,13 @@ fn check(response: &Response, range: BlobRange, len: u64, ask: &Ask) -> Result<(
     }
 }
 
-/// Whether a signed address has run out, or what lay there has gone: the first address knows better.
+/// Whether a signed address has run out (some stores say 400), or what lay there has gone: the first address knows
+/// better.
 fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Status { status: 401 | 403 | 404 | 410, .. })
+    matches!(error, Error::Status { status: 400 | 401 | 403 | 404 | 410, .. })
+}
+
+/// Nothing panics while it holds these locks, and what they guard is sound at any moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

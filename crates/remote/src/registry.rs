@@ -133,9 +133,9 @@ pub(crate) async fn get_document(
     accept: &[&str],
 ) -> Result<(Bytes, HeaderMap), Error> {
     let mut headers = HeaderMap::new();
-    for kind in accept {
-        let kind = HeaderValue::try_from(*kind).map_err(|error| ask.answer(error.to_string()))?;
-        headers.append(ACCEPT, kind);
+    if !accept.is_empty() {
+        let kinds = HeaderValue::try_from(accept.join(", "));
+        headers.insert(ACCEPT, kinds.map_err(|error| ask.answer(error.to_string()))?);
     }
     let headers = &headers;
     with_retries(client.policy(), meter, ask, || async move {

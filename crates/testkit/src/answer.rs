@@ -8,7 +8,7 @@ use std::{
 use http::{
     HeaderMap, HeaderName, Method, Request, Response,
     header::{
-        ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+        ACCEPT, ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
         LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
     },
 };
@@ -40,7 +40,14 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
     let answer = choose(&shared, &request).await;
     let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().map(str::to_owned));
-    let logged = Logged { path, query, range: text(RANGE), authorization: text(AUTHORIZATION), status };
+    let logged = Logged {
+        path,
+        query,
+        range: text(RANGE),
+        accept: text(ACCEPT),
+        authorization: text(AUTHORIZATION),
+        status,
+    };
     shared.ledger().requests.push(logged);
     answer
 }

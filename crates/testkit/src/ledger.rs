@@ -11,6 +11,8 @@ pub struct Logged {
     pub query: Option<String>,
     /// `Range`, if any.
     pub range: Option<String>,
+    /// `Accept`, if any.
+    pub accept: Option<String>,
     /// `Authorization`, if any.
     pub authorization: Option<String>,
     /// Status of the answer; 0 when the connection was cut instead.
