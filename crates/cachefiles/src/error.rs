@@ -1,0 +1,85 @@
+//! [`Error`]: why a directory could not be opened as a cache, or looked through.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// Why a directory could not be opened as a cache, or looked through.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The directory is not there and cannot be made, or cannot be entered.
+    #[error("cache {}: cannot be opened", root.display())]
+    Root {
+        /// The directory.
+        root: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another daemon owns the cache.
+    #[error("cache {}: in use by another daemon (process {})", root.display(), owner.as_deref().unwrap_or("unknown"))]
+    Locked {
+        /// The directory.
+        root: PathBuf,
+        /// The process id that the lock file names.
+        owner: Option<String>,
+    },
+    /// The lock file cannot be used.
+    #[error("cache {}: the lock file cannot be used", root.display())]
+    Lock {
+        /// The directory.
+        root: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file system cannot do what a cache needs.
+    #[error("cache {}: its file system cannot serve: {step} failed", root.display())]
+    Unfit {
+        /// The directory.
+        root: PathBuf,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The cache could not be looked through.
+    #[error("cache {}: {place}: cannot be read", root.display())]
+    Walk {
+        /// The directory.
+        root: PathBuf,
+        /// The place below it.
+        place: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Locked { .. } => Some("stop that daemon, or give this one a cache directory of its own"),
+            Self::Root { source, .. } | Self::Lock { source, .. } | Self::Unfit { source, .. } => {
+                match Errno::from_io_error(source) {
+                    Some(Errno::ACCESS | Errno::PERM) => {
+                        Some("run as the owner of the directory, or choose another")
+                    }
+                    Some(Errno::ROFS) => {
+                        Some("the file system is mounted read-only: choose another directory")
+                    }
+                    Some(Errno::NOSPC | Errno::DQUOT) => {
+                        Some("make room on the file system, or choose another")
+                    }
+                    Some(Errno::NOTDIR) => Some("a part of the path is no directory"),
+                    _ => Some("put the cache on ext4, xfs or btrfs"),
+                }
+            }
+            Self::Walk { .. } => Some("check the health of the cache's file system (dmesg)"),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Trying at the start what the cache will need later: better a clear refusal than a strange failure.
+
+use std::io;
+
+use crate::layout::{CACHE, TMP};
+use crate::storage::{Storage, StorageFile, mkdir_durably, read_exact, write_all};
+
+/// Length of the file that is tried, and where a block is written into it.
+const LEN: u64 = 1 << 20;
+const AT: u64 = LEN / 2;
+
+/// What was tried and failed.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    pub step: &'static str,
+    pub source: io::Error,
+}
+
+/// Tries everything that objects do, and leaves the two folders of the cache behind.
+pub(crate) fn try_out(storage: &dyn Storage) -> Result<(), Unfit> {
+    let step = |step| move |source| Unfit { step, source };
+    mkdir_durably(storage, TMP).map_err(step("making a folder"))?;
+    mkdir_durably(storage, CACHE).map_err(step("making a folder"))?;
+    let (old, new) = (&format!("{TMP}/fitness"), &format!("{TMP}/fitness@renamed"));
+    for left in [old, new] {
+        storage.unlink(left).map_err(step("removing a file"))?;
+    }
+    let file = storage.create(old).map_err(step("making a file"))?;
+    let result = try_file(&*file).and_then(|()| {
+        storage.rename(old, new).map_err(step("renaming a file"))?;
+        storage.fsync_dir(TMP).map_err(step("syncing a folder"))
+    });
+    for left in [old, new] {
+        storage.unlink(left).map_err(step("removing a file"))?;
+    }
+    result
+}
+
+fn try_file(file: &dyn StorageFile) -> Result<(), Unfit> {
+    let step = |step| move |source| Unfit { step, source };
+    let broken = |reason| io::Error::new(io::ErrorKind::Unsupported, reason);
+    let block = [0x5a; 4096];
+    file.set_len(LEN).map_err(step("making a sparse file"))?;
+    write_all(file, &block, AT).map_err(step("writing into a sparse file"))?;
+    file.fdatasync().map_err(step("syncing a file"))?;
+    let mut back = [0; 4096];
+    read_exact(file, &mut back, AT).map_err(step("reading a file"))?;
+    if back != block {
+        return Err(step("reading a file")(broken("it gave other bytes than were written")));
+    }
+    let stat = file.stat().map_err(step("looking at a file"))?;
+    if stat.len != LEN || stat.stored >= LEN {
+        return Err(step("making a sparse file")(broken("holes take space on this file system")));
+    }
+    Ok(())
+}

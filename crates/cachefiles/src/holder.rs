@@ -1,0 +1,67 @@
+//! [`DescriptorHolder`]: somebody who keeps descriptors open when this process dies.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Keeps descriptors beyond the life of this process: the keeper, or nobody.
+pub trait DescriptorHolder: Send + Sync {
+    /// Keeps a copy of `fd` under `name` (at most 200 bytes); what stood there before is let go.
+    ///
+    /// # Errors
+    ///
+    /// When the holder cannot be reached. The object works on, but its live map ends with this process.
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Returns what an earlier process had kept under `name`.
+    fn take(&self, name: &str) -> Option<OwnedFd>;
+
+    /// Lets go what is kept under `name`, if anything.
+    fn release(&self, name: &str);
+}
+
+/// Keeps nothing: for programs that nobody restarts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHolder;
+
+impl DescriptorHolder for NoHolder {
+    fn keep(&self, _name: &str, _fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn take(&self, _name: &str) -> Option<OwnedFd> {
+        None
+    }
+
+    fn release(&self, _name: &str) {}
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    /// What the keeper does, without the process: what is kept stays until it is released.
+    #[derive(Default)]
+    pub(crate) struct MapHolder {
+        pub(crate) kept: Mutex<HashMap<String, OwnedFd>>,
+    }
+
+    impl DescriptorHolder for MapHolder {
+        fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+            assert!(name.len() <= 200, "{name}");
+            let copy = fd.try_clone_to_owned()?;
+            self.kept.lock().expect("no panic under this lock").insert(name.to_owned(), copy);
+            Ok(())
+        }
+
+        fn take(&self, name: &str) -> Option<OwnedFd> {
+            let kept = self.kept.lock().expect("no panic under this lock");
+            kept.get(name).map(|fd| fd.try_clone().expect("descriptors are left"))
+        }
+
+        fn release(&self, name: &str) {
+            self.kept.lock().expect("no panic under this lock").remove(name);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! [`Place`]: where an object is kept, on disk and with the holder.
+
+use larder_fscache::{CookieKey, VolumeKey};
+
+/// The folder of unfinished files, below the root.
+pub(crate) const TMP: &str = "tmp";
+/// The folder of volumes, below the root.
+pub(crate) const CACHE: &str = "cache";
+/// What the name of a durable map ends with. '@' cannot stand in a key, so no data file has such a name.
+const MAP_SUFFIX: &str = "@map";
+/// Longest name that a holder takes.
+const HELD_NAME_BYTES_MAX: usize = 200;
+
+/// Every name of one object. Paths are relative to the root.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub volume: VolumeKey,
+    pub cookie: CookieKey,
+    /// The folder of the volume.
+    pub volume_dir: String,
+    /// The folder that holds the two files.
+    pub dir: String,
+    /// The data file.
+    pub data: String,
+    /// The durable map.
+    pub map: String,
+    /// The live map's name with the holder.
+    pub live: String,
+    /// The fill descriptor's name with the holder.
+    pub fill: String,
+}
+
+impl Place {
+    pub fn new(volume: &VolumeKey, cookie: &CookieKey) -> Self {
+        let volume_dir = format!("{CACHE}/{volume}");
+        let dir = format!("{volume_dir}/{:02x}", hash(cookie.as_str()) & 0xff);
+        let data = format!("{dir}/{cookie}");
+        let map = format!("{data}{MAP_SUFFIX}");
+        let whole = format!("{volume}/{cookie}");
+        Self {
+            volume: volume.clone(),
+            cookie: cookie.clone(),
+            live: held_name("live", &whole),
+            fill: held_name("fill", &whole),
+            volume_dir,
+            dir,
+            data,
+            map,
+        }
+    }
+
+    /// Volume and key in one: what the headers of both maps are compared with.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.volume, self.cookie)
+    }
+}
+
+/// Whether a file in an object folder is a durable map rather than data.
+pub(crate) fn is_map(file_name: &str) -> bool {
+    file_name.ends_with(MAP_SUFFIX)
+}
+
+/// The durable map's path for the data file at `data`.
+pub(crate) fn map_of(data: &str) -> String {
+    format!("{data}{MAP_SUFFIX}")
+}
+
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Two long keys together may pass the holder's limit. Then a hash stands for them; should two ever
+/// collide, the header of the live map still has the full name and is refused.
+fn held_name(kind: &str, whole: &str) -> String {
+    let name = format!("{kind}/{whole}");
+    if name.len() <= HELD_NAME_BYTES_MAX { name } else { format!("{kind}/@{:016x}", hash(whole)) }
+}
+
+/// FNV-1a, 64 bits: spreads names over folders. Part of the layout on disk, so it never changes.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(volume: &str, cookie: &str) -> Place {
+        Place::new(&VolumeKey::new(volume).expect("valid"), &CookieKey::new(cookie).expect("valid"))
+    }
+
+    #[test]
+    fn the_layout_on_disk_does_not_change() {
+        let place = place("images", "sha256-00");
+        assert_eq!(place.dir, "cache/images/3d");
+        assert_eq!(place.data, "cache/images/3d/sha256-00");
+        assert_eq!(place.map, "cache/images/3d/sha256-00@map");
+        assert_eq!(
+            (place.live.as_str(), place.fill.as_str()),
+            ("live/images/sha256-00", "fill/images/sha256-00")
+        );
+    }
+
+    #[test]
+    fn no_two_objects_share_a_file() {
+        let names = ["a", "a.map", "a-map", "a_map"].map(|key| place("v", key));
+        for one in &names {
+            for other in &names {
+                assert_ne!(one.map, other.data);
+                assert_eq!(one.map == other.map, one.cookie == other.cookie);
+            }
+        }
+    }
+
+    #[test]
+    fn names_for_the_holder_stay_within_its_limit() {
+        let (long, other) = ("k".repeat(200), "l".repeat(200));
+        let place_long = place(&long, &long);
+        assert!(place_long.live.len() <= 200 && place_long.fill.len() <= 200);
+        assert_ne!(place_long.live, place_long.fill);
+        assert_ne!(place_long.live, place(&long, &other).live);
+    }
+}

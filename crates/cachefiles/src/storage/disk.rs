@@ -1,0 +1,160 @@
+//! [`Disk`]: the storage that is a directory.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::{Access, Kind, Stat, Storage, StorageFile};
+
+/// A directory of the machine. Everything goes through its descriptor: a rename of the root does no harm.
+pub(crate) struct Disk {
+    root: OwnedFd,
+}
+
+impl Disk {
+    /// Opens the directory at `root`.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let root = fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { root })
+    }
+
+    fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
+        let path = if path.is_empty() { "." } else { path };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.root, path, flags, Mode::empty())?)
+    }
+}
+
+/// The file is the owner's only: other people's images are nobody's business.
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+const DIR_MODE: Mode = Mode::RWXU;
+
+impl Storage for Disk {
+    fn mkdir(&self, path: &str) -> io::Result<bool> {
+        match fs::mkdirat(&self.root, path, DIR_MODE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn create(&self, path: &str) -> io::Result<Box<dyn StorageFile>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = fs::openat(&self.root, path, flags, FILE_MODE)?;
+        Ok(Box::new(DiskFile(file.into())))
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        let access = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::ReadWrite => OFlags::RDWR,
+        };
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fs::openat(&self.root, path, flags, Mode::empty())?;
+        Ok(Box::new(DiskFile(file.into())))
+    }
+
+    fn adopt(&self, fd: OwnedFd) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DiskFile(fd.into())))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
+    fn unlink(&self, path: &str) -> io::Result<bool> {
+        match fs::unlinkat(&self.root, path, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn fsync_dir(&self, path: &str) -> io::Result<()> {
+        Ok(fs::fsync(self.open_dir(path)?)?)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let dir = match self.open_dir(path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            other => other?,
+        };
+        let mut buf = Vec::with_capacity(32 << 10);
+        let mut entries = RawDir::new(dir, buf.spare_capacity_mut());
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            names.extend(printable(entry.file_name()));
+        }
+        Ok(names)
+    }
+
+    fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
+        match fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(stat_of(&found))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// A name that is neither "." nor "..". What is not UTF-8 is nothing that this program made.
+fn printable(name: &CStr) -> Option<String> {
+    let name = name.to_str().ok()?;
+    (name != "." && name != "..").then(|| name.to_owned())
+}
+
+fn stat_of(found: &fs::Stat) -> Stat {
+    let kind = match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        _ => Kind::Other,
+    };
+    let len = u64::try_from(found.st_size).unwrap_or(0);
+    let stored = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
+    Stat { kind, dev: found.st_dev, ino: found.st_ino, len, stored }
+}
+
+struct DiskFile(File);
+
+impl StorageFile for DiskFile {
+    fn pread(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.read_at(buf, at)
+    }
+
+    fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
+        self.0.write_at(data, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn fsync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(stat_of(&fs::fstat(&self.0)?))
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
