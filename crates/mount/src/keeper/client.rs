@@ -1,0 +1,261 @@
+//! The worker's side: what it keeps, what it inherited, and a new keeper when the old one dies.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use super::Holder;
+use super::main::{ADOPT, settle_worker};
+use super::protocol::{self, Op, Received, check_name};
+use crate::sys::process::inherit;
+
+/// How long the worker waits before it tries again to start a keeper.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How the worker starts another keeper when the first one dies.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The program, normally `/proc/self/exe`.
+    pub program: OsString,
+    /// What leads to [`keeper::main`](super::main) there, normally `keeper`.
+    pub keeper_args: Vec<OsString>,
+    /// The command line with which that keeper starts later workers, program first.
+    pub worker_argv: Vec<OsString>,
+}
+
+/// The worker's connection to its keeper; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    launch: Launch,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Absent while no keeper could be started.
+    socket: Option<Arc<OwnedFd>>,
+    /// A copy of everything kept, for the next keeper.
+    held: BTreeMap<String, OwnedFd>,
+    keeper_pid: Option<u32>,
+    /// A keeper that this process has started, to be reaped.
+    child: Option<Child>,
+    restarts: u64,
+    adoptions: u64,
+    stopped: bool,
+}
+
+impl Client {
+    /// Takes over the socket that the keeper left at `number` (the value of [`FD_ENV`](super::FD_ENV)) and
+    /// receives everything that earlier workers kept.
+    ///
+    /// Blocks until the keeper has said that this was all. Also raises the descriptor limit, undoes the keeper's
+    /// protection against the out-of-memory killer for this process, and starts a small thread that watches the
+    /// keeper. Call it once in a process.
+    ///
+    /// # Errors
+    ///
+    /// When `number` is no open descriptor, or what arrives there does not follow the protocol.
+    pub fn connect(number: RawFd, launch: Launch) -> io::Result<Self> {
+        settle_worker();
+        let socket = inherit(number)?;
+        let keeper_pid =
+            rustix::net::sockopt::socket_peercred(&socket).ok().map(|peer| peer.pid.as_raw_pid());
+        let (held, restarts) = receive_kept(socket.as_fd())?;
+        let state = State {
+            socket: Some(Arc::new(socket)),
+            held,
+            keeper_pid: keeper_pid.map(i32::cast_unsigned),
+            child: None,
+            restarts,
+            adoptions: 0,
+            stopped: false,
+        };
+        let shared = Arc::new(Shared { launch, state: Mutex::new(state) });
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new().name("keeper-watch".into()).spawn(move || watch(&weak))?;
+        Ok(Self { shared })
+    }
+
+    /// Names of everything that is kept now, sorted; right after [`connect`](Self::connect), what was inherited.
+    pub fn names(&self) -> Vec<String> {
+        self.shared.lock().held.keys().cloned().collect()
+    }
+
+    /// The keeper's process id, or `None` while there is none.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        let state = self.shared.lock();
+        state.socket.as_ref().and(state.keeper_pid)
+    }
+
+    /// How many workers ran before this one.
+    pub fn restarts(&self) -> u64 {
+        self.shared.lock().restarts
+    }
+
+    /// How many keepers this worker had to start.
+    pub fn adoptions(&self) -> u64 {
+        self.shared.lock().adoptions
+    }
+
+    /// Whether no keeper is there: everything works, but the death of this process would be seen.
+    pub fn is_degraded(&self) -> bool {
+        self.shared.lock().socket.is_none()
+    }
+
+    /// Says that this worker is about to end cleanly: everything is unmounted, no other worker is to be started.
+    pub fn stop(&self) {
+        let mut state = self.shared.lock();
+        state.stopped = true;
+        if let Some(socket) = &state.socket {
+            let _ = protocol::send(socket.as_fd(), Op::Stop, 0, "", None, SendFlags::empty());
+        }
+    }
+}
+
+impl Holder for Client {
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        check_name(name)?;
+        let copy = fcntl_dupfd_cloexec(fd, 3)?;
+        let mut state = self.shared.lock();
+        state.held.insert(name.to_owned(), copy);
+        if state.tell(Op::Keep, name, Some(fd)).is_err() {
+            // The new keeper gets everything, this descriptor included.
+            state.adopt(&self.shared.launch);
+        }
+        Ok(())
+    }
+
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.shared.lock().held.get(name)?.try_clone().ok()
+    }
+
+    fn release(&self, name: &str) {
+        let mut state = self.shared.lock();
+        if state.held.remove(name).is_some() && state.tell(Op::Release, name, None).is_err() {
+            state.adopt(&self.shared.launch);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&self, op: Op, name: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => protocol::send(socket.as_fd(), op, 0, name, fd, SendFlags::empty()),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a keeper and hands it everything; without success the worker serves on, degraded.
+    fn adopt(&mut self, launch: &Launch) {
+        self.socket = None;
+        if let Some(mut old) = self.child.take() {
+            let _ = old.wait();
+        }
+        if self.stopped {
+            return;
+        }
+        match self.start_keeper(launch) {
+            Ok((socket, child)) => {
+                self.keeper_pid = Some(child.id());
+                self.child = Some(child);
+                self.socket = Some(Arc::new(socket));
+                self.adoptions += 1;
+                tracing::warn!(
+                    keeper = self.keeper_pid,
+                    "the keeper had died; another one holds everything now"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "no keeper: the mounts would not survive the end of this process");
+            }
+        }
+    }
+
+    fn start_keeper(&self, launch: &Launch) -> io::Result<(OwnedFd, Child)> {
+        let (ours, theirs) = protocol::pair()?;
+        let mut child = Command::new(&launch.program)
+            .args(&launch.keeper_args)
+            .args([ADOPT, "--"])
+            .args(&launch.worker_argv)
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        let me = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let handed = protocol::send(ours.as_fd(), Op::Adopt, 0, "", Some(me.as_fd()), SendFlags::empty())
+            .and_then(|()| {
+                self.held.iter().try_for_each(|(name, fd)| {
+                    protocol::send(ours.as_fd(), Op::Keep, 0, name, Some(fd.as_fd()), SendFlags::empty())
+                })
+            });
+        match handed {
+            Ok(()) => Ok((ours, child)),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn receive_kept(socket: BorrowedFd<'_>) -> io::Result<(BTreeMap<String, OwnedFd>, u64)> {
+    let mut held = BTreeMap::new();
+    loop {
+        match protocol::receive(socket, RecvFlags::empty())? {
+            Received::Message(message) => match (message.op, message.fd) {
+                (Op::Have, Some(fd)) => {
+                    held.insert(message.name, fd);
+                }
+                (Op::End, _) => return Ok((held, message.value)),
+                (op, _) => return Err(io::Error::other(format!("the keeper sent {op:?} out of place"))),
+            },
+            Received::Garbage => return Err(io::Error::other("the keeper sent what is no message")),
+            Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// Waits for the keeper's end of the socket to close and starts another keeper, as long as the client lives.
+fn watch(shared: &Weak<Shared>) {
+    loop {
+        let Some(socket) = shared.upgrade().map(|shared| shared.lock().socket.clone()) else { return };
+        match &socket {
+            // The keeper never speaks after its greeting; what wakes this up is its end.
+            Some(socket) => {
+                let mut fds = [PollFd::new(&**socket, PollFlags::empty())];
+                let _ = rustix::io::retry_on_intr(|| poll(&mut fds, None));
+            }
+            None => std::thread::sleep(RETRY),
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        let mut state = shared.lock();
+        if state.stopped {
+            return;
+        }
+        let same = match (&socket, &state.socket) {
+            (Some(old), Some(now)) => Arc::ptr_eq(old, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            state.adopt(&shared.launch);
+        }
+    }
+}

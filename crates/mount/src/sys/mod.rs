@@ -1,0 +1,6 @@
+//! The system calls that neither std nor rustix wraps: the only place of this crate with unsafe code.
+//!
+//! Descriptors cross as `OwnedFd` and `BorrowedFd`; everything that parses what the kernel wrote works on byte
+//! slices and lies outside.
+
+pub(crate) mod process;

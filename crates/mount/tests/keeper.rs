@@ -1,0 +1,221 @@
+//! The keeper with real processes: this executable is the keeper, the worker and the test at once.
+//!
+//! It has a `main` of its own because a keeper must begin in a process with one thread.
+
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use larder_mount::keeper::{self, Client, Holder, Launch};
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+fn main() {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|word| word.to_str()) {
+        Some("keeper") => keeper::main(args),
+        Some("worker") => worker(Path::new(&args.next().unwrap()), args.next().unwrap().to_str().unwrap()),
+        _ => tests(),
+    }
+}
+
+fn tests() {
+    let all: [(&str, fn()); 5] = [
+        ("p4_what_is_kept_outlives_a_killed_worker", p4_what_is_kept_outlives_a_killed_worker),
+        ("p4_a_killed_keeper_is_replaced_by_the_worker", p4_a_killed_keeper_is_replaced_by_the_worker),
+        ("a_crash_loop_is_slowed_down", a_crash_loop_is_slowed_down),
+        ("a_signal_for_the_keeper_reaches_the_worker", a_signal_for_the_keeper_reaches_the_worker),
+        ("the_keeper_stays_under_four_megabytes", the_keeper_stays_under_four_megabytes),
+    ];
+    for (name, test) in all {
+        println!("test {name}");
+        test();
+        println!("test {name} ... ok");
+    }
+}
+
+/// A keeper under test; killed with its worker at the end.
+struct Rig {
+    dir: tempfile::TempDir,
+    keeper: Child,
+}
+
+/// What a worker has written about itself.
+#[derive(Debug)]
+struct Report {
+    worker: u32,
+    keeper: u32,
+    names: String,
+    memo: String,
+}
+
+impl Rig {
+    fn start(mode: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::env::current_exe().unwrap();
+        let keeper = Command::new(&me)
+            .args(["keeper".as_ref(), "--".as_ref(), me.as_os_str(), "worker".as_ref()])
+            .args([dir.path().as_os_str(), mode.as_ref()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { dir, keeper }
+    }
+
+    /// Waits for the report named `name`.
+    fn report(&self, name: &str) -> Report {
+        let path = self.dir.path().join(name);
+        wait_for(&format!("report {name}"), || path.exists());
+        let text = fs::read_to_string(path).unwrap();
+        let mut lines = text.lines().map(str::to_owned);
+        let mut next = || lines.next().unwrap_or_default();
+        let (worker, keeper) = (next().parse().unwrap(), next().parse().unwrap());
+        Report { worker, keeper, names: next(), memo: next() }
+    }
+
+    fn ask_to_stop(&self) {
+        fs::write(self.dir.path().join("stop"), "").unwrap();
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed()).unwrap()
+}
+
+fn kill(number: u32) {
+    kill_process(pid(number), Signal::KILL).unwrap();
+}
+
+fn is_gone(number: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+    test_kill_process(pid(number)).is_err() || stat.contains(") Z ")
+}
+
+/// The worker of these tests: keeps one memfd, reports, and ends when the file `stop` appears.
+fn worker(dir: &Path, mode: &str) {
+    let number = std::env::var(keeper::FD_ENV).unwrap().parse().unwrap();
+    let worker_argv = std::env::args_os().collect();
+    let launch = Launch { program: "/proc/self/exe".into(), keeper_args: vec!["keeper".into()], worker_argv };
+    let client = Client::connect(number, launch).unwrap();
+    let generation = client.restarts();
+    let names = client.names().join(" ");
+    let mut memo = String::new();
+    match client.take("memo") {
+        Some(fd) => {
+            let mut file = fs::File::from(fd);
+            file.rewind().unwrap();
+            file.read_to_string(&mut memo).unwrap();
+        }
+        None if mode == "keep" => {
+            let mut file = fs::File::from(rustix::fs::memfd_create("memo", MemfdFlags::CLOEXEC).unwrap());
+            file.write_all(b"written by the first worker").unwrap();
+            client.keep("memo", file.as_fd()).unwrap();
+            client.keep("dropped", file.as_fd()).unwrap();
+            client.release("dropped");
+            for n in 0..300 {
+                client.keep(&format!("more/{n:03}"), file.as_fd()).unwrap();
+            }
+        }
+        None => {}
+    }
+    let report = |name: &str| {
+        let text = format!("{}\n{}\n{names}\n{memo}\n", std::process::id(), client.keeper_pid().unwrap_or(0));
+        fs::write(dir.join("tmp"), text).unwrap();
+        fs::rename(dir.join("tmp"), dir.join(name)).unwrap();
+    };
+    report(&format!("worker-{generation}"));
+    if mode == "crash" {
+        std::process::exit(1);
+    }
+    let mut adoptions = client.adoptions();
+    while !dir.join("stop").exists() && dir.exists() {
+        if client.adoptions() > adoptions {
+            adoptions = client.adoptions();
+            report(&format!("adopted-{adoptions}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.stop();
+}
+
+fn p4_what_is_kept_outlives_a_killed_worker() {
+    let mut rig = Rig::start("keep");
+    let first = rig.report("worker-0");
+    assert_eq!((first.names.as_str(), first.keeper), ("", rig.keeper.id()));
+    kill(first.worker);
+    let second = rig.report("worker-1");
+    assert_ne!(second.worker, first.worker);
+    assert!(second.names.starts_with("memo more/000 more/001"), "{}", second.names);
+    assert_eq!(second.names.split(' ').count(), 301, "everything kept, nothing released");
+    assert_eq!(second.memo, "written by the first worker");
+    kill(second.worker);
+    let third = rig.report("worker-2");
+    rig.ask_to_stop();
+    wait_for("the end of the keeper", || rig.keeper.try_wait().unwrap().is_some());
+    assert!(rig.keeper.wait().unwrap().success(), "a clean stop ends the keeper");
+    wait_for("the end of the worker", || is_gone(third.worker));
+}
+
+fn p4_a_killed_keeper_is_replaced_by_the_worker() {
+    let mut rig = Rig::start("keep");
+    let first = rig.report("worker-0");
+    kill(rig.keeper.id());
+    rig.keeper.wait().unwrap();
+    let adopted = rig.report("adopted-1");
+    assert_eq!(adopted.worker, first.worker, "the worker lives on");
+    assert_ne!(adopted.keeper, first.keeper);
+    kill(adopted.keeper);
+    let again = rig.report("adopted-2");
+    kill(again.worker);
+    let second = rig.report("worker-1");
+    assert_eq!((second.keeper, second.memo.as_str()), (again.keeper, "written by the first worker"));
+    rig.ask_to_stop();
+    wait_for("the end of both", || is_gone(second.worker) && is_gone(again.keeper));
+}
+
+fn a_crash_loop_is_slowed_down() {
+    let rig = Rig::start("crash");
+    rig.report("worker-0");
+    std::thread::sleep(Duration::from_secs(1));
+    let workers = fs::read_dir(rig.dir.path()).unwrap().count();
+    assert!((3..=6).contains(&workers), "{workers} workers in a second");
+}
+
+fn a_signal_for_the_keeper_reaches_the_worker() {
+    let mut rig = Rig::start("idle");
+    let first = rig.report("worker-0");
+    kill_process(pid(rig.keeper.id()), Signal::TERM).unwrap();
+    wait_for("the end of the keeper", || rig.keeper.try_wait().unwrap().is_some());
+    assert!(rig.keeper.wait().unwrap().success(), "nothing is kept, so that nothing holds the keeper");
+    assert!(is_gone(first.worker));
+}
+
+fn the_keeper_stays_under_four_megabytes() {
+    let rig = Rig::start("keep");
+    kill(rig.report("worker-0").worker);
+    rig.report("worker-1");
+    let status = fs::read_to_string(format!("/proc/{}/status", rig.keeper.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_owned();
+    let kib: u64 = resident.trim_end_matches(" kB").parse().unwrap();
+    println!("keeper with 301 descriptors: {kib} KiB resident");
+    assert!(kib < 4096, "{kib} KiB");
+}
