@@ -143,6 +143,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A thread of ours stopped before its work was done.
+    #[error("{place}: the work was stopped")]
+    Stopped {
+        /// What was being done.
+        place: String,
+        /// The cause below.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+    /// The cache could not take bytes.
+    #[error("the metadata cannot be kept")]
+    Cache(#[source] Box<larder_fscache::Error>),
     /// The destination of a build exists and is something else than an image layout.
     #[error("{}: {reason}", .path.display())]
     Destination {
@@ -191,6 +203,8 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => Some("check the rights on that path"),
                 _ => None,
             },
+            Self::Stopped { .. } => None,
+            Self::Cache(source) => source.hint(),
             Self::Destination { .. } => Some("name a new directory, or one that is an OCI image layout"),
         }
     }
@@ -200,6 +214,7 @@ impl Error {
         const EIO: i32 = 5;
         match self {
             Self::Io { source, .. } => source.raw_os_error().unwrap_or(EIO),
+            Self::Cache(source) => source.errno(),
             _ => EIO,
         }
     }

@@ -16,12 +16,17 @@ mod reference;
 pub mod chunk;
 pub mod manifest;
 
-mod load;
 mod repository;
+
+mod load;
+mod metadata;
+mod persist;
 
 pub use chunk::{Chunk, ChunkIndex, ChunkTable, Verified};
 pub use error::Error;
 pub use load::{Layer, LoadedImage, load};
+pub use metadata::fetch_metadata;
 pub use oci_spec::image::{Descriptor, Digest};
+pub use persist::restore;
 pub use reference::{Reference, Version};
 pub use repository::{LayoutRepository, RegistryRepository, Repository};

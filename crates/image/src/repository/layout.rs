@@ -118,15 +118,19 @@ pub(crate) fn read_index(dir: &Path) -> Result<IndexDocument, Error> {
         .map_err(|source| Error::Document { place: path.display().to_string(), source })
 }
 
-/// Reads a whole file of bounded size.
-pub(crate) fn read_document(path: &Path) -> Result<Bytes, Error> {
+/// Reads a manifest, index or configuration.
+fn read_document(path: &Path) -> Result<Bytes, Error> {
+    read_bounded(path, DOCUMENT_BYTES_MAX)
+}
+
+/// Reads a whole file of at most `limit` bytes.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Bytes, Error> {
     let failed = |source| Error::Io { path: path.to_owned(), action: "read", source };
     let mut bytes = Vec::new();
-    let limit = DOCUMENT_BYTES_MAX + 1;
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(failed)?;
+    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(failed)?;
     let found = bytes.len() as u64;
-    if found >= limit {
-        return Err(Error::TooLong { place: path.display().to_string(), found, limit: DOCUMENT_BYTES_MAX });
+    if found > limit {
+        return Err(Error::TooLong { place: path.display().to_string(), found, limit });
     }
     Ok(bytes.into())
 }

@@ -15,6 +15,8 @@ use crate::{Error, Version};
 pub use layout::LayoutRepository;
 pub use registry::RegistryRepository;
 
+pub(crate) use layout::{blob_path, read_bounded, read_index};
+
 /// A place that has images: documents by name, blobs by range.
 ///
 /// Nothing it gives is verified; whoever holds the digest does that.

@@ -1,0 +1,146 @@
+//! [`fetch_metadata`]: the whole metadata layer into its cookie, in one request.
+
+use std::sync::{Arc, mpsc};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use larder_fscache::{BlockSize, Cookie};
+use larder_remote::BlobRange;
+
+use crate::{ChunkTable, Error, Layer};
+
+/// Most stored bytes of one request, so that memory stays bounded; few images have so much metadata.
+const REQUEST_BYTES_MAX: u64 = 32 << 20;
+
+/// Fills `cookie` with the whole of `layer`: one request up to 32 MiB of stored bytes, decoded while it arrives.
+///
+/// Every byte that is written was vouched for by the digest of its chunk. A cookie that is complete already costs no
+/// request. An error leaves what was written before it.
+///
+/// # Errors
+///
+/// [`Error::Remote`], [`Error::Chunk`], [`Error::Cache`].
+///
+/// # Panics
+///
+/// When `cookie` has another size than the decoded layer.
+pub async fn fetch_metadata(layer: &Layer, cookie: &Arc<Cookie>) -> Result<(), Error> {
+    assert_eq!(cookie.size(), layer.table.decoded_size(), "a cookie for another layer");
+    if cookie.is_complete() {
+        return Ok(());
+    }
+    let place = format!("metadata layer {}", layer.descriptor.digest());
+    let mut filler = Filler::new(Arc::clone(&layer.table), Arc::clone(cookie));
+    let len = layer.source.len();
+    let mut start = 0;
+    while start < len && !filler.is_done() {
+        let end = len.min(start + REQUEST_BYTES_MAX);
+        let range = BlobRange::new(start, end).expect("the end lies behind the start");
+        filler = fill(layer, range, filler, &place).await?;
+        start = end;
+    }
+    filler.finish(&place)
+}
+
+/// Streams one range into the filler, which works on a thread of its own.
+async fn fill(layer: &Layer, range: BlobRange, mut filler: Filler, place: &str) -> Result<Filler, Error> {
+    let (sender, receiver) = mpsc::channel::<Bytes>();
+    let worker = tokio::task::spawn_blocking(move || {
+        receiver.into_iter().try_for_each(|bytes| filler.take(bytes)).map(|()| filler)
+    });
+    let mut sink = |bytes| {
+        // The worker is gone only when it failed; its error is the one to report.
+        let _ = sender.send(bytes);
+    };
+    let streamed = layer.source.read_stream(range, &mut sink).await;
+    drop(sender);
+    let worked =
+        worker.await.map_err(|stopped| Error::Stopped { place: place.to_owned(), source: stopped })?;
+    let filler = worked?;
+    streamed.map_err(|source| Error::remote(place, source))?;
+    Ok(filler)
+}
+
+/// Takes the stored bytes of a layer in order and writes the decoded ones to its cookie.
+struct Filler {
+    table: Arc<ChunkTable>,
+    cookie: Arc<Cookie>,
+    /// Stored bytes not used yet, and where in the blob they begin.
+    stored: BytesMut,
+    stored_at: u64,
+    /// The chunk to be decoded next.
+    next: u32,
+    /// Decoded bytes that are not a whole block yet, and where they end.
+    tail: BytesMut,
+    decoded_end: u64,
+}
+
+impl Filler {
+    fn new(table: Arc<ChunkTable>, cookie: Arc<Cookie>) -> Self {
+        let (stored, tail) = (BytesMut::new(), BytesMut::new());
+        Self { table, cookie, stored, stored_at: 0, next: 0, tail, decoded_end: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.next == self.table.len()
+    }
+
+    fn take(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.stored.extend_from_slice(&bytes);
+        while !self.is_done() {
+            let Some(bytes) = self.next_stored() else { return Ok(()) };
+            let chunk = self.table.chunk(self.next);
+            let decoded = chunk.decode(chunk.verify(bytes)?)?;
+            self.next += 1;
+            self.write(decoded)?;
+        }
+        self.stored.clear();
+        Ok(())
+    }
+
+    /// Takes the stored bytes of the next chunk, once they are all there.
+    fn next_stored(&mut self) -> Option<Bytes> {
+        let range = self.table.chunk(self.next).stored;
+        // Producers may leave room between chunks.
+        let unused = usize::try_from(range.start() - self.stored_at).ok()?;
+        let len = usize::try_from(range.len()).ok()?;
+        if self.stored.len() < unused.checked_add(len)? {
+            return None;
+        }
+        self.stored.advance(unused);
+        self.stored_at = range.end();
+        Some(self.stored.split_to(len).freeze())
+    }
+
+    /// Writes whole blocks, since the cache knows no others, and keeps the rest for the next chunk.
+    fn write(&mut self, decoded: Bytes) -> Result<(), Error> {
+        let start = self.decoded_end - self.tail.len() as u64;
+        self.decoded_end += decoded.len() as u64;
+        let end = match self.decoded_end {
+            end if end == self.table.decoded_size() => end,
+            end => BlockSize::FOUR_KIB.round_down(end),
+        };
+        let bytes = if self.tail.is_empty() {
+            decoded
+        } else {
+            self.tail.extend_from_slice(&decoded);
+            self.tail.split().freeze()
+        };
+        let whole = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
+        if whole > 0 {
+            let written = self.cookie.write(start, &bytes[..whole]);
+            written.map_err(|source| Error::Cache(Box::new(source)))?;
+        }
+        self.tail.extend_from_slice(&bytes[whole..]);
+        Ok(())
+    }
+
+    fn finish(self, place: &str) -> Result<(), Error> {
+        if self.is_done() {
+            return Ok(());
+        }
+        // Cannot happen with a source that gives what it was asked for: the table was bound to the blob's size.
+        let expected = self.table.chunk(self.next).stored.end();
+        let found = self.stored_at + self.stored.len() as u64;
+        Err(Error::Length { place: place.to_owned(), expected, found })
+    }
+}
