@@ -3,6 +3,7 @@
 //! `cargo xtask test` installs what the tests need and runs every one of them; `cargo xtask bench` measures Larder
 //! against a peer in the same run and prints ratios.
 
+mod bench;
 mod packages;
 mod test;
 
@@ -20,10 +21,13 @@ struct Cli {
 enum Task {
     /// Installs what the tests need (as root, by apt-get) and runs all of them.
     Test(test::Args),
+    /// Measures Larder against a peer in the same run and prints ratios.
+    Bench(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
     }
 }

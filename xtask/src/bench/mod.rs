@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: Larder against a peer, measured side by side in one run.
+//!
+//! Absolute times mean nothing on shared machines. Every figure is a ratio of medians (or a difference, where the
+//! target is one), from rounds in which Larder and its peer take turns.
+
+mod build;
+mod cold;
+mod fault;
+mod larder;
+mod native;
+mod stats;
+mod warm;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use stats::Row;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Benchmarks to run; all of them without one.
+    #[arg(value_enum)]
+    only: Vec<Case>,
+    /// Directory for images, caches and mounts; on ext4, xfs or btrfs, with some gigabytes free.
+    #[arg(long, default_value = "/var/tmp")]
+    scratch: PathBuf,
+    /// The tree that `build` packs.
+    #[arg(long, default_value = "/usr")]
+    tree: PathBuf,
+    /// Rounds of each measurement.
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Prints the rows as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One benchmark.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Case {
+    /// Reads of a complete image through fanotify, against a plain mount of the same files.
+    Warm,
+    /// A fault whose bytes are present, against a read without a mark.
+    Fault,
+    /// A cold sequential read over a shaped link, against a download of the same bytes.
+    Cold,
+    /// Building an image, against mkfs.erofs.
+    Build,
+}
+
+const ALL: [Case; 4] = [Case::Warm, Case::Fault, Case::Cold, Case::Build];
+
+/// Runs the benchmarks and prints their rows.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let larder = build_larder()?;
+    let scratch = tempfile::Builder::new().prefix("larder-bench-").tempdir_in(&args.scratch)?;
+    let mut rows = Vec::new();
+    for case in if args.only.is_empty() { &ALL[..] } else { &args.only } {
+        eprintln!("bench: {case:?}");
+        let dir = scratch.path().join(format!("{case:?}").to_lowercase());
+        std::fs::create_dir(&dir)?;
+        rows.extend(match case {
+            Case::Warm => warm::run(&larder, &dir, args.rounds)?,
+            Case::Fault => fault::run(&larder, &dir, args.rounds)?,
+            Case::Cold => cold::run(&larder, &dir)?,
+            Case::Build => build::run(&larder, &dir, &args.tree, args.rounds.min(3))?,
+        });
+    }
+    stats::print(&rows, args.json)?;
+    let missed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
+    if !missed.is_empty() {
+        bail!("{} of {} targets missed", missed.len(), rows.len());
+    }
+    Ok(())
+}
+
+/// Builds the release binary and says where it is.
+fn build_larder() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--release", "--package", "larder", "--message-format=json-render-diagnostics"])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    if !output.status.success() {
+        bail!("larder could not be built");
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let executable = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| {
+            let is_larder = message["target"]["name"] == "larder";
+            message["executable"].as_str().filter(|_| is_larder).map(PathBuf::from)
+        });
+    executable.context("cargo named no executable")
+}

@@ -1,0 +1,85 @@
+//! Rows, medians and how they are printed.
+
+use std::time::Duration;
+
+/// One figure with its target.
+#[derive(Debug)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// Larder's own figure, in words.
+    pub larder: String,
+    /// The peer's figure, in words.
+    pub peer: String,
+    /// What is compared with the target.
+    pub figure: f64,
+    /// What the figure must reach.
+    pub target: Target,
+}
+
+/// A limit from one side.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// At least this.
+    AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
+}
+
+impl Row {
+    /// Whether the target is met.
+    pub fn holds(&self) -> bool {
+        match self.target {
+            Target::AtLeast(limit) => self.figure >= limit,
+            Target::AtMost(limit) => self.figure <= limit,
+        }
+    }
+
+    fn target_words(&self) -> String {
+        match self.target {
+            Target::AtLeast(limit) => format!("at least {limit}"),
+            Target::AtMost(limit) => format!("at most {limit}"),
+        }
+    }
+}
+
+/// The middle of the samples.
+pub fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Megabytes (10^6) in a second.
+pub fn megabytes_a_second(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / 1e6 / took.as_secs_f64()
+}
+
+/// Prints a table, or JSON.
+pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    if json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                serde_json::json!({
+                    "name": row.name, "larder": row.larder, "peer": row.peer,
+                    "figure": row.figure, "target": row.target_words(), "holds": row.holds(),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    println!("{:<44} {:>18} {:>18} {:>9}  {:<14} holds", "measurement", "larder", "peer", "figure", "target");
+    for row in rows {
+        println!(
+            "{:<44} {:>18} {:>18} {:>9.3}  {:<14} {}",
+            row.name,
+            row.larder,
+            row.peer,
+            row.figure,
+            row.target_words(),
+            if row.holds() { "yes" } else { "NO" },
+        );
+    }
+    Ok(())
+}
