@@ -115,4 +115,14 @@ mod tests {
             assert_eq!(Challenge::parse(text), None, "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_quoted_text_is_read_back_and_any_other_ends_quietly(realm in "[^\\p{Cc}]*", other: String) {
+            let quoted = realm.replace('\\', r"\\").replace('"', "\\\"");
+            let text = format!("Bearer realm=\"{quoted}\"");
+            assert_eq!(Challenge::parse(&text).expect("sound").realm, realm);
+            let _ = Challenge::parse(&format!("Bearer {other}"));
+        }
+    }
 }

@@ -90,4 +90,22 @@ mod tests {
         assert!(!found("bytes 5-8/100").answers(want, 100));
         assert!(!found("bytes 4-9/100").answers(want, 100));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_a_sound_server_writes_is_read_back(start: u32, len in 1u32.., more: Option<u32>) {
+            let range = BlobRange::at(start.into(), len.into()).expect("far from 2^64");
+            let total = more.map(|more| range.end() + u64::from(more));
+            let shown = total.map_or("*".to_owned(), |total| total.to_string());
+            let text = format!("bytes {}-{}/{shown}", range.start(), range.end() - 1);
+            assert_eq!(ContentRange::parse(&text), Some(ContentRange { range, total }));
+        }
+
+        #[test]
+        fn no_text_makes_an_unsound_range(text in "(bytes )?[0-9*/ -]{0,50}") {
+            if let Some(found) = ContentRange::parse(&text) {
+                assert!(!found.range.is_empty() && found.total.is_none_or(|total| found.range.end() <= total));
+            }
+        }
+    }
 }

@@ -296,4 +296,24 @@ mod tests {
             assert!(matches!(ManifestName::from_str(text), Err(Error::Address { .. })), "{text:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn an_accepted_name_means_the_same_within_an_address(
+            host in r"[a-zA-Z0-9.:\[\]@_%-]{1,12}|\PC{0,8}",
+            repository in r"[a-zA-Z0-9._/%-]{1,12}|\PC{0,8}",
+            reference in r"[a-zA-Z0-9._:%/-]{1,12}|\PC{0,8}",
+        ) {
+            let host = Host::from_str(&host).unwrap_or_else(|_| "r.example".parse().expect("a host"));
+            let repository = Repository::from_str(&repository).unwrap_or_else(|_| "r".parse().expect("a name"));
+            let reference = ManifestName::from_str(&reference).unwrap_or_else(|_| "t".parse().expect("a tag"));
+            let text = format!("http://{host}/v2/{repository}/manifests/{reference}");
+            let url = reqwest::Url::parse(&text).expect("an address");
+            let name = url.host_str().expect("a host").trim_matches(['[', ']']);
+            let loopback = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            assert_eq!(loopback, host.is_loopback(), "{text}");
+            assert_eq!(url.path(), format!("/v2/{repository}/manifests/{reference}"));
+            assert!(url.username().is_empty() && url.query().is_none() && url.fragment().is_none());
+        }
+    }
 }
