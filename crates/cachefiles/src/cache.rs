@@ -265,6 +265,8 @@ mod tests {
         cache.remove(&volume, &key("c")).expect("idle");
         cache.remove(&volume, &key("c")).expect("already gone");
         assert_eq!(cache.usage().expect("readable"), Usage::default());
+        let folder = Place::new(&volume, &key("c")).dir;
+        assert_eq!(std::fs::read_dir(root.path().join(folder)).expect("kept").count(), 0);
         assert_eq!(cache.acquire(&volume, &key("c"), 4096).expect("space").present_bytes(), 0);
     }
 

@@ -6,7 +6,7 @@ use crate::layout::{CACHE, TMP};
 use crate::storage::{Storage, StorageFile, mkdir_durably, read_exact, write_all};
 
 /// Length of the file that is tried, and where a block is written into it.
-const LEN: u64 = 1 << 20;
+const LEN: u64 = 256 << 10;
 const AT: u64 = LEN / 2;
 
 /// What was tried and failed.
@@ -53,4 +53,26 @@ fn try_file(file: &dyn StorageFile) -> Result<(), Unfit> {
         return Err(step("making a sparse file")(broken("holes take space on this file system")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::SimDisk;
+
+    #[test]
+    fn what_a_file_system_cannot_do_is_named() {
+        let disk = SimDisk::new(0);
+        disk.fail_syncs(true);
+        assert_eq!(try_out(&disk).expect_err("syncs fail").step, "syncing a file");
+        disk.fail_syncs(false);
+        disk.fill_up(true);
+        assert_eq!(try_out(&disk).expect_err("no space").step, "making a file");
+        disk.fill_up(false);
+        disk.without_holes(true);
+        assert_eq!(try_out(&disk).expect_err("holes take space").step, "making a sparse file");
+        disk.without_holes(false);
+        try_out(&disk).expect("nothing is left in the way");
+        assert!(disk.list(TMP).expect("readable").is_empty());
+    }
 }

@@ -36,6 +36,9 @@ mod sys;
 
 mod storage;
 
+#[cfg(test)]
+mod crash_tests;
+
 pub use boot_id::BootId;
 pub use cache::{Cachefiles, Config, ObjectInfo, Usage};
 pub use error::Error;

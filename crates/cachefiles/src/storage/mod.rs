@@ -4,6 +4,8 @@
 //! or `fsync` on the file, names after `fsync_dir` on their folder. Nothing else does.
 
 mod disk;
+#[cfg(test)]
+pub(crate) mod sim;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,0 +1,96 @@
+//! Disks that fail or fill up, and writes that meet a sync.
+
+use std::sync::Arc;
+
+use larder_fscache::{Backend, CookieKey, Error, ObjectRange};
+
+use super::{Machine, PAGE, SIZE, check, fill, finish, volume};
+use crate::storage::sim::Stop;
+
+#[test]
+fn p1_what_is_written_during_a_sync_is_not_vouched_for_by_it() {
+    let mut machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    let (before, during) = (ObjectRange::at(0, PAGE), ObjectRange::at(2 * PAGE, PAGE));
+    fill(&*worker.object, before).expect("space");
+    let object = Arc::clone(&worker.object);
+    machine.disk.after_next_sync(move || fill(&*object, during).expect("space"));
+    worker.object.commit().expect("a healthy disk");
+    assert_eq!(check(&*worker.object), [before, during]);
+    drop(worker);
+    for seed in 0..16 {
+        machine.disk.write_back();
+        let mut lost = Machine { disk: machine.disk.clone(), keeper: Arc::default(), boot: 1 };
+        lost.lose_power(seed);
+        assert_eq!(check(&*lost.start(SIZE).expect("space").object), [before], "seed {seed}");
+    }
+    machine.lose_power(0);
+    finish(&machine);
+}
+
+#[test]
+fn p1_a_failed_sync_takes_back_everything_that_was_not_durable() {
+    for seed in 0..64 {
+        let mut machine = Machine::new(seed);
+        let worker = machine.start(SIZE).expect("space");
+        let durable = ObjectRange::at(0, PAGE);
+        fill(&*worker.object, durable).expect("space");
+        worker.object.commit().expect("a healthy disk");
+        fill(&*worker.object, ObjectRange::at(0, 4 * PAGE)).expect("space");
+        machine.disk.fail_syncs(true);
+        let failed = worker.object.commit().expect_err("the disk fails");
+        assert_eq!(failed.errno(), rustix::io::Errno::IO.raw_os_error());
+        assert_eq!(check(&*worker.object), [durable]);
+        machine.disk.fail_syncs(false);
+        worker.object.commit().expect("healthy again");
+        fill(&*worker.object, ObjectRange::at(2 * PAGE, PAGE)).expect("space");
+        worker.object.commit().expect("healthy again");
+        drop(worker);
+        machine.lose_power(seed);
+        let present = check(&*machine.start(SIZE).expect("space").object);
+        assert_eq!(present, [durable, ObjectRange::at(2 * PAGE, PAGE)]);
+    }
+}
+
+#[test]
+fn p1_a_worker_killed_in_a_sync_that_fails_leaves_nothing_that_the_sync_lost() {
+    for seed in 0..64 {
+        let mut machine = Machine::new(seed);
+        let worker = machine.start(SIZE).expect("space");
+        fill(&*worker.object, ObjectRange::at(0, 4 * PAGE)).expect("space");
+        machine.disk.fail_syncs(true);
+        let stop = Stop { step: machine.disk.steps(), applied: true };
+        assert!(!machine.survives(stop, || worker.object.commit().expect("never returns")));
+        assert_eq!(machine.disk.stopped_in(), Some("fdatasync"));
+        machine.disk.fail_syncs(false);
+        drop(worker);
+        // The kernel has reported the failure to a process that is gone; the next sync succeeds.
+        let worker = machine.start(SIZE).expect("space");
+        check(&*worker.object);
+        worker.object.commit().expect("healthy again");
+        drop(worker);
+        machine.lose_power(seed);
+        check(&*machine.start(SIZE).expect("space").object);
+        finish(&machine);
+    }
+}
+
+#[test]
+fn p1_a_full_disk_marks_nothing_and_the_next_try_succeeds() {
+    let machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    fill(&*worker.object, ObjectRange::at(0, PAGE)).expect("space");
+    machine.disk.fill_up(true);
+    let failed = fill(&*worker.object, ObjectRange::at(PAGE, 3 * PAGE)).expect_err("full");
+    assert!(matches!(failed, Error::NoSpace { .. }), "{failed:?}");
+    assert_eq!(failed.errno(), rustix::io::Errno::NOSPC.raw_os_error());
+    assert!(matches!(worker.object.commit(), Err(Error::NoSpace { .. })));
+    assert_eq!(check(&*worker.object), [ObjectRange::at(0, PAGE)]);
+    let other = CookieKey::new("other").expect("valid");
+    let failed = worker.cache.acquire(&volume(), &other, SIZE).map(|_| ()).expect_err("full");
+    assert!(matches!(failed, Error::NoSpace { .. }), "{failed:?}");
+    machine.disk.fill_up(false);
+    fill(&*worker.object, ObjectRange::at(PAGE, 3 * PAGE)).expect("space");
+    worker.object.commit().expect("space");
+    worker.cache.acquire(&volume(), &other, SIZE).expect("space");
+}

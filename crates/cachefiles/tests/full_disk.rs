@@ -1,0 +1,55 @@
+//! A real file system that is full: an error that says so, and nothing marked that is not there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
+use larder_fscache::{Backend, CookieKey, Error, Run, VolumeKey};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+const PIECE: usize = 64 << 10;
+
+/// A tmpfs that goes away with the test.
+struct Tmpfs<'a>(&'a Path);
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        unmount(self.0, UnmountFlags::DETACH).expect("it was mounted");
+    }
+}
+
+#[test]
+fn p1_a_full_disk_is_an_error_of_its_own_and_marks_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    if let Err(errno) = mount("larder-test", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=2m")) {
+        eprintln!("skipped: a tmpfs of limited size cannot be mounted here ({errno}); run as root");
+        return;
+    }
+    let _tmpfs = Tmpfs(dir.path());
+    let config = Config {
+        root: dir.path().join("cache"),
+        boot_id: BootId::of_this_machine().expect("/proc is mounted"),
+        holder: Arc::new(NoHolder),
+    };
+    let cache = Cachefiles::open(config).expect("a tmpfs is fit");
+    let (volume, key) = (VolumeKey::new("v").expect("valid"), |text| CookieKey::new(text).expect("valid"));
+
+    let ballast = cache.acquire(&volume, &key("ballast"), 1 << 20).expect("sparse");
+    (0u64..8).for_each(|n| ballast.write(n * PIECE as u64, &[1; PIECE]).expect("space"));
+    drop(ballast);
+    let object = cache.acquire(&volume, &key("large"), 8 << 20).expect("sparse");
+    let (at, failed) = (0u64..128)
+        .map(|n| n * PIECE as u64)
+        .find_map(|at| Some((at, object.write(at, &[7; PIECE]).err()?)))
+        .expect("8 MiB do not fit into 2 MiB");
+    assert!(matches!(failed, Error::NoSpace { .. }) && failed.hint().is_some(), "{failed:?}");
+    assert_eq!(failed.errno(), rustix::io::Errno::NOSPC.raw_os_error());
+    assert_eq!(object.probe(0), Run::Present { until: at });
+    assert_eq!(object.present_bytes(), at);
+
+    cache.remove(&volume, &key("ballast")).expect("idle");
+    object.write(at, &[7; PIECE]).expect("there is room again");
+    let mut buf = vec![0; PIECE];
+    assert_eq!(object.read_at(at, &mut buf).expect("readable"), PIECE);
+    assert!(buf.iter().all(|byte| *byte == 7));
+}
