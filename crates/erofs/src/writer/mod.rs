@@ -1,0 +1,58 @@
+//! The writer: a directory tree becomes one metadata image and one blob of file data.
+//!
+//! It works in two phases, because the image names its blobs by digest and a blob has one only when it is
+//! complete. [`write_data`] reads the files of a [`Tree`] on several threads and sends their chunks, each
+//! content once, to a [`BlobSink`] in order. [`WrittenData::write_metadata`] then writes the image.
+//!
+//! The same tree and options give the same bytes, whatever [`Options::jobs`] and the speed of the disk.
+//!
+//! # Examples
+//!
+//! ```
+//! use larder_erofs::writer::{Attributes, Options, Tree, write_data};
+//! use larder_erofs::{DeviceTag, Image};
+//!
+//! let mut tree = Tree::new();
+//! tree.add_file(b"etc/motd", b"hello\n".to_vec(), &Attributes::default())?;
+//! let mut blob = Vec::new();
+//! let data = write_data(tree, &Options::default(), &mut blob)?;
+//! let mut metadata = Vec::new();
+//! data.write_metadata(&[DeviceTag::EMPTY], &mut metadata)?;
+//!
+//! let image = Image::open(metadata)?;
+//! assert!(image.resolve(b"etc/motd")?.is_some());
+//! assert_eq!(&blob[..6], b"hello\n");
+//! # Ok::<(), larder_erofs::Error>(())
+//! ```
+
+mod options;
+mod sink;
+mod tree;
+
+mod host;
+mod host_xattrs;
+mod scan;
+mod xattr_table;
+
+mod data;
+mod dedup;
+mod dictionary;
+mod pipeline;
+mod plan;
+mod reader;
+mod runs;
+
+mod dir_blocks;
+mod emit;
+mod layout;
+mod metadata;
+mod order;
+mod share;
+
+pub use data::{DataDevice, WrittenData, write_data};
+pub use dictionary::{Dictionary, DictionaryDevice};
+pub use metadata::Summary;
+pub use options::{Attributes, Options};
+pub use scan::{ScanEntry, ScanOptions, ScanReport};
+pub use sink::{BlobSink, WriteSink};
+pub use tree::Tree;

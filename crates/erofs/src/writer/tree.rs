@@ -1,0 +1,428 @@
+//! [`Tree`]: what to write, held compactly: about 120 bytes for each object and its name.
+
+use std::collections::HashMap;
+
+use super::host::Host;
+use super::options::Attributes;
+use super::xattr_table::XattrTable;
+use crate::dirent::NAME_BYTES_MAX;
+use crate::error::path_of;
+use crate::{Error, FileType, Rdev, Timestamp, Xattr};
+
+/// A tree of files to be written as an image.
+///
+/// Paths are those inside the image, as bytes: components separated by `/`, without `.` and `..`, empty for
+/// the root. Parents that are missing are made, with default [`Attributes`].
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) dirs: Vec<Dir>,
+    pub(super) text: Text,
+    pub(super) xattrs: XattrTable,
+    pub(super) host: Host,
+    pub(super) literals: Vec<Vec<u8>>,
+    /// Objects of the host with several links, by device and inode number.
+    pub(super) links: HashMap<(u64, u64), NodeId>,
+    total_bytes: u64,
+}
+
+/// Index into [`Tree::nodes`].
+pub(super) type NodeId = u32;
+
+/// One inode to be.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub kind: FileType,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+    pub size: u64,
+    /// Number of names, for what is no directory.
+    pub nlink: u32,
+    /// Index into the table of xattr sets; 0 is the empty set.
+    pub xattrs: u32,
+    pub content: Content,
+}
+
+/// Where the contents of a node come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    Nothing,
+    Rdev(Rdev),
+    /// Index into [`Tree::dirs`].
+    Dir(u32),
+    Link(Span),
+    Host(HostFile),
+    /// Index into [`Tree::literals`].
+    Literal(u32),
+}
+
+/// A regular file of the host, and what it must still be when it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostFile {
+    /// Index into the directories of [`Host`].
+    pub dir: u32,
+    pub name: Span,
+    pub ino: u64,
+    /// Fewer blocks than its size needs: worth asking where the holes are.
+    pub sparse: bool,
+}
+
+/// The names in a directory, in ascending order of their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Dir {
+    pub entries: Vec<Entry>,
+    pub parent: NodeId,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub name: Span,
+    pub node: NodeId,
+}
+
+/// A piece of [`Text`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    at: u32,
+    len: u32,
+}
+
+/// All names and link targets in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Text(Vec<u8>);
+
+impl Text {
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Span, Error> {
+        const TOO_LARGE: Error = Error::TooLarge { what: "more than 4 GiB of names" };
+        let at = u32::try_from(self.0.len()).map_err(|_| TOO_LARGE)?;
+        let len = u32::try_from(bytes.len()).map_err(|_| TOO_LARGE)?;
+        at.checked_add(len).ok_or(TOO_LARGE)?;
+        self.0.extend_from_slice(bytes);
+        Ok(Span { at, len })
+    }
+
+    pub(super) fn get(&self, span: Span) -> &[u8] {
+        let at = index(span.at);
+        &self.0[at..at + index(span.len)]
+    }
+}
+
+/// Widens an index of 32 bits, which every machine with a file system to build can hold.
+pub(super) fn index(index: u32) -> usize {
+    usize::try_from(index).expect("32 bits fit into usize")
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tree {
+    pub(super) const ROOT: NodeId = 0;
+
+    /// A tree of an empty root directory.
+    pub fn new() -> Self {
+        let root = Node {
+            content: Content::Dir(0),
+            ..Node::new(FileType::Directory, &Attributes::default(), Content::Nothing)
+        };
+        Self {
+            nodes: vec![root],
+            dirs: vec![Dir::default()],
+            text: Text::default(),
+            xattrs: XattrTable::default(),
+            host: Host::default(),
+            literals: Vec::new(),
+            links: HashMap::new(),
+            total_bytes: 0,
+        }
+    }
+
+    /// Number of inodes, the root included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// Bytes of file contents that will be read, about: holes and further links count as nothing.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Adds a directory, or sets the attributes of one that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`] when something else has that name, [`Error::BadPath`] for a path of no image.
+    pub fn add_dir(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), Error> {
+        let node = self.make_dirs(path)?;
+        self.nodes[index(node)].set_attributes(attributes);
+        Ok(())
+    }
+
+    /// Adds a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_dir`](Self::add_dir), and [`Error::Unrepresentable`] for an impossible target.
+    pub fn add_symlink(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), Error> {
+        let content = self.link_content(path, target)?;
+        let node = Node { size: target.len() as u64, ..Node::new(FileType::Symlink, attributes, content) };
+        self.add_leaf(path, node)
+    }
+
+    /// Adds a regular file with contents held in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_dir`](Self::add_dir).
+    pub fn add_file(&mut self, path: &[u8], contents: Vec<u8>, attributes: &Attributes) -> Result<(), Error> {
+        let literal = self.literals.len();
+        let literal = u32::try_from(literal).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+        let size = contents.len() as u64;
+        let content = Content::Literal(literal);
+        self.add_leaf(path, Node { size, ..Node::new(FileType::Regular, attributes, content) })?;
+        self.literals.push(contents);
+        self.total_bytes += size;
+        Ok(())
+    }
+
+    /// Adds a device node, FIFO or socket; `rdev` counts for devices only.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_dir`](Self::add_dir), and [`Error::Unrepresentable`] for any other kind.
+    pub fn add_special(
+        &mut self,
+        path: &[u8],
+        kind: FileType,
+        rdev: Rdev,
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
+        if kind.has_data() {
+            let reason = "only devices, FIFOs and sockets are special files";
+            return Err(Error::Unrepresentable { path: path_of(path), reason });
+        }
+        let content = if kind.is_device() { Content::Rdev(rdev) } else { Content::Nothing };
+        self.add_leaf(path, Node::new(kind, attributes, content))
+    }
+
+    /// Adds a second name for what stands at `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_dir`](Self::add_dir); [`Error::Missing`] when there is nothing at `target`, and
+    /// [`Error::Unrepresentable`] when it is a directory.
+    pub fn add_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+        let node = self.find(target)?.ok_or_else(|| Error::Missing { path: path_of(target) })?;
+        if self.nodes[index(node)].kind == FileType::Directory {
+            let reason = "directories have one name";
+            return Err(Error::Unrepresentable { path: path_of(target), reason });
+        }
+        let (parent, name) = self.make_parent(path)?;
+        let name = self.text.add(name)?;
+        self.insert(parent, name, node)?;
+        self.nodes[index(node)].nlink += 1;
+        Ok(())
+    }
+
+    /// Sets the extended attributes of what stands at `path`, in place of those it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`], and [`Error::Unrepresentable`] when EROFS cannot store one of them.
+    pub fn set_xattrs(&mut self, path: &[u8], xattrs: &[Xattr]) -> Result<(), Error> {
+        let node = self.find(path)?.ok_or_else(|| Error::Missing { path: path_of(path) })?;
+        let set = self.xattrs.add_set(xattrs);
+        let set = set.map_err(|reason| Error::Unrepresentable { path: path_of(path), reason })?;
+        self.nodes[index(node)].xattrs = set;
+        Ok(())
+    }
+
+    /// Returns the directory at `path`, making what is missing.
+    pub(super) fn make_dirs(&mut self, path: &[u8]) -> Result<NodeId, Error> {
+        let mut node = Self::ROOT;
+        for name in components(path)? {
+            node = match self.child(node, name) {
+                Some(child) => child,
+                None => self.add_child_dir(node, name, &Attributes::default())?,
+            };
+            if self.nodes[index(node)].kind != FileType::Directory {
+                return Err(Error::Exists { path: path_of(path) });
+            }
+        }
+        Ok(node)
+    }
+
+    /// Adds a directory called `name` to the directory `parent`.
+    pub(super) fn add_child_dir(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        attributes: &Attributes,
+    ) -> Result<NodeId, Error> {
+        let dir =
+            u32::try_from(self.dirs.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+        let node = Node::new(FileType::Directory, attributes, Content::Dir(dir));
+        let name = self.text.add(name)?;
+        let id = self.add_child(parent, name, node)?;
+        self.dirs.push(Dir { entries: Vec::new(), parent });
+        Ok(id)
+    }
+
+    /// Adds `node` under `name` to the directory `parent`.
+    pub(super) fn add_child(&mut self, parent: NodeId, name: Span, node: Node) -> Result<NodeId, Error> {
+        let id =
+            u32::try_from(self.nodes.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+        self.insert(parent, name, id)?;
+        self.nodes.push(node);
+        Ok(id)
+    }
+
+    /// Gives `node` a name in `parent`.
+    pub(super) fn insert(&mut self, parent: NodeId, name: Span, node: NodeId) -> Result<(), Error> {
+        let dir = self.dir_index(parent);
+        let entries = &self.dirs[dir].entries;
+        let bytes = self.text.get(name);
+        // Names mostly come in order: look at the end first.
+        let after = entries.last().is_none_or(|last| self.text.get(last.name) < bytes);
+        let place = if after {
+            entries.len()
+        } else {
+            match entries.binary_search_by(|entry| self.text.get(entry.name).cmp(bytes)) {
+                Ok(_) => return Err(Error::Exists { path: path_of(bytes) }),
+                Err(place) => place,
+            }
+        };
+        self.dirs[dir].entries.insert(place, Entry { name, node });
+        Ok(())
+    }
+
+    /// Returns what is called `name` in the directory `parent`.
+    pub(super) fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let entries = &self.dirs[self.dir_index(parent)].entries;
+        let place = entries.binary_search_by(|entry| self.text.get(entry.name).cmp(name)).ok()?;
+        Some(entries[place].node)
+    }
+
+    /// Checks a target and stores it.
+    pub(super) fn link_content(&mut self, path: &[u8], target: &[u8]) -> Result<Content, Error> {
+        if target.is_empty() || target.len() > 4095 || target.contains(&0) {
+            let reason = "symbolic link with an impossible target";
+            return Err(Error::Unrepresentable { path: path_of(path), reason });
+        }
+        Ok(Content::Link(self.text.add(target)?))
+    }
+
+    pub(super) fn count_bytes(&mut self, bytes: u64) {
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
+    }
+
+    /// The index into [`Tree::dirs`] of a node known to be a directory.
+    pub(super) fn dir_index(&self, node: NodeId) -> usize {
+        match self.nodes[index(node)].content {
+            Content::Dir(dir) => index(dir),
+            _ => unreachable!("callers pass directories only"),
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Result<Option<NodeId>, Error> {
+        let mut node = Self::ROOT;
+        for name in components(path)? {
+            if self.nodes[index(node)].kind != FileType::Directory {
+                return Ok(None);
+            }
+            let Some(child) = self.child(node, name) else { return Ok(None) };
+            node = child;
+        }
+        Ok(Some(node))
+    }
+
+    fn add_leaf(&mut self, path: &[u8], node: Node) -> Result<(), Error> {
+        let (parent, name) = self.make_parent(path)?;
+        let name = self.text.add(name)?;
+        self.add_child(parent, name, node)?;
+        Ok(())
+    }
+
+    fn make_parent<'p>(&mut self, path: &'p [u8]) -> Result<(NodeId, &'p [u8]), Error> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let (dirs, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&path[..0], path),
+        };
+        if name.is_empty() {
+            return Err(Error::Exists { path: path_of(b"/") });
+        }
+        components(name).map(drop)?;
+        Ok((self.make_dirs(dirs)?, name))
+    }
+}
+
+impl Node {
+    pub(super) fn new(kind: FileType, attributes: &Attributes, content: Content) -> Self {
+        let Attributes { mode, uid, gid, mtime } = *attributes;
+        let mode = mode & 0o7777;
+        Self { kind, mode, uid, gid, mtime, size: 0, nlink: 1, xattrs: 0, content }
+    }
+
+    pub(super) fn set_attributes(&mut self, attributes: &Attributes) {
+        self.mode = attributes.mode & 0o7777;
+        self.uid = attributes.uid;
+        self.gid = attributes.gid;
+        self.mtime = attributes.mtime;
+    }
+}
+
+/// Splits a path of the image, checking every component.
+fn components(path: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Error> {
+    let split = || path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    let good =
+        |name: &[u8]| name.len() <= NAME_BYTES_MAX && !name.contains(&0) && name != b"." && name != b"..";
+    if split().all(good) { Ok(split()) } else { Err(Error::BadPath { path: path_of(path) }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_given_once() {
+        let mut tree = Tree::new();
+        let attributes = Attributes::default();
+        tree.add_file(b"a/b", vec![1], &attributes).expect("new");
+        tree.add_dir(b"a", &attributes).expect("a directory may be named again");
+        assert!(matches!(tree.add_file(b"a/b", vec![2], &attributes), Err(Error::Exists { .. })));
+        assert!(matches!(tree.add_dir(b"a/b", &attributes), Err(Error::Exists { .. })));
+        assert!(matches!(tree.add_dir(b"a/b/c", &attributes), Err(Error::Exists { .. })));
+        assert_eq!((tree.len(), tree.total_bytes()), (3, 1));
+    }
+
+    #[test]
+    fn paths_of_no_image_are_refused() {
+        let mut tree = Tree::new();
+        for path in [b"..".as_slice(), b"a/../b", b".", b"a\0b", &[b'x'; 256]] {
+            let error = tree.add_file(path, Vec::new(), &Attributes::default()).expect_err("bad path");
+            assert!(matches!(error, Error::BadPath { .. }), "{error}");
+        }
+        assert!(tree.is_empty());
+    }
+
+    #[test]
+    fn links_go_to_files_that_exist() {
+        let mut tree = Tree::new();
+        let attributes = Attributes::default();
+        tree.add_file(b"one", vec![1], &attributes).expect("new");
+        tree.add_link(b"two", b"one").expect("linked");
+        assert_eq!(tree.nodes[1].nlink, 2);
+        assert!(matches!(tree.add_link(b"three", b"nothing"), Err(Error::Missing { .. })));
+        assert!(matches!(tree.add_link(b"three", b""), Err(Error::Unrepresentable { .. })));
+    }
+}
