@@ -6,7 +6,7 @@ use larder_remote::BlobRange;
 use oci_spec::image::Digest;
 
 use crate::chunk::{ChunkFault, IndexFault};
-use crate::manifest::{ManifestFault, Unsupported};
+use crate::manifest::{DeviceFault, ManifestFault, Unsupported};
 
 /// Why an image could not be read or made. Every variant names the place.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,36 @@ pub enum Error {
     /// The cache could not take bytes.
     #[error("the metadata cannot be kept")]
     Cache(#[source] Box<larder_fscache::Error>),
+    /// An EROFS image could not be read, or a tree not made into one.
+    #[error("the EROFS image cannot be handled")]
+    Erofs(#[source] Box<larder_erofs::Error>),
+    /// The image has other devices than its manifest.
+    #[error("manifest {manifest}: {fault}")]
+    Devices {
+        /// Digest of the manifest.
+        manifest: Digest,
+        /// What is wrong.
+        fault: DeviceFault,
+    },
+    /// A blob could not be made.
+    #[error("the {what} blob cannot be written")]
+    Pack {
+        /// Which one.
+        what: &'static str,
+        /// The cause below.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An option of a build that does not exist.
+    #[error("{option} {value}: {reason}")]
+    Option {
+        /// Which one.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What may be given.
+        reason: &'static str,
+    },
     /// The destination of a build exists and is something else than an image layout.
     #[error("{}: {reason}", .path.display())]
     Destination {
@@ -166,6 +196,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// An EROFS image could not be read or made.
+    pub(crate) fn erofs(source: larder_erofs::Error) -> Self {
+        Self::Erofs(Box::new(source))
+    }
+
     /// Bytes called `place` could not be had.
     pub(crate) fn remote(place: impl Into<String>, source: larder_remote::Error) -> Self {
         Self::Remote { place: place.into(), source: Box::new(source) }
@@ -198,7 +233,10 @@ impl Error {
             Self::NoSuchImage { .. } => Some("name one of the tags there are"),
             Self::NoSuchPlatform { .. } => Some("build the image for this host with `larder build`"),
             Self::Remote { source, .. } => source.hint(),
-            Self::Io { source, .. } => match source.kind() {
+            Self::Erofs(source) => source.hint(),
+            Self::Devices { .. } => Some("rebuild the image with `larder build`"),
+            Self::Option { .. } => Some("see `larder build --help`"),
+            Self::Io { source, .. } | Self::Pack { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free space on that file system"),
                 std::io::ErrorKind::PermissionDenied => Some("check the rights on that path"),
                 _ => None,
@@ -213,8 +251,9 @@ impl Error {
     pub fn errno(&self) -> i32 {
         const EIO: i32 = 5;
         match self {
-            Self::Io { source, .. } => source.raw_os_error().unwrap_or(EIO),
+            Self::Io { source, .. } | Self::Pack { source, .. } => source.raw_os_error().unwrap_or(EIO),
             Self::Cache(source) => source.errno(),
+            Self::Erofs(source) => source.errno(),
             _ => EIO,
         }
     }

@@ -6,7 +6,6 @@
 //! decoded alone. Caches and mounts are others' business.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports, reason = "the builder follows")]
 
 mod error;
 
@@ -21,6 +20,8 @@ mod repository;
 mod load;
 mod metadata;
 mod persist;
+
+pub mod build;
 
 pub use chunk::{Chunk, ChunkIndex, ChunkTable, Verified};
 pub use error::Error;

@@ -12,7 +12,8 @@ use crate::chunk::{
     ChunkIndex, ChunkTable, Encoding, INDEX_BYTES_MAX, IndexFault, LayerFacts, split_skippable,
 };
 use crate::manifest::{
-    Composition, DOCUMENT_BYTES_MAX, IndexDocument, IndexPlace, LayerPlan, Unsupported, host_architecture,
+    Composition, DOCUMENT_BYTES_MAX, DeviceFault, IndexDocument, IndexPlace, LayerPlan, Unsupported,
+    host_architecture,
 };
 use crate::{Error, Repository, Version, digest};
 
@@ -55,6 +56,35 @@ impl LoadedImage {
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         std::iter::once(&self.metadata).chain(&self.devices)
     }
+
+    /// Checks that `erofs`, the image in the metadata layer, has the devices of the manifest in the same order.
+    ///
+    /// A device whose tag is no SHA-256 in hex is taken on trust: the order of the manifest is what binds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Devices`].
+    pub fn check_devices(&self, erofs: &larder_erofs::Image) -> Result<(), Error> {
+        let (expected, found) = (self.devices.len(), erofs.devices().len());
+        let fault = if expected != found {
+            Some(DeviceFault::Count { expected, found })
+        } else {
+            let pairs = self.devices.iter().zip(erofs.devices());
+            (1..).zip(pairs).find_map(|(device, (layer, slot))| {
+                let (expected, found) = (layer.descriptor.digest().digest(), slot.tag.text());
+                let is_digest = found.len() == 64 && found.iter().all(u8::is_ascii_hexdigit);
+                (is_digest && found != expected.as_bytes()).then(|| DeviceFault::Tag {
+                    device,
+                    expected: expected.to_owned(),
+                    found: String::from_utf8_lossy(found).into_owned(),
+                })
+            })
+        };
+        match fault {
+            Some(fault) => Err(Error::Devices { manifest: self.manifest_digest.clone(), fault }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl std::fmt::Debug for LoadedImage {
@@ -83,10 +113,9 @@ pub async fn load(repository: &dyn Repository, version: &Version) -> Result<Load
     let (manifest_digest, manifest) = resolve(repository, version).await?;
     let composition = Composition::read(&manifest, &manifest_digest)?;
     check_index_sizes(&composition)?;
-    let indexes = stream::iter(composition.layers())
-        .map(|plan| fetch_index(repository, plan))
-        .buffered(REQUESTS_MAX)
-        .try_collect::<Vec<_>>();
+    // Made before the stream is: a closure over the repository inside it would keep this future from being `Send`.
+    let indexes: Vec<_> = composition.layers().map(|plan| fetch_index(repository, plan)).collect();
+    let indexes = stream::iter(indexes).buffered(REQUESTS_MAX).try_collect::<Vec<_>>();
     let (config, payloads) = future::try_join(fetch_config(repository, &composition.config), indexes).await?;
     assemble(repository, Parts { manifest_digest, manifest, config, composition, payloads })
 }

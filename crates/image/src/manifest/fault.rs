@@ -164,3 +164,27 @@ impl std::fmt::Display for Unsupported {
         }
     }
 }
+
+/// Where an EROFS image and the manifest around it do not agree.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFault {
+    /// More or fewer devices.
+    #[error("the image has {found} devices, and {expected} layers with role device come before it")]
+    Count {
+        /// Devices of the manifest.
+        expected: usize,
+        /// Devices of the image.
+        found: usize,
+    },
+    /// Another blob in a device's place.
+    #[error("device {device} of the image is blob {found}, and the manifest has {expected}")]
+    Tag {
+        /// Number of the device, from 1.
+        device: usize,
+        /// Hex of the digest that the manifest has.
+        expected: String,
+        /// What the device table has.
+        found: String,
+    },
+}

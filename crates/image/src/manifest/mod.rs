@@ -11,7 +11,7 @@ mod write;
 
 pub use annotation::Role;
 pub use classify::{Composition, IndexPlace, LayerPlan};
-pub use fault::{ManifestFault, Unsupported};
+pub use fault::{DeviceFault, ManifestFault, Unsupported};
 
 pub(crate) use annotation::keys;
 pub(crate) use index::{IndexDocument, ManifestEntry, Platform, host_architecture};

@@ -39,12 +39,13 @@ impl ManifestDocument {
 pub(crate) struct ConfigDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<String>,
-    architecture: &'static str,
+    architecture: String,
     os: &'static str,
     #[serde(rename = "os.features")]
     os_features: [&'static str; 1],
     config: BTreeMap<String, serde_json::Value>,
-    rootfs: RootFs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rootfs: Option<RootFs>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,16 +55,16 @@ struct RootFs {
 }
 
 impl ConfigDocument {
-    /// The configuration of an image whose layers have `diff_ids`, in the manifest's order; `created` in seconds
-    /// since 1970.
-    pub fn new(architecture: &'static str, created: Option<i64>, diff_ids: Vec<Digest>) -> Self {
+    /// The configuration of an image whose layers have `diff_ids`, in the manifest's order, where all are known;
+    /// `created` in seconds since 1970.
+    pub fn new(architecture: &str, created: Option<i64>, diff_ids: Option<Vec<Digest>>) -> Self {
         Self {
             created: created.and_then(rfc_3339),
-            architecture,
+            architecture: architecture.to_owned(),
             os: "linux",
             os_features: ["erofs"],
             config: BTreeMap::new(),
-            rootfs: RootFs { r#type: "layers", diff_ids },
+            rootfs: diff_ids.map(|diff_ids| RootFs { r#type: "layers", diff_ids }),
         }
     }
 }
@@ -135,7 +136,7 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with(r#""size":0,"annotations":{"a":"1","b":"2"}}"#), "{text}");
-        let config = ConfigDocument::new("amd64", Some(0), vec![]);
+        let config = ConfigDocument::new("amd64", Some(0), Some(vec![]));
         assert_eq!(
             String::from_utf8(canonical(&config)).expect("JSON is UTF-8"),
             r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","os.features":["erofs"],"config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#

@@ -1,0 +1,183 @@
+//! What is built can be loaded, and every byte of it read back.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use common::{build_sample, files, load_from, options, read_layer, tree_of};
+use larder_erofs::{ExtentKind, Image, LogicalAddr};
+use larder_fscache::{Cache, Cookie, VolumeKey, memory::Memory};
+use larder_image::build::{BuildOptions, Compression, build};
+use larder_image::chunk::Encoding;
+use larder_image::{LayoutRepository, LoadedImage, digest, fetch_metadata, restore};
+
+const BOTH: [Compression; 2] = [Compression::None, Compression::Zstd(3)];
+
+/// The contents of all files of an image, read as a file system client reads them.
+async fn contents(image: &LoadedImage) -> BTreeMap<String, Vec<u8>> {
+    let erofs = Image::open(read_layer(&image.metadata).await.expect("good chunks")).expect("an EROFS image");
+    image.check_devices(&erofs).expect("the devices of the manifest");
+    let mut devices = Vec::new();
+    for layer in &image.devices {
+        devices.push(read_layer(layer).await.expect("good chunks"));
+    }
+    let mut contents = BTreeMap::new();
+    for (path, expected) in files() {
+        let nid = erofs.resolve(path.as_bytes()).expect("readable").expect("the file is there");
+        let inode = erofs.inode(nid).expect("readable");
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < inode.size {
+            let extent = erofs.map(&inode, LogicalAddr::new(bytes.len() as u64)).expect("mapped");
+            let len = usize::try_from(extent.len).expect("a small file");
+            match extent.kind {
+                ExtentKind::Device { device, pa } => {
+                    let at = usize::try_from(pa.get()).expect("a small blob");
+                    let blob = &devices[device.slot().expect("an extra device")];
+                    bytes.extend_from_slice(&blob[at..at + len]);
+                }
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+        assert_eq!(bytes.len(), expected.len(), "{path}");
+        contents.insert(path, bytes);
+    }
+    contents
+}
+
+#[tokio::test]
+async fn every_file_reads_back_as_it_was() {
+    for compression in BOTH {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let out = dir.path().join("image");
+        let report = build_sample(&out, compression);
+        let image = load_from(&out, "v1").await.expect("it loads");
+        assert_eq!(image.manifest_digest, report.manifest_digest);
+        assert!(contents(&image).await == files().into_iter().collect(), "{compression:?}");
+        assert!(report.deduplicated_bytes >= 1_400_000, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_manifest_says_what_the_specification_asks_of_a_producer() {
+    for compression in BOTH {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let out = dir.path().join("image");
+        build_sample(&out, compression);
+        let image = load_from(&out, "v1").await.expect("it loads");
+        let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+        let (manifest, config) = (json(&image.manifest), json(&image.config));
+        let annotation = |layer: usize, key: &str| manifest["layers"][layer]["annotations"][key].as_str();
+        assert_eq!(config["os.features"], serde_json::json!(["erofs"]));
+        assert_eq!(annotation(0, "org.erofs.role"), Some("device"));
+        assert_eq!(annotation(1, "org.erofs.role"), None);
+        for (n, layer) in [(0, &image.devices[0]), (1, &image.metadata)] {
+            let blob = std::fs::read(common::blob_path(&out, layer.descriptor.digest())).expect("the blob");
+            let decoded = read_layer(layer).await.expect("good chunks");
+            let diff_id = config["rootfs"]["diff_ids"][n].as_str().map(str::to_owned);
+            match compression {
+                Compression::None => {
+                    assert_eq!(layer.table.chunk(0).encoding, Encoding::Raw);
+                    assert!(blob.starts_with(&decoded), "a raw layer can be mounted as it is");
+                    assert_eq!(diff_id, Some(digest::sha256(&blob).to_string()));
+                }
+                Compression::Zstd(_) => {
+                    assert!(zstd::decode_all(&blob[..]).expect("plain zstd") == decoded);
+                    assert_eq!(diff_id, Some(digest::sha256(&decoded).to_string()));
+                    assert_eq!(annotation(n, "org.erofs.uncompressed-digest").map(str::to_owned), diff_id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn p6_the_image_is_the_same_for_any_number_of_threads() {
+    for compression in [Compression::None, Compression::Zstd(3), Compression::Zstd(-1)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let digest = |jobs| {
+            let out = dir.path().join(format!("jobs-{jobs}"));
+            build(tree_of(&files()), &options(compression, jobs), &out).expect("it builds").manifest_digest
+        };
+        let one = digest(1);
+        assert_eq!([one.clone(), one], [digest(2), digest(7)], "{compression:?}");
+    }
+}
+
+#[test]
+fn p6_a_timestamp_dates_the_image() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = BuildOptions { timestamp: Some(1_700_000_000), ..options(Compression::Zstd(1), 1) };
+    let out = dir.path().join("image");
+    build(tree_of(&files()), &options, &out).expect("it builds");
+    let image = futures_block(load_from(&out, "v1")).expect("it loads");
+    let config: serde_json::Value = serde_json::from_slice(&image.config).expect("JSON");
+    assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+}
+
+fn futures_block<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(work)
+}
+
+#[tokio::test]
+async fn chunks_have_the_size_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for chunk_bytes in [4096, 64 << 10, 3 * 4096, 4 << 20] {
+        let out = dir.path().join(chunk_bytes.to_string());
+        let chunk_bytes = NonZero::new(chunk_bytes).expect("not 0");
+        let options = BuildOptions { chunk_bytes, ..options(Compression::Zstd(1), 2) };
+        build(tree_of(&files()), &options, &out).expect("it builds");
+        let image = load_from(&out, "v1").await.expect("it loads");
+        let table = &image.devices[0].table;
+        let full = table.chunks().take(table.len() as usize - 1);
+        assert!(full.into_iter().all(|chunk| chunk.decoded.len() == u64::from(chunk_bytes.get())));
+        assert!(contents(&image).await == files().into_iter().collect(), "{chunk_bytes}");
+    }
+}
+
+fn cookie(image: &LoadedImage) -> Arc<Cookie> {
+    let volume = VolumeKey::new("test").expect("a key");
+    let table = &image.metadata.table;
+    Cache::new(Memory::new()).acquire_cookie(&volume, table.identity(), table.decoded_size()).expect("memory")
+}
+
+#[tokio::test]
+async fn metadata_comes_in_one_request_and_only_once() {
+    for compression in BOTH {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let out = dir.path().join("image");
+        build_sample(&out, compression);
+        let image = load_from(&out, "v1").await.expect("it loads");
+        let cookie = cookie(&image);
+        for _ in 0..2 {
+            fetch_metadata(&image.metadata, &cookie).await.expect("it is there");
+            assert!(cookie.is_complete());
+            assert_eq!(image.metadata.source.meter().expect("files count").read().requests, 1);
+        }
+        let mut bytes = vec![0; usize::try_from(cookie.size()).expect("small")];
+        cookie.read(0, &mut bytes, larder_fscache::OnHole::Fail).expect("complete");
+        assert!(bytes == read_layer(&image.metadata).await.expect("good chunks"));
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_restored_without_asking_its_repository() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (out, kept) = (dir.path().join("image"), dir.path().join("kept"));
+    build_sample(&out, Compression::Zstd(3));
+    let repository = LayoutRepository::open(&out).expect("a layout");
+    let image = load_from(&out, "v1").await.expect("it loads");
+    image.persist(&kept).expect("a temporary directory is writable");
+    image.persist(&kept).expect("twice does no harm");
+    std::fs::remove_file(out.join("index.json")).expect("it was there");
+    let restored = restore(&kept, &image.manifest_digest, &repository).expect("all is kept");
+    assert_eq!(restored.manifest_digest, image.manifest_digest);
+    assert_eq!(restored.image_bytes, image.image_bytes);
+    assert!(contents(&restored).await == files().into_iter().collect());
+
+    let index = digest::sha256(image.devices[0].table.index().payload());
+    common::edit(&kept.join("sha256").join(index.digest()), |bytes| bytes[100] ^= 1);
+    let error = restore(&kept, &image.manifest_digest, &repository).expect_err("damaged");
+    assert!(matches!(error, larder_image::Error::DigestMismatch { .. }), "{error}");
+}
