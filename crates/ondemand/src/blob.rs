@@ -135,10 +135,14 @@ impl Blob {
     }
 
     /// Takes note of a read; returns what to bring ahead of the next.
+    ///
+    /// What counts are whole chunks: the rest of a chunk is there once a byte of it was wanted, so that a sequential
+    /// reader is next heard of at the chunk after it.
     pub(crate) fn note_read(&self, range: ObjectRange, reach: Reach) -> Option<ObjectRange> {
         if reach.bytes_max == 0 {
             return None;
         }
+        let range = self.whole_chunks(range);
         let mut readahead = lock(&self.readahead);
         let ahead = readahead.read(range, reach);
         for (shown, mark) in self.marks.iter().zip(readahead.marks()) {
@@ -157,6 +161,15 @@ impl Blob {
         let start = block.round_down(want.start());
         let end = block.round_up(want.end()).unwrap_or(u64::MAX).min(self.size());
         ObjectRange::at(start, end - start)
+    }
+
+    fn whole_chunks(&self, range: ObjectRange) -> ObjectRange {
+        let chunks = self.table.covering(range);
+        if chunks.is_empty() {
+            return range;
+        }
+        let (first, last) = (self.table.chunk(chunks.start), self.table.chunk(chunks.end - 1));
+        ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(range)
     }
 
     /// The chunks that have to be brought so that `want`, which is made of whole blocks, is present; ascending.

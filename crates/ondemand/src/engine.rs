@@ -63,6 +63,11 @@ impl Engine {
         })
     }
 
+    /// The runtime that fills run on.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Brings every chunk that `want` needs, and returns once they are present.
     ///
     /// What lies beyond the object is not wanted. The caller then decides again; a second miss is an error (DESIGN.md,

@@ -1,0 +1,185 @@
+//! P1 and P3: a read gets the image's bytes or an error, and no error outlives its cause.
+
+mod common;
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use common::{DEMAND, Fixture, KIB, Link, MIB, at, bytes, engine, engine_with, even, no_readahead};
+use futures_util::future::join_all;
+use larder_fscache::{
+    Backend, BlockSize, CacheObject, CookieKey, Error, ObjectRange, Run, VolumeKey, memory::Memory,
+};
+use larder_ondemand::{Cause, EngineConfig, FillError};
+
+const ENOSPC: i32 = 28;
+
+#[tokio::test(start_paused = true)]
+async fn p3_an_error_reaches_every_waiter_and_the_next_read_tries_again() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine();
+    fixture.source.failures.store(1, SeqCst);
+    let results = join_all((0..64).map(|_| fixture.read(&engine, 0..64 * KIB))).await;
+    assert!(results.iter().all(|result| matches!(result, Err(FillError::Fetch { .. }))));
+    let last = fixture.blob.last_error().expect("it is kept for status");
+    assert!(last.message.contains("503"), "{}", last.message);
+    assert_eq!(results[0].as_ref().expect_err("failed").errno(), 5);
+    assert_eq!(fixture.present_bytes(), 0);
+
+    fixture.read(&engine, 0..64 * KIB).await.expect("the source is well again");
+    assert_eq!(fixture.blob.stats().requests, 2);
+    assert_eq!(fixture.blob.stats().failed_faults, 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p1_a_flipped_bit_is_an_error_the_cache_keeps_nothing_of_it_and_an_honest_source_heals_it() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine_with(no_readahead());
+    fixture.source.flipped_byte.store(100 * KIB, SeqCst);
+    fixture.source.flips.store(2, SeqCst);
+    let error = fixture.read(&engine, 0..192 * KIB).await.expect_err("twice the wrong bytes");
+    assert!(matches!(error, FillError::Content { chunk: 1, .. }), "{error:?}");
+    assert_eq!(error.errno(), 5);
+    assert_eq!(fixture.present_bytes(), 128 * KIB, "its neighbours are good");
+    assert_eq!(fixture.blob.stats().mismatches, 2);
+    fixture.assert_present(0..64 * KIB);
+    fixture.assert_present(128 * KIB..192 * KIB);
+
+    fixture.read(&engine, 0..192 * KIB).await.expect("the source is honest again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bit_flipped_once_is_fetched_again_and_no_reader_sees_it() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine_with(no_readahead());
+    fixture.source.flips.store(1, SeqCst);
+    fixture.read(&engine, 0..192 * KIB).await.expect("the second try is good");
+    assert_eq!(fixture.blob.stats().mismatches, 1);
+    assert_eq!(fixture.source.coverage(64 * KIB..192 * KIB), (1, 1), "only the bad chunk is fetched again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_no_reader_is_held_past_the_deadline_and_the_fetch_is_given_up_too() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine_with(EngineConfig { deadline: Duration::from_secs(3), ..no_readahead() });
+    fixture.source.open.send_replace(false);
+    let began = tokio::time::Instant::now();
+    let error = fixture.read(&engine, 0..64 * KIB).await.expect_err("nothing comes");
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(error.errno(), 5);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(fixture.blob.flights_in_hand(), 0, "the next read does not join a dead flight");
+    fixture.source.open.send_replace(true);
+    fixture.read(&engine, 0..64 * KIB).await.expect("the source is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_cache_is_enospc_and_passes() {
+    let full = Arc::new(AtomicBool::new(true));
+    let backend = Full { memory: Memory::new(), full: Arc::clone(&full) };
+    let fixture = Fixture::on(backend, bytes(MIB, 1), even(MIB, 64 * KIB), &Link::usual());
+    let engine = engine();
+    let error = fixture.read(&engine, 0..64 * KIB).await.expect_err("the cache is full");
+    assert_eq!(error.errno(), ENOSPC);
+    assert!(error.hint().is_some());
+    assert!(error.chain().contains("no space"), "{}", error.chain());
+    full.store(false, SeqCst);
+    fixture.read(&engine, 0..64 * KIB).await.expect("there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn readahead_that_fails_does_not_fail_the_reader_who_joined_it() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine_with(no_readahead());
+    fixture.source.failures.store(1, SeqCst);
+    let ahead = engine.fill(&fixture.blob, at(0, 256 * KIB), Cause::Readahead);
+    let reader = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        fixture.read(&engine, 64 * KIB..128 * KIB).await
+    };
+    let (ahead, read) = tokio::join!(ahead, reader);
+    ahead.expect_err("the source failed it");
+    read.expect("the reader had the chunk fetched for itself");
+    assert_eq!(fixture.present_bytes(), 64 * KIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lies_beyond_the_object_is_not_wanted() {
+    let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
+    let engine = engine();
+    engine.fill(&fixture.blob, at(MIB, 4096), DEMAND).await.expect("nothing to do");
+    engine.fill(&fixture.blob, at(u64::MAX - 1, 4096), DEMAND).await.expect("nothing to do");
+    engine.fill(&fixture.blob, at(5, 0), DEMAND).await.expect("nothing to do");
+    assert_eq!(fixture.blob.stats().requests, 0);
+    engine.fill(&fixture.blob, at(MIB - 1, u64::MAX), DEMAND).await.expect("its last byte");
+    fixture.assert_present(MIB - 1..MIB);
+}
+
+/// A backend that says when it is full.
+struct Full {
+    memory: Memory,
+    full: Arc<AtomicBool>,
+}
+
+struct FullObject {
+    object: Arc<dyn CacheObject>,
+    cookie: CookieKey,
+    full: Arc<AtomicBool>,
+}
+
+impl Backend for Full {
+    fn acquire(
+        &self,
+        volume: &VolumeKey,
+        cookie: &CookieKey,
+        size: u64,
+    ) -> Result<Arc<dyn CacheObject>, Error> {
+        let object = self.memory.acquire(volume, cookie, size)?;
+        Ok(Arc::new(FullObject { object, cookie: cookie.clone(), full: Arc::clone(&self.full) }))
+    }
+
+    fn relinquish(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
+        self.memory.relinquish(volume, cookie)
+    }
+
+    fn remove(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
+        self.memory.remove(volume, cookie)
+    }
+}
+
+impl CacheObject for FullObject {
+    fn size(&self) -> u64 {
+        self.object.size()
+    }
+    fn block_size(&self) -> BlockSize {
+        self.object.block_size()
+    }
+    fn probe_within(&self, want: ObjectRange) -> Run {
+        self.object.probe_within(want)
+    }
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.object.read_at(at, buf)
+    }
+    fn write(&self, at: u64, data: &[u8]) -> Result<(), Error> {
+        if self.full.load(SeqCst) {
+            return Err(Error::io(&self.cookie, "writing", io::Error::from_raw_os_error(ENOSPC)));
+        }
+        self.object.write(at, data)
+    }
+    fn present_bytes(&self) -> u64 {
+        self.object.present_bytes()
+    }
+    fn file(&self) -> BorrowedFd<'_> {
+        self.object.file()
+    }
+    fn commit(&self) -> Result<(), Error> {
+        self.object.commit()
+    }
+}
