@@ -1,3 +1,19 @@
-//! Front ends: kernel EROFS over fanotify, FUSE, and the keeper that holds their descriptors.
+//! Front ends: how the kernel's questions for bytes arrive, and how mounts survive the process that answers them.
+//!
+//! [`probe()`] says which front end works on a host, [`open`] opens one, [`FrontEnd::mount`] mounts an image whose
+//! blobs are filled by `larder-ondemand`. Descriptors that must outlive the process go to the [`keeper`]. Where
+//! bytes come from is not known here.
+
+mod error;
+mod front_end;
+mod probe;
+mod target;
+
+pub mod fanotify;
+pub mod fuse;
 pub mod keeper;
 mod sys;
+
+pub use error::Error;
+pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd, open};
+pub use probe::{Probe, Unavailable, probe};

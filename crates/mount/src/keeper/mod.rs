@@ -23,6 +23,7 @@ mod supervise;
 
 pub use client::{Client, Launch};
 pub use main::main;
+pub(crate) use main::raise_descriptor_limit;
 pub use protocol::NAME_BYTES_MAX;
 
 use std::io;

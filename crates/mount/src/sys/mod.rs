@@ -3,4 +3,6 @@
 //! Descriptors cross as `OwnedFd` and `BorrowedFd`; everything that parses what the kernel wrote works on byte
 //! slices and lies outside.
 
+pub(crate) mod fanotify;
+pub(crate) mod memory;
 pub(crate) mod process;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -80,4 +80,10 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
     fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
     // SAFETY: open, as was just shown, and handed over by the contract above.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes the descriptor `number` out of circulation by putting a copy of `filler` there, if nothing is open there.
+pub(crate) fn occupy(number: RawFd, filler: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let got = rustix::io::fcntl_dupfd_cloexec(filler, number).ok()?;
+    (got.as_raw_fd() == number).then_some(got)
 }

@@ -1,0 +1,212 @@
+//! The front end `fanotify`: the kernel's EROFS, mounted on backing files whose holes ask first.
+//!
+//! One group for the process, held by the keeper. Order, which the types keep (kernel-interfaces A.6): the backing
+//! file and its fill descriptor exist, the group is with the keeper, the file is marked ([`blobs::Device`]), EROFS is
+//! mounted, and only when its superblock is gone the mark goes. An answer that allows needs a proof
+//! ([`question::Present`]).
+
+mod blobs;
+mod erofs_mount;
+mod event;
+mod group;
+mod journal;
+mod question;
+mod recover;
+mod retire;
+mod serve;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use larder_ondemand::{Blob, Engine};
+use rustix::event::{EventfdFlags, eventfd};
+
+use self::blobs::Device;
+use self::group::{Group, Origin};
+use self::retire::Superblock;
+use self::serve::Server;
+use crate::keeper::Holder;
+use crate::target::{self, What};
+use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
+
+/// How EROFS is mounted.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Read-ahead of each mount in KiB; the kernel's own (128) when not given.
+    pub read_ahead_kb: Option<u32>,
+    /// Whether set-user-id programs and device nodes of an image count.
+    pub trusted: bool,
+}
+
+/// The front end.
+pub struct Fanotify {
+    server: Arc<Server>,
+    origin: Origin,
+    holder: Arc<dyn Holder>,
+    options: Options,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fanotify {
+    /// Takes over the group that `holder` has, or makes one, and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kernel`] without the privilege, or on a kernel without pre-content events.
+    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
+        Self::with_options(holder, engine, Options::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn with_options(
+        holder: Arc<dyn Holder>,
+        engine: Arc<Engine>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (group, origin) = Group::open(&*holder).map_err(kernel("making a group"))?;
+        let server = Arc::new(Server::new(Arc::new(group), origin, engine));
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| kernel("making an eventfd")(error.into()))?;
+        let stop = Arc::new(stop);
+        let thread = std::thread::Builder::new()
+            .name("fanotify".into())
+            .spawn({
+                let (server, stop) = (Arc::clone(&server), Arc::clone(&stop));
+                move || server.run(origin, &stop)
+            })
+            .map_err(kernel("starting a thread"))?;
+        Ok(Self { server, origin, holder, options, stop, thread: Some(thread) })
+    }
+
+    fn watch_all(&self, spec: &MountSpec) -> Result<Vec<Device>, Error> {
+        let watch = |blob: &Arc<Blob>| {
+            self.server.watch(&spec.id, blob).map_err(|source| Error::Blob {
+                blob: blob.name().to_string(),
+                doing: "marking its backing file",
+                source,
+            })
+        };
+        let devices: Result<Vec<_>, _> = spec.devices.iter().map(watch).collect();
+        devices.inspect_err(|_| self.server.release(&spec.id))
+    }
+
+    fn mounted(&self, spec: MountSpec, superblock: Superblock) -> Box<dyn Mounted> {
+        let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
+        Box::new(ErofsMount { server, holder, id: spec.id, target: spec.target, superblock })
+    }
+}
+
+impl FrontEnd for Fanotify {
+    fn kind(&self) -> FrontEndKind {
+        FrontEndKind::Fanotify
+    }
+
+    fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+        spec.check()?;
+        if self.server.has_overflowed() {
+            return Err(kernel("trusting the group")(io::Error::other("its queue has overflowed")));
+        }
+        target::check_free(&spec.target)?;
+        let metadata = File::open(&spec.metadata)
+            .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?;
+        let devices = self.watch_all(&spec)?;
+        let superblock = erofs_mount::mount(&metadata, &devices, &spec.target, &self.options)
+            .inspect_err(|_| self.server.release(&spec.id))?;
+        let name = kept_name(&spec.id);
+        match superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd())) {
+            Ok(()) => Ok(self.mounted(spec, superblock)),
+            Err(source) => {
+                let mounted = self.mounted(spec, superblock);
+                let _ = mounted.unmount(true);
+                Err(Error::Keep { name, source })
+            }
+        }
+    }
+
+    fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+        spec.check()?;
+        if self.origin == Origin::New || self.server.has_overflowed() {
+            // While nobody held the group the kernel read holes as zeros, and keeps them in its page cache.
+            let detached = target::detach(&spec.target, What::Erofs)?;
+            self.holder.release(&kept_name(&spec.id));
+            let target = spec.target;
+            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
+        }
+        if target::what(&spec.target) != Some(What::Erofs) {
+            return Err(Error::Gone { target: spec.target });
+        }
+        self.watch_all(&spec)?;
+        let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
+        Ok(self.mounted(spec, superblock.unwrap_or_default()))
+    }
+
+    fn finish_resume(&self) {
+        self.server.finish_resume();
+    }
+
+    fn hand_over(&self) {
+        self.server.group().hand_over();
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Fanotify {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One EROFS mount.
+struct ErofsMount {
+    server: Arc<Server>,
+    holder: Arc<dyn Holder>,
+    id: String,
+    target: PathBuf,
+    superblock: Superblock,
+}
+
+impl Mounted for ErofsMount {
+    fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn unmount(&self, lazy: bool) -> Result<(), Error> {
+        target::unmount(&self.target, lazy)?;
+        self.holder.release(&kept_name(&self.id));
+        if self.superblock.is_gone() || !(lazy || self.superblock.is_known()) {
+            self.server.release(&self.id);
+        } else {
+            // Somebody reads on, in another namespace or from an open file: the marks stay until the last has gone.
+            self.server.retiring().add(&self.id, self.superblock.clone());
+        }
+        Ok(())
+    }
+
+    fn on_complete(&self, blob: &Arc<Blob>) {
+        self.server.on_complete(blob);
+    }
+
+    fn waiting(&self) -> usize {
+        self.server.group().in_hand()
+    }
+}
+
+fn kept_name(id: &str) -> String {
+    format!("erofs/{id}")
+}
+
+fn kernel(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Kernel { kind: FrontEndKind::Fanotify, doing, source }
+}

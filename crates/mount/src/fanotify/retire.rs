@@ -1,0 +1,125 @@
+//! Superblocks that outlive their unmounting: somebody else still uses them, in another namespace or detached.
+//!
+//! Until one is gone its blobs must stay marked and answered for. The kernel shows a mount's backing device in
+//! /sys/class/bdi for exactly as long as its superblock lives.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+const BDI: &str = "/sys/class/bdi";
+
+/// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Superblock {
+    bdi: Vec<String>,
+}
+
+/// The EROFS backing devices that exist now.
+pub(super) fn erofs_devices() -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(BDI) else { return BTreeSet::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("erofs-"))
+        .collect()
+}
+
+impl Superblock {
+    /// What is there now and was not there `before`.
+    pub(super) fn since(before: &BTreeSet<String>) -> Self {
+        Self { bdi: erofs_devices().difference(before).cloned().collect() }
+    }
+
+    /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
+    pub(super) fn set_read_ahead_kb(&self, kb: u32) {
+        if let [name] = self.bdi.as_slice() {
+            let path = Path::new(BDI).join(name).join("read_ahead_kb");
+            if let Err(error) = fs::write(&path, kb.to_string()) {
+                tracing::warn!(path = %path.display(), %error, "read-ahead stays as it is");
+            }
+        }
+    }
+
+    /// Whether the superblock is gone for certain. Where nothing is known about it, it is not.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.bdi.is_empty() && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
+    }
+
+    /// Whether anything is known about it.
+    pub(super) fn is_known(&self) -> bool {
+        !self.bdi.is_empty()
+    }
+
+    /// Writes it where the next worker can read it.
+    pub(super) fn persist(&self) -> std::io::Result<OwnedFd> {
+        let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
+        file.write_all(self.bdi.join("\n").as_bytes())?;
+        Ok(file.into())
+    }
+
+    /// Reads what [`persist`](Self::persist) wrote.
+    pub(super) fn restore(memfd: &OwnedFd) -> Self {
+        let mut text = String::new();
+        let Ok(mut file) = memfd.as_fd().try_clone_to_owned().map(fs::File::from) else {
+            return Self::default();
+        };
+        let read = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
+        let is_name = |name: &&str| name.starts_with("erofs-") && !name.contains('/');
+        match read {
+            Ok(_) => Self { bdi: text.lines().filter(is_name).map(str::to_owned).collect() },
+            Err(_) => Self::default(),
+        }
+    }
+}
+
+/// Mounts that were taken away while their superblocks live on.
+#[derive(Default)]
+pub(super) struct Retiring {
+    waiting: Mutex<Vec<(String, Superblock)>>,
+}
+
+impl Retiring {
+    /// Puts the mount `user` on the list.
+    pub(super) fn add(&self, user: &str, superblock: Superblock) {
+        self.lock().push((user.to_owned(), superblock));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Calls `release` for each mount whose superblock has gone.
+    pub(super) fn release_what_is_gone(&self, release: impl Fn(&str)) {
+        for (user, _) in self.lock().extract_if(.., |(_, superblock)| superblock.is_gone()) {
+            release(&user);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(String, Superblock)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_never_called_gone() {
+        assert!(!Superblock::default().is_gone());
+        assert!(Superblock { bdi: vec!["erofs-no-such".into()] }.is_gone());
+    }
+
+    #[test]
+    fn a_superblock_is_known_again_to_the_next_worker() {
+        let superblock = Superblock { bdi: vec!["erofs-3".into(), "erofs-4".into()] };
+        let memfd = superblock.persist().unwrap();
+        assert_eq!(Superblock::restore(&memfd), superblock);
+        assert_eq!(Superblock::restore(&memfd), superblock, "twice");
+    }
+}

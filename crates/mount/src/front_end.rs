@@ -1,0 +1,179 @@
+//! [`FrontEnd`]: one way in which the kernel's questions arrive, and [`Mounted`]: one mount made through it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use larder_ondemand::{Blob, Engine};
+
+use crate::Error;
+use crate::fanotify::Fanotify;
+use crate::fuse::Fuse;
+use crate::keeper::Holder;
+
+/// The ways to mount.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum FrontEndKind {
+    /// The kernel's EROFS on backing files whose holes ask first (pre-content events, Linux 6.14).
+    Fanotify,
+    /// The whole file system in user space: any Linux, no root.
+    Fuse,
+}
+
+impl FrontEndKind {
+    /// Its name: `fanotify` or `fuse`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fanotify => "fanotify",
+            Self::Fuse => "fuse",
+        }
+    }
+}
+
+impl fmt::Display for FrontEndKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A word that names no front end.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{word:?} is no front end (there are fanotify and fuse)")]
+pub struct UnknownFrontEnd {
+    /// What was given.
+    pub word: String,
+}
+
+impl FromStr for FrontEndKind {
+    type Err = UnknownFrontEnd;
+
+    fn from_str(word: &str) -> Result<Self, UnknownFrontEnd> {
+        [Self::Fanotify, Self::Fuse]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or_else(|| UnknownFrontEnd { word: word.to_owned() })
+    }
+}
+
+/// What to mount, and where.
+#[derive(Clone, Debug)]
+pub struct MountSpec {
+    /// Names the mount for as long as it lives, across restarts of the worker: 1 to 64 bytes of `[A-Za-z0-9._-]`.
+    pub id: String,
+    /// The mount point: an existing directory.
+    pub target: PathBuf,
+    /// The metadata image: complete, verified, in a local file that nobody changes.
+    pub metadata: PathBuf,
+    /// The blobs, in the order of the image's device table.
+    pub devices: Vec<Arc<Blob>>,
+    /// What the mount table shows where the front end can choose it.
+    pub source_name: String,
+}
+
+impl MountSpec {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if (1..=64).contains(&self.id.len()) && self.id.bytes().all(allowed) {
+            return Ok(());
+        }
+        Err(Error::MountId { id: self.id.clone() })
+    }
+}
+
+/// One way to mount. Its calls block: they talk to the kernel and to files.
+pub trait FrontEnd: Send + Sync {
+    /// Which way this is.
+    fn kind(&self) -> FrontEndKind;
+
+    /// Mounts. On an error nothing is left mounted, marked or kept.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being mounted.
+    fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error>;
+
+    /// Takes up a mount of an earlier worker from what the keeper holds. Readers that wait go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] when it is not mounted any more, [`Error::Poisoned`] when nobody held it in between (it is
+    /// detached then), and what else kept it from being taken up.
+    fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error>;
+
+    /// Says that every mount of an earlier worker was either taken up or given up, so that whoever still waits for
+    /// a mount that is not known gets an error. Happens by itself a minute after the start.
+    fn finish_resume(&self) {}
+
+    /// Leaves every question to the next worker: those in hand stay unanswered, no more are taken. To be called when
+    /// this process is about to be replaced while the keeper lives on.
+    fn hand_over(&self) {}
+}
+
+/// One mount. Dropping it leaves it mounted, for the next worker.
+pub trait Mounted: Send + Sync {
+    /// The mount point.
+    fn target(&self) -> &Path;
+
+    /// Takes the mount away; `lazy` also when it is in use: those who use it go on until they are done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when it is in use and `lazy` is false; the mount lives on then and the call can be repeated.
+    fn unmount(&self, lazy: bool) -> Result<(), Error>;
+
+    /// Says that `blob` is complete and durable: what watches over its holes is taken off.
+    fn on_complete(&self, blob: &Arc<Blob>);
+
+    /// How many questions of the kernel wait for bytes right now.
+    fn waiting(&self) -> usize {
+        0
+    }
+}
+
+/// Opens the front end `kind`; what an earlier worker left with `holder` is taken over.
+///
+/// To be opened once in a process for each kind, early when `holder` keeps something of an earlier worker's.
+///
+/// # Errors
+///
+/// [`Error::Kernel`] when this host does not offer it ([`probe`](crate::probe()) tells why).
+pub fn open(
+    kind: FrontEndKind,
+    holder: Arc<dyn Holder>,
+    engine: Arc<Engine>,
+) -> Result<Arc<dyn FrontEnd>, Error> {
+    Ok(match kind {
+        FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine)?),
+        FrontEndKind::Fuse => Arc::new(Fuse::open(holder, engine)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_end_is_called_what_it_prints() {
+        for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert!("nfs".parse::<FrontEndKind>().is_err());
+    }
+
+    #[test]
+    fn a_mount_id_that_could_name_something_else_is_refused() {
+        for (id, fits) in
+            [("a-1.b_C", true), ("", false), ("a/b", false), ("a\0", false), (&*"x".repeat(65), false)]
+        {
+            let spec = MountSpec {
+                id: id.to_owned(),
+                target: PathBuf::new(),
+                metadata: PathBuf::new(),
+                devices: Vec::new(),
+                source_name: String::new(),
+            };
+            assert_eq!(spec.check().is_ok(), fits, "{id:?}");
+        }
+    }
+}

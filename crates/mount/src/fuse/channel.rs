@@ -1,0 +1,68 @@
+//! [`Channel`]: one open /dev/fuse, from which requests are read and to which answers are written.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use super::abi::{NOTIFY_RESEND, OutHeader};
+
+/// The descriptor of one FUSE connection; cheap to clone, usable from any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Channel {
+    fd: Arc<OwnedFd>,
+}
+
+impl Channel {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd) }
+    }
+
+    /// Reads one request into `buffer`; `None` when the file system has been unmounted. Blocks.
+    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        loop {
+            match rustix::io::read(&self.fd, &mut *buffer) {
+                Ok(len) => return Ok(Some(&buffer[..len])),
+                // ENOENT: the request was withdrawn while it was being read.
+                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
+                Err(Errno::NODEV) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Answers request `unique` with `body`.
+    pub(crate) fn reply(&self, unique: u64, body: &[u8]) {
+        self.send(unique, 0, body);
+    }
+
+    /// Answers request `unique` with an error number.
+    pub(crate) fn reply_errno(&self, unique: u64, errno: i32) {
+        self.send(unique, -errno.abs(), &[]);
+    }
+
+    /// Asks the kernel for the requests that a predecessor had in hand (since Linux 6.9).
+    pub(crate) fn ask_for_resend(&self) -> io::Result<()> {
+        let header = OutHeader { len: 16, error: NOTIFY_RESEND, unique: 0 };
+        rustix::io::write(self.fd.as_fd(), header.as_bytes())?;
+        Ok(())
+    }
+
+    fn send(&self, unique: u64, error: i32, body: &[u8]) {
+        let len = u32::try_from(size_of::<OutHeader>() + body.len()).unwrap_or(u32::MAX);
+        let header = OutHeader { len, error, unique };
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
+        match rustix::io::writev(&self.fd, &parts) {
+            // ENOENT: whoever asked has been killed. ENODEV: unmounted meanwhile.
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+            Err(failure) => {
+                tracing::warn!(unique, %failure, "an answer was not taken by the kernel");
+                if !body.is_empty() {
+                    self.send(unique, -Errno::IO.raw_os_error(), &[]);
+                }
+            }
+        }
+    }
+}
