@@ -1,6 +1,8 @@
 //! Disks that fail or fill up, and writes that meet a sync.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use larder_fscache::{Backend, CookieKey, Error, ObjectRange};
 
@@ -14,7 +16,7 @@ fn p1_what_is_written_during_a_sync_is_not_vouched_for_by_it() {
     let (before, during) = (ObjectRange::at(0, PAGE), ObjectRange::at(2 * PAGE, PAGE));
     fill(&*worker.object, before).expect("space");
     let object = Arc::clone(&worker.object);
-    machine.disk.after_next_sync(move || fill(&*object, during).expect("space"));
+    machine.disk.after_next("fdatasync", move || fill(&*object, during).expect("space"));
     worker.object.commit().expect("a healthy disk");
     assert_eq!(check(&*worker.object), [before, during]);
     drop(worker);
@@ -50,6 +52,27 @@ fn p1_a_failed_sync_takes_back_everything_that_was_not_durable() {
         let present = check(&*machine.start(SIZE).expect("space").object);
         assert_eq!(present, [durable, ObjectRange::at(2 * PAGE, PAGE)]);
     }
+}
+
+#[test]
+fn p1_a_write_that_a_failing_sync_lost_does_not_mark_its_blocks_afterwards() {
+    let machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    fill(&*worker.object, ObjectRange::at(5 * PAGE, PAGE)).expect("space");
+    machine.disk.fail_syncs(true);
+    let (disk, object) = (machine.disk.clone(), Arc::clone(&worker.object));
+    let (started, commit) = mpsc::channel();
+    // The bytes are written, the bits not yet set; meanwhile a commit in another thread fails.
+    machine.disk.after_next("pwrite", move || {
+        let (failed, failure) = mpsc::channel();
+        disk.after_next("fdatasync", move || failed.send(()).expect("somebody waits"));
+        started.send(thread::spawn(move || object.commit())).expect("somebody waits");
+        failure.recv().expect("the sync is reached");
+        thread::sleep(Duration::from_millis(100));
+    });
+    fill(&*worker.object, ObjectRange::at(0, 2 * PAGE)).expect("space");
+    commit.recv().expect("started").join().expect("no panic").expect_err("the disk fails");
+    assert_eq!(check(&*worker.object), []);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn every_stop() -> impl Iterator<Item = Stop> {
 #[test]
 fn p1_after_a_power_loss_at_any_step_nothing_wrong_is_present_and_what_was_committed_is() {
     for stop in every_stop() {
-        for seed in 0..16 {
+        for seed in 0..8 {
             let mut machine = Machine::new(seed);
             let mut progress = Progress::default();
             assert!(!machine.survives(stop, || life(&machine, &mut progress)));
@@ -93,7 +93,7 @@ fn p1_death_of_the_worker_then_a_commit_then_a_power_loss_leaves_nothing_wrong()
 #[test]
 fn p1_the_map_of_a_data_file_removed_by_hand_never_meets_the_next_file() {
     for step in 0..20 {
-        for seed in 0..16 {
+        for seed in 0..8 {
             let mut machine = Machine::new(seed);
             life(&machine, &mut Progress::default());
             machine.lose_power(seed);

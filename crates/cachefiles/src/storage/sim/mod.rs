@@ -5,18 +5,20 @@
 //! sync that fails reports it once; the pages it lost are clean afterwards, as Linux has it, and some read
 //! as they were before. Inode numbers are used again as soon as they are free, as ext4 does.
 
+mod file;
 mod names;
 mod node;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use self::file::SimFile;
 use self::names::{Entry, Names};
-use self::node::{Nodes, PAGE};
+use self::node::Nodes;
 use super::{Access, Kind, Stat, Storage, StorageFile};
 use crate::layout::folder_of;
 
@@ -36,6 +38,9 @@ pub(crate) struct Stop {
 /// What a panic carries that stands for the end of the process.
 pub(crate) struct Stopped;
 
+/// Something that a test does in the middle of a change.
+type Work = Box<dyn FnOnce() + Send>;
+
 struct State {
     nodes: Nodes,
     names: Names,
@@ -46,7 +51,7 @@ struct State {
     syncs_fail: bool,
     full: bool,
     dense: bool,
-    after_sync: Option<Box<dyn FnOnce() + Send>>,
+    after: Vec<(&'static str, Work)>,
     random: fastrand::Rng,
 }
 
@@ -66,7 +71,7 @@ impl SimDisk {
             syncs_fail: false,
             full: false,
             dense: false,
-            after_sync: None,
+            after: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -102,9 +107,9 @@ impl SimDisk {
         self.lock().dense = dense;
     }
 
-    /// Does something between the moment when the next sync has done its work and its return.
-    pub fn after_next_sync(&self, work: impl FnOnce() + Send + 'static) {
-        self.lock().after_sync = Some(Box::new(work));
+    /// Does something between the moment when the next change of a kind is made, and its return.
+    pub fn after_next(&self, what: &'static str, work: impl FnOnce() + Send + 'static) {
+        self.lock().after.push((what, Box::new(work)));
     }
 
     /// Writes some unsynced pages back, as the kernel may at any time.
@@ -145,12 +150,18 @@ impl SimDisk {
                 drop(state);
                 resume_unwind(Box::new(Stopped))
             }
-            _ => apply(&mut state),
+            _ => {}
         }
+        let result = apply(&mut state);
+        let waiting = state.after.iter().position(|(kind, _)| *kind == what);
+        let work = waiting.map(|index| state.after.remove(index).1);
+        drop(state);
+        work.into_iter().for_each(|work| work());
+        result
     }
 
     fn handle(&self, state: &State, id: u64) -> Box<dyn StorageFile> {
-        Box::new(SimFile { disk: self.clone(), token: state.nodes.token(id), id })
+        Box::new(SimFile::new(self.clone(), state.nodes.token(id), id))
     }
 }
 
@@ -258,81 +269,5 @@ impl Storage for SimDisk {
             Some(Entry::Dir) => Some(Stat { kind: Kind::Dir, dev: 1, ino: 0, len: 0, stored: 0 }),
             Some(Entry::File(id)) => Some(state.stat(id)),
         })
-    }
-}
-
-/// An open file of the simulated disk. The token is a real descriptor that stands for it.
-struct SimFile {
-    disk: SimDisk,
-    token: Arc<OwnedFd>,
-    id: u64,
-}
-
-impl SimFile {
-    fn change<R>(
-        &self,
-        what: &'static str,
-        apply: impl FnOnce(&mut State, u64) -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.disk.change(what, |state| apply(state, self.id))
-    }
-}
-
-impl StorageFile for SimFile {
-    fn pread(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        Ok(self.disk.lock().nodes.node(self.id).read(buf, at))
-    }
-
-    fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
-        self.change("pwrite", |state, id| {
-            // A disk that fills up takes the beginning.
-            let len = if state.full && data.len() > PAGE { PAGE } else { data.len() };
-            if len == data.len() {
-                state.need_space()?;
-            }
-            state.nodes.node_mut(id).write(&data[..len], at);
-            Ok(len)
-        })
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change("set_len", |state, id| {
-            state.nodes.node_mut(id).set_len(len);
-            Ok(())
-        })
-    }
-
-    fn fdatasync(&self) -> io::Result<()> {
-        self.change("fdatasync", |state, id| {
-            let State { nodes, random, .. } = state;
-            if state.syncs_fail {
-                nodes.node_mut(id).lose_some(|| random.bool());
-                return Err(Errno::IO.into());
-            }
-            nodes.node_mut(id).sync_some(|| true);
-            Ok(())
-        })?;
-        let work = self.disk.lock().after_sync.take();
-        work.into_iter().for_each(|work| work());
-        Ok(())
-    }
-
-    fn fsync(&self) -> io::Result<()> {
-        self.change("fsync", |state, id| {
-            state.nodes.node_mut(id).sync_some(|| true);
-            Ok(())
-        })
-    }
-
-    fn set_mode(&self, _mode: u32) -> io::Result<()> {
-        self.change("set_mode", |_state, _id| Ok(()))
-    }
-
-    fn stat(&self) -> io::Result<Stat> {
-        Ok(self.disk.lock().stat(self.id))
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.token.as_fd()
     }
 }

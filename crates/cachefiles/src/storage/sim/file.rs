@@ -1,0 +1,88 @@
+//! An open file of the simulated disk.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::node::PAGE;
+use super::{SimDisk, State};
+use crate::storage::{Stat, StorageFile};
+
+/// A handle. The token is a real descriptor that stands for it.
+pub(super) struct SimFile {
+    disk: SimDisk,
+    token: Arc<OwnedFd>,
+    id: u64,
+}
+
+impl SimFile {
+    pub fn new(disk: SimDisk, token: Arc<OwnedFd>, id: u64) -> Self {
+        Self { disk, token, id }
+    }
+
+    fn change<R>(
+        &self,
+        what: &'static str,
+        apply: impl FnOnce(&mut State, u64) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.disk.change(what, |state| apply(state, self.id))
+    }
+}
+
+impl StorageFile for SimFile {
+    fn pread(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        Ok(self.disk.lock().nodes.node(self.id).read(buf, at))
+    }
+
+    fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
+        self.change("pwrite", |state, id| {
+            // A disk that fills up takes the beginning.
+            let len = if state.full && data.len() > PAGE { PAGE } else { data.len() };
+            if len == data.len() {
+                state.need_space()?;
+            }
+            state.nodes.node_mut(id).write(&data[..len], at);
+            Ok(len)
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change("set_len", |state, id| {
+            state.nodes.node_mut(id).set_len(len);
+            Ok(())
+        })
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        self.change("fdatasync", |state, id| {
+            let State { nodes, random, .. } = state;
+            if state.syncs_fail {
+                nodes.node_mut(id).lose_some(|| random.bool());
+                return Err(Errno::IO.into());
+            }
+            nodes.node_mut(id).sync_some(|| true);
+            Ok(())
+        })
+    }
+
+    fn fsync(&self) -> io::Result<()> {
+        self.change("fsync", |state, id| {
+            state.nodes.node_mut(id).sync_some(|| true);
+            Ok(())
+        })
+    }
+
+    fn set_mode(&self, _mode: u32) -> io::Result<()> {
+        self.change("set_mode", |_state, _id| Ok(()))
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(self.disk.lock().stat(self.id))
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.token.as_fd()
+    }
+}
