@@ -6,16 +6,21 @@ use std::{sync::Arc, time::Duration};
 use larder_remote::{BlobRange, HttpClient, Policy, RangeSource, Registry};
 use larder_testkit::Content;
 
-/// A policy under which failing tests end soon.
+/// A policy that tries again at once; its timeouts are far off, for busy machines.
 pub fn quick() -> Policy {
     Policy {
-        connect_timeout: Duration::from_secs(2),
-        read_timeout: Duration::from_millis(400),
-        deadline: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(10),
+        read_timeout: Duration::from_secs(10),
+        deadline: Duration::from_secs(30),
         attempts: 3,
         backoff_base: Duration::from_millis(2),
         backoff_cap: Duration::from_millis(10),
     }
+}
+
+/// A policy under which silence is noticed soon.
+pub fn impatient() -> Policy {
+    Policy { read_timeout: Duration::from_millis(700), ..quick() }
 }
 
 pub fn client() -> HttpClient {
@@ -41,10 +46,11 @@ pub struct Served {
 }
 
 pub fn serve(len: u32) -> Served {
-    serve_with(client(), len)
+    serve_with(quick(), len)
 }
 
-pub fn serve_with(client: HttpClient, len: u32) -> Served {
+pub fn serve_with(policy: Policy, len: u32) -> Served {
+    let client = HttpClient::new(policy).expect("a client");
     let bytes = pattern(len);
     let mut content = Content::default();
     let digest = content.add_blob(bytes.clone());
