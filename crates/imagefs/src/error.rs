@@ -1,42 +1,89 @@
-//! [`Error`]: why a read got no bytes.
+//! [`Error`]: why a file of an image could not be read.
 
 use larder_erofs::{DeviceId, Nid};
 use larder_fscache::ObjectRange;
 use larder_ondemand::FillError;
 
-/// Why a read got no bytes.
+/// Why a file of an image could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The metadata is damaged, or a device could not be read after it was filled.
-    #[error(transparent)]
-    Image(#[from] larder_erofs::Error),
-    /// A hole could not be filled.
-    #[error("inode {nid}: its data could not be brought")]
-    Fill {
-        /// The file that was read.
+    /// The metadata does not say where the bytes are.
+    #[error("inode {nid}: its bytes cannot be found")]
+    Metadata {
+        /// The file.
         nid: Nid,
-        /// Why not.
+        /// The cause below.
         #[source]
-        source: FillError,
+        source: larder_erofs::Error,
     },
-    /// The image points outside one of its blobs.
-    #[error("inode {nid}: {range} of device {device} lies outside the blob")]
-    OutsideBlob {
-        /// The file that was read.
-        nid: Nid,
-        /// The device.
-        device: DeviceId,
-        /// Where it points.
-        range: ObjectRange,
-    },
-    /// The image names more or fewer devices than there are blobs.
-    #[error("the image has {expected} devices, but {found} blobs were given")]
+    /// The image names more or fewer devices than there are.
+    #[error("the image names {expected} devices, but {found} were given")]
     DeviceCount {
         /// Slots of the device table.
         expected: usize,
-        /// Blobs that were given.
+        /// Devices given.
         found: usize,
+    },
+    /// The bytes lie on a device that there is not.
+    #[error("inode {nid}: its bytes lie on device {device}, and there are {count}")]
+    NoDevice {
+        /// The file.
+        nid: Nid,
+        /// The device.
+        device: DeviceId,
+        /// Devices there are.
+        count: usize,
+    },
+    /// The metadata points past the end of a device.
+    #[error("inode {nid}: its bytes {range} lie outside device {device} of {size} bytes")]
+    OutsideDevice {
+        /// The file.
+        nid: Nid,
+        /// The device.
+        device: DeviceId,
+        /// What was wanted of it.
+        range: ObjectRange,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// The bytes could not be brought.
+    #[error("inode {nid}: its bytes on device {device} could not be brought")]
+    Fill {
+        /// The file.
+        nid: Nid,
+        /// The device.
+        device: DeviceId,
+        /// The cause below.
+        #[source]
+        source: FillError,
+    },
+    /// The bytes were brought and are not there: the second miss.
+    #[error("inode {nid}: {range} of device {device} is missing after it was brought")]
+    SecondMiss {
+        /// The file.
+        nid: Nid,
+        /// The device.
+        device: DeviceId,
+        /// What is missing.
+        range: ObjectRange,
+    },
+    /// The cache could not be read.
+    #[error("inode {nid}: the cache of device {device} could not be read")]
+    Cache {
+        /// The file.
+        nid: Nid,
+        /// The device.
+        device: DeviceId,
+        /// The cause below.
+        #[source]
+        source: larder_fscache::Error,
+    },
+    /// The read was given up: the daemon is shutting down.
+    #[error("inode {nid}: the read was given up")]
+    Abandoned {
+        /// The file.
+        nid: Nid,
     },
 }
 
@@ -45,20 +92,33 @@ impl Error {
     pub fn errno(&self) -> i32 {
         const EIO: i32 = 5;
         match self {
-            Self::Image(error) => error.errno(),
+            Self::Metadata { source, .. } => source.errno(),
             Self::Fill { source, .. } => source.errno(),
-            Self::OutsideBlob { .. } | Self::DeviceCount { .. } => EIO,
+            Self::Cache { source, .. } => match source {
+                larder_fscache::Error::Hole { .. } => EIO,
+                other => other.errno(),
+            },
+            Self::DeviceCount { .. }
+            | Self::NoDevice { .. }
+            | Self::OutsideDevice { .. }
+            | Self::SecondMiss { .. }
+            | Self::Abandoned { .. } => EIO,
         }
     }
 
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Image(error) => error.hint(),
-            Self::Fill { source, .. } => source.hint(),
-            Self::OutsideBlob { .. } | Self::DeviceCount { .. } => {
-                Some("the image is damaged: build it again")
+            Self::Metadata { .. }
+            | Self::DeviceCount { .. }
+            | Self::NoDevice { .. }
+            | Self::OutsideDevice { .. } => {
+                Some("the image is damaged: rebuild it, or fetch it from elsewhere")
             }
+            Self::Fill { source, .. } => source.hint(),
+            Self::Cache { source, .. } => source.hint(),
+            Self::SecondMiss { .. } => Some("check the cache's file system for errors"),
+            Self::Abandoned { .. } => None,
         }
     }
 }

@@ -1,39 +1,30 @@
-//! [`ImageFs`]: an image together with the blobs that are its devices.
+//! [`ImageFs`]: reads files of an image.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
+use std::{fmt, io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use larder_erofs::{DeviceId, ExtentKind, Image, Inode, LogicalAddr, PhysicalAddr};
+use larder_erofs::{DeviceId, Image, Inode, Nid};
 use larder_fscache::{IoSource, ObjectRange, OnHole};
 use larder_ondemand::{Blob, Cause, Engine};
 
-use crate::Error;
+use crate::{
+    Error,
+    request::{From, Request, Slice, merge},
+};
 
-/// An EROFS image whose devices are cookies.
+/// An image whose devices are blobs filled on demand. Cloning is cheap.
+#[derive(Clone)]
 pub struct ImageFs {
     image: Image,
-    devices: Vec<Arc<Blob>>,
+    devices: Arc<[Arc<Blob>]>,
     engine: Arc<Engine>,
 }
 
-/// A part of a read that lies on a device, in one piece.
-struct Slice {
-    device: DeviceId,
-    blob: Arc<Blob>,
-    range: ObjectRange,
-}
-
-/// What the presence map says of a slice.
-enum Found {
-    Present,
-    Hole,
-}
-
 impl ImageFs {
-    /// Binds an image to its blobs, which stand in the order of the device table.
+    /// Binds an image to its devices, which stand in the order of the device table.
+    ///
+    /// What `image` reads its metadata from must be complete and local.
     ///
     /// # Errors
     ///
@@ -43,129 +34,154 @@ impl ImageFs {
         if expected != found {
             return Err(Error::DeviceCount { expected, found });
         }
-        Ok(Self { image, devices, engine })
+        Ok(Self { image, devices: devices.into(), engine })
     }
 
-    /// The metadata: inodes, names, links, attributes.
+    /// The image: names, attributes, links and xattrs are asked of it.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// The blobs, in the order of the device table.
+    /// The devices, in the order of the device table.
     pub fn devices(&self) -> &[Arc<Blob>] {
         &self.devices
     }
 
-    /// Reads file contents from `at` on, or returns `None` when a byte of them is not here.
+    /// Reads at once if everything is here; `None` when any byte is missing (`buf` is then undefined).
     ///
-    /// Returns fewer bytes than `buf` holds only at the end of the file. Does not wait and does no network I/O.
+    /// Returns the number of bytes read: fewer than `buf` holds only at the end of the file. Allocates nothing and does
+    /// not cross into the async runtime; blocks only on the local files.
     ///
     /// # Errors
     ///
-    /// When the image is damaged or the cache cannot be read.
+    /// Any [`Error`] except those of a fill.
     pub fn read_present(&self, inode: &Inode, at: u64, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        let len = readable(inode, at, buf.len());
-        for slice in self.slices(inode, at, len)? {
-            match self.probe(inode, &slice)? {
-                Found::Present => self.engine.touch(&slice.blob, slice.range),
-                Found::Hole => return Ok(None),
+        let request = Request::new(&self.image, inode, at, buf.len());
+        let len = request.len();
+        for slice in request {
+            let slice = slice?;
+            if let From::Device(device, range) = slice.from
+                && self.first_hole(inode.nid, device, range)?.is_some()
+            {
+                return Ok(None);
+            }
+            match self.read_slice(inode, &slice, &mut buf[slice.buffer.clone()]) {
+                // It was here a moment ago: culled, or dropped by a failing disk. It can be brought again.
+                Err(Error::SecondMiss { .. }) => return Ok(None),
+                result => result?,
+            }
+            if let From::Device(device, range) = slice.from {
+                self.engine.touch(self.device(inode.nid, device)?, range);
             }
         }
-        self.copy(inode, at, &mut buf[..len])?;
         Ok(Some(len))
     }
 
-    /// Reads file contents from `at` on; holes are filled first, all of them side by side.
-    ///
-    /// Returns fewer than `len` bytes only at the end of the file. `pid` is the reader, for the records. Must be polled
-    /// on the engine's runtime.
+    /// Reads up to `len` bytes from `at`, bringing what is missing: fewer only at the end of the file. `pid` says who
+    /// reads, where that is known.
     ///
     /// # Errors
     ///
-    /// One error for the whole request: the first slice that cannot be had. The next read tries again.
+    /// Any [`Error`]; one for the whole read. The next read tries again.
     pub async fn read(&self, inode: &Inode, at: u64, len: usize, pid: Option<u32>) -> Result<Bytes, Error> {
-        let len = readable(inode, at, len);
-        let mut missing = Vec::new();
-        for slice in self.slices(inode, at, len)? {
-            if matches!(self.probe(inode, &slice)?, Found::Hole) {
-                missing.push(slice);
-            }
-        }
-        let fills =
-            missing.iter().map(|slice| self.engine.fill(&slice.blob, slice.range, Cause::Demand { pid }));
-        try_join_all(fills).await.map_err(|source| Error::Fill { nid: inode.nid, source })?;
-        // The decision is taken again: a second miss fails.
-        let mut bytes = vec![0; len];
-        self.copy(inode, at, &mut bytes)?;
-        Ok(bytes.into())
+        let request = Request::new(&self.image, inode, at, len);
+        let len = request.len();
+        let slices = request.collect::<Result<Vec<Slice>, Error>>()?;
+        self.fill(inode.nid, &slices, pid).await?;
+        let (fs, inode) = (self.clone(), *inode);
+        let nid = inode.nid;
+        // Off the runtime: what was brought long ago may have to come from the disk.
+        let read = tokio::task::spawn_blocking(move || fs.read_slices(&inode, &slices, len));
+        read.await.map_err(|_| Error::Abandoned { nid })?
     }
 
-    /// The parts of `at..at + len` that lie on devices.
-    fn slices(&self, inode: &Inode, at: u64, len: usize) -> Result<Vec<Slice>, Error> {
-        let mut slices: Vec<Slice> = Vec::new();
-        let end = at.saturating_add(len as u64);
-        let mut at = at;
-        while at < end {
-            let extent = self.image.map(inode, LogicalAddr::new(at))?;
-            if extent.len == 0 {
-                break;
+    /// Brings what is missing of `slices`, side by side.
+    async fn fill(&self, nid: Nid, slices: &[Slice], pid: Option<u32>) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for slice in slices {
+            let From::Device(device, range) = slice.from else { continue };
+            match self.first_hole(nid, device, range)? {
+                Some(hole) => missing.push((device, hole)),
+                None => self.engine.touch(self.device(nid, device)?, range),
             }
-            let len = extent.len.min(end - at);
-            if let ExtentKind::Device { device, pa } = extent.kind {
-                let range = ObjectRange::at(pa.get(), len);
-                match slices.last_mut() {
-                    Some(last) if last.device == device && last.range.end() == range.start() => {
-                        last.range = ObjectRange::at(last.range.start(), last.range.len() + len);
+        }
+        let fills = merge(missing).into_iter().map(|(device, range)| async move {
+            let blob = self.device(nid, device)?;
+            let filled = self.engine.fill(blob, range, Cause::Demand { pid }).await;
+            filled.map_err(|source| Error::Fill { nid, device, source })
+        });
+        try_join_all(fills).await.map(drop)
+    }
+
+    fn read_slices(&self, inode: &Inode, slices: &[Slice], len: usize) -> Result<Bytes, Error> {
+        let mut buf = vec![0; len];
+        for slice in slices {
+            self.read_slice(inode, slice, &mut buf[slice.buffer.clone()])?;
+        }
+        Ok(buf.into())
+    }
+
+    /// Takes the decision for `range`: `None` when all of it is present, else what is left of it from the first hole on.
+    fn first_hole(
+        &self,
+        nid: Nid,
+        device: DeviceId,
+        range: ObjectRange,
+    ) -> Result<Option<ObjectRange>, Error> {
+        let blob = self.device(nid, device)?;
+        if range.end() > blob.size() {
+            return Err(Error::OutsideDevice { nid, device, range, size: blob.size() });
+        }
+        let mut at = range.start();
+        while at < range.end() {
+            let rest = ObjectRange::at(at, range.end() - at);
+            let decision = blob.cookie().prepare_ondemand_read(rest);
+            match decision.source {
+                IoSource::ReadFromCache if !decision.range.is_empty() => at = decision.range.end(),
+                _ => return Ok(Some(rest)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads one slice. The decision is taken again here, whoever took it before: a hole is never zeros.
+    fn read_slice(&self, inode: &Inode, slice: &Slice, buf: &mut [u8]) -> Result<(), Error> {
+        let nid = inode.nid;
+        match slice.from {
+            From::Hole => buf.fill(0),
+            From::Metadata(at) => self
+                .image
+                .read_exact_at(inode, at, buf, &mut |_, _, _| Err(io::ErrorKind::Unsupported.into()))
+                .map_err(|source| Error::Metadata { nid, source })?,
+            From::Device(device, range) => {
+                if let Some(range) = self.first_hole(nid, device, range)? {
+                    return Err(Error::SecondMiss { nid, device, range });
+                }
+                let cookie = self.device(nid, device)?.cookie();
+                let read = cookie.read(range.start(), buf, OnHole::Fail);
+                match read {
+                    Ok(len) if len == buf.len() => {}
+                    Ok(_) | Err(larder_fscache::Error::Hole { .. }) => {
+                        return Err(Error::SecondMiss { nid, device, range });
                     }
-                    _ => slices.push(Slice {
-                        device,
-                        blob: Arc::clone(self.blob(inode, device, range)?),
-                        range,
-                    }),
+                    Err(source) => return Err(Error::Cache { nid, device, source }),
                 }
             }
-            at += len;
         }
-        Ok(slices)
+        Ok(())
     }
 
-    fn blob(&self, inode: &Inode, device: DeviceId, range: ObjectRange) -> Result<&Arc<Blob>, Error> {
+    fn device(&self, nid: Nid, device: DeviceId) -> Result<&Arc<Blob>, Error> {
         let blob = device.slot().and_then(|slot| self.devices.get(slot));
-        blob.ok_or(Error::OutsideBlob { nid: inode.nid, device, range })
-    }
-
-    fn probe(&self, inode: &Inode, slice: &Slice) -> Result<Found, Error> {
-        let decision = slice.blob.cookie().prepare_ondemand_read(slice.range);
-        match decision.source {
-            IoSource::ReadFromCache if decision.range == slice.range => Ok(Found::Present),
-            // A part is here: for the rest it is a hole. A slice that passes the blob's end shows when it is copied.
-            IoSource::ReadFromCache | IoSource::DownloadFromServer => Ok(Found::Hole),
-            IoSource::FillWithZeroes | IoSource::InvalidRead => {
-                Err(Error::OutsideBlob { nid: inode.nid, device: slice.device, range: slice.range })
-            }
-        }
-    }
-
-    /// Copies what must be here by now; a hole of a cookie is an error.
-    fn copy(&self, inode: &Inode, at: u64, buf: &mut [u8]) -> Result<(), Error> {
-        let mut read_device = |device: DeviceId, pa: PhysicalAddr, piece: &mut [u8]| {
-            let range = ObjectRange::at(pa.get(), piece.len() as u64);
-            let blob = self.blob(inode, device, range).map_err(io::Error::other)?;
-            let read = blob.cookie().read(pa.get(), piece, OnHole::Fail).map_err(io::Error::other)?;
-            if read == piece.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-        };
-        Ok(self.image.read_exact_at(inode, LogicalAddr::new(at), buf, &mut read_device)?)
+        blob.ok_or(Error::NoDevice { nid, device, count: self.devices.len() })
     }
 }
 
 impl fmt::Debug for ImageFs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageFs").field("devices", &self.devices).finish_non_exhaustive()
+        f.debug_struct("ImageFs")
+            .field("image", &self.image)
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
     }
-}
-
-/// How many of `len` bytes from `at` on the file has.
-fn readable(inode: &Inode, at: u64, len: usize) -> usize {
-    let left = inode.size.saturating_sub(at);
-    usize::try_from(left).map_or(len, |left| left.min(len))
 }

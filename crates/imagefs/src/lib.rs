@@ -1,14 +1,17 @@
-//! An EROFS image whose devices are cookies: the file-system client of the raw cache API.
+//! An EROFS image read through cookies: the file system client that needs no kernel.
 //!
-//! A read is one request with many slices: what is metadata is read from the metadata image, holes of the file are
-//! zeros, and what lies on a device is asked of its cookie. Missing slices are filled side by side; then every decision
-//! is taken again, and a second miss is an error, never zeros (P1).
+//! An image is metadata, complete and local, and devices, each a blob that is filled on demand. One read maps to many
+//! slices: zeros, metadata, runs of bytes on several devices. All holes are filled side by side; then every decision is
+//! taken again, and a second miss is an error. A read has one answer: all of its bytes, or one error.
 //!
-//! Knows nothing of kernels: a FUSE loop, a virtual machine monitor or `larder cat` can sit on top.
+//! Names, attributes and links are asked of the image itself ([`ImageFs::image`]): they are metadata, so nothing is ever
+//! fetched for them.
 
 #![forbid(unsafe_code)]
 
 mod error;
+mod request;
+
 mod fs;
 
 pub use error::Error;
