@@ -126,10 +126,24 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<Kind> {
 
 /// What a library's error advises, whichever library it came from.
 fn hint_of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if let Some(told) = error.downcast_ref::<Told>() {
-        return told.hint.clone();
+    macro_rules! hint_of {
+        ($($library:path),*) => {
+            $(if let Some(error) = error.downcast_ref::<$library>() {
+                return error.hint().map(|hint| String::from(hint));
+            })*
+        };
     }
-    error.downcast_ref::<larder_remote::Error>().and_then(larder_remote::Error::hint).map(str::to_owned)
+    hint_of!(
+        larder_cachefiles::Error,
+        larder_erofs::Error,
+        larder_fscache::Error,
+        larder_image::Error,
+        larder_imagefs::Error,
+        larder_mount::Error,
+        larder_ondemand::FillError,
+        larder_remote::Error
+    );
+    error.downcast_ref::<Told>().and_then(|told| told.hint.clone())
 }
 
 /// Runs the program: errors become lines on standard error, and everything becomes an exit status.

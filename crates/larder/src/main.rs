@@ -17,6 +17,7 @@ mod paths;
 mod report;
 mod runtime;
 mod serve;
+mod store;
 mod sys;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     // The keeper must stay tiny: it is dispatched before the parser, the runtime and the log exist.
     if args.next().is_some_and(|first| first == "keeper") {
-        // larder_mount::keeper::main
+        larder_mount::keeper::main(args);
     }
     errors::guard(cli::main)
 }

@@ -98,6 +98,11 @@ impl Paths {
         self.state().join("start.lock")
     }
 
+    /// Where a worker that cannot start says why.
+    pub fn start_error(&self) -> PathBuf {
+        self.state().join("start-error.json")
+    }
+
     /// The directory of the control socket.
     pub fn run(&self) -> &Path {
         &self.run

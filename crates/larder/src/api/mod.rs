@@ -1,3 +1,24 @@
 //! The control API: HTTP and JSON on a Unix socket, for the daemon's owner alone.
+//!
+//! `types` is the contract; errors cross as [`crate::errors::Report`] and come out as the same error they went in.
 
+pub mod client;
+pub mod owner;
+pub mod path_text;
+pub mod server;
 pub mod types;
+
+/// Largest request or answer body that either side accepts: the chunk layout of a very large image fits.
+pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Names of the endpoints.
+pub mod routes {
+    /// The daemon, its mounts, its blobs.
+    pub const STATUS: &str = "/v1/status";
+    /// Mount and unmount.
+    pub const MOUNTS: &str = "/v1/mounts";
+    /// What was fetched for one mount.
+    pub const RECORDS: &str = "/v1/mounts/{id}/records";
+    /// End the daemon.
+    pub const STOP: &str = "/v1/stop";
+}

@@ -1,1 +1,194 @@
-//! What crosses the control API, version 1. Names and units are stable; sizes are bytes, times milliseconds.
+//! What crosses the control API, version 1. Names are stable; sizes are exact bytes, times milliseconds.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::path_text;
+
+/// `GET /v1/status`: the daemon, its mounts, its blobs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Status {
+    /// Version of the running worker.
+    pub version: String,
+    /// The process that holds what must not be closed; absent when the worker runs without one.
+    pub keeper: Option<Process>,
+    /// The process that does the work.
+    pub worker: Process,
+    /// Every mount, in the order of their targets.
+    pub mounts: Vec<Mount>,
+    /// Every blob of every mount once, in the order of their names.
+    pub blobs: Vec<Blob>,
+}
+
+/// A process of the daemon.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its resident memory.
+    pub resident_bytes: u64,
+}
+
+/// One mount.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Mount {
+    /// Names the mount in the API.
+    pub id: String,
+    /// Where it is mounted.
+    #[serde(with = "path_text")]
+    pub path: PathBuf,
+    /// The image's reference as it was given.
+    pub image: String,
+    /// Digest of the manifest.
+    pub manifest: String,
+    /// `fanotify` or `fuse`.
+    pub frontend: String,
+    /// How it is.
+    pub state: MountState,
+    /// Stored bytes of the whole image.
+    pub image_bytes: u64,
+    /// Bytes fetched for it since the daemon first mounted the image, metadata included.
+    pub fetched_bytes: u64,
+    /// Requests that fetched them.
+    pub requests: u64,
+    /// The newest error a fill of its blobs ended with.
+    pub last_error: Option<String>,
+    /// When that was, in milliseconds since 1970.
+    pub last_error_at_ms: Option<u64>,
+    /// Names of its blobs: metadata first, then devices in the image's order.
+    pub blobs: Vec<String>,
+}
+
+/// How a mount is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountState {
+    /// Mounted; some bytes are still elsewhere.
+    OnDemand,
+    /// Mounted, and every byte is here.
+    Complete,
+}
+
+/// One blob: the decoded data of one layer, as the cache holds it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Blob {
+    /// The cookie's key.
+    pub name: String,
+    /// Decoded size.
+    pub size_bytes: u64,
+    /// Size as it is stored on the far side.
+    pub stored_bytes: u64,
+    /// Decoded bytes that are here.
+    pub present_bytes: u64,
+    /// Whether all of them are here.
+    pub complete: bool,
+    /// Stored bytes fetched by this worker.
+    pub fetched_bytes: u64,
+    /// Requests that fetched them.
+    pub requests: u64,
+}
+
+/// `POST /v1/mounts`: what to mount where.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountRequest {
+    /// The image; a layout's directory must be absolute.
+    pub image: String,
+    /// An existing directory, absolute.
+    #[serde(with = "path_text")]
+    pub target: PathBuf,
+    /// The front end; the best that works when absent.
+    #[serde(default)]
+    pub frontend: Option<String>,
+    /// Whether to speak plain HTTP to the registry.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// `DELETE /v1/mounts`: what to unmount.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UmountRequest {
+    /// The mount's target, absolute.
+    #[serde(with = "path_text")]
+    pub path: PathBuf,
+    /// Detach now, clean up when the last user is gone.
+    #[serde(default)]
+    pub lazy: bool,
+}
+
+/// `POST /v1/stop`: how to stop.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// Detach mounts that are in use instead of refusing to stop.
+    #[serde(default)]
+    pub lazy: bool,
+}
+
+/// `GET /v1/mounts/{id}/records`: what was fetched, in which order, and who waited for it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Records {
+    /// The blobs' layout; other records refer to them by position.
+    pub blobs: Vec<BlobLayout>,
+    /// Chunks fetched, oldest first; the oldest of very many are dropped.
+    pub fills: Vec<Fill>,
+    /// Reads that met a hole, oldest first; the oldest of very many are dropped.
+    pub faults: Vec<Fault>,
+}
+
+/// Where the chunks of a blob lie.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct BlobLayout {
+    /// The cookie's key.
+    pub name: String,
+    /// Decoded size.
+    pub size_bytes: u64,
+    /// Stored size.
+    pub stored_bytes: u64,
+    /// Where each chunk ends in the decoded data; each begins where the one before ends.
+    pub chunk_ends: Vec<u64>,
+    /// Stored length of each chunk.
+    pub chunk_stored_bytes: Vec<u64>,
+}
+
+/// A run of chunks that was fetched with one request.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Fill {
+    /// When the request went out, in milliseconds since the worker started.
+    pub at_ms: f64,
+    /// Position of the blob in [`Records::blobs`].
+    pub blob: usize,
+    /// First decoded byte.
+    pub start: u64,
+    /// First decoded byte after it.
+    pub end: u64,
+    /// Bytes that crossed the wire.
+    pub stored_bytes: u64,
+    /// `demand`, `readahead` or `prefetch`.
+    pub cause: String,
+    /// From the request to the last presence bit.
+    pub took_ms: f64,
+    /// Whether every chunk of it was verified and written.
+    pub ok: bool,
+}
+
+/// A read that met a hole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Fault {
+    /// When it came, in milliseconds since the worker started.
+    pub at_ms: f64,
+    /// Position of the blob in [`Records::blobs`].
+    pub blob: usize,
+    /// First decoded byte asked for.
+    pub start: u64,
+    /// First decoded byte after it.
+    pub end: u64,
+    /// How long the reader waited.
+    pub waited_ms: f64,
+    /// Who read, where the kernel tells.
+    pub pid: Option<u32>,
+    /// Whether the reader got its bytes.
+    pub ok: bool,
+}

@@ -1,18 +1,236 @@
-//! `larder build`.
+//! `larder build`: an image from a directory.
 
+use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use larder_erofs::writer::{ScanEntry, ScanOptions, Tree};
+use larder_image::build::{BuildOptions, BuildReport, BuiltLayer, Compression, DedupSource};
+use larder_image::{Reference, Version};
+use serde_json::json;
+
 use crate::cli::Global;
+use crate::errors::{Kind, told};
+use crate::output;
+use crate::output::bytes::human;
+use crate::output::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  larder build dir:/srv/app oci:/srv/images:app             an image called app in a layout directory
+  larder build dir:/srv/app oci:/srv/images:app2 \\
+      --dedup-against oci:/srv/images:app                   only what the other image does not have
+  larder build dir:. oci:out --compression zstd:19          small, and slow to build
+  SOURCE_DATE_EPOCH=0 larder build dir:. oci:out            no file newer than 1970";
 
 /// Arguments of `larder build`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// What to build from: dir:PATH
+    #[arg(value_parser = source)]
+    source: PathBuf,
+    /// Where the image goes: oci:DIR[:TAG]; a new directory, or an OCI image layout
+    dest: String,
+    /// Threads that read, hash and compress [default: one a processor]; the result is the same with any number
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+    /// Bytes that are fetched, checked and decoded together: a power of two from 4K to 4M
+    #[arg(long, value_name = "SIZE", value_parser = chunk_size)]
+    chunk_size: Option<NonZero<u32>>,
+    /// none, zstd or zstd:LEVEL (1 to 22)
+    #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = compression)]
+    compression: Compression,
+    /// Make every later modification time this one, in seconds since 1970
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "SOURCE_DATE_EPOCH",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    timestamp: Option<i64>,
+    /// Refer to the data of this image where it is the same; may be given several times
+    #[arg(long, value_name = "IMAGE")]
+    dedup_against: Vec<String>,
+}
 
 /// Runs `larder build`.
 ///
 /// # Errors
 ///
-/// Always, until it is written.
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not written yet")
+/// When the source cannot be read or the destination not be written; nothing is left under its final name then.
+pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let (dir, tag) = destination(&args.dest)?;
+    check_source(&args.source)?;
+    let progress = Progress::bytes("building", None);
+    let told = |bytes| progress.set(bytes);
+    let defaults = BuildOptions::default();
+    let options = BuildOptions {
+        chunk_bytes: args.chunk_size.unwrap_or(defaults.chunk_bytes),
+        compression: args.compression,
+        jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(defaults.jobs),
+        timestamp: args.timestamp,
+        tag: tag.unwrap_or(defaults.tag.clone()),
+        dedup_against: args
+            .dedup_against
+            .iter()
+            .map(|image| dedup_source(image))
+            .collect::<anyhow::Result<_>>()?,
+        progress: Some(&told),
+        ..defaults
+    };
+    let tree = scan(&args.source, &dir)?;
+    let report = larder_image::build::build(tree, &options, &dir)?;
+    progress.clear();
+    show(&report, &dir, &options.tag, global)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the tree, without the layout that is built should it lie inside.
+fn scan(source: &Path, out: &Path) -> anyhow::Result<Tree> {
+    let inside = place_inside(source, out);
+    let mut keep = |entry: &ScanEntry<'_>| {
+        inside.as_deref().is_none_or(|path| path.as_os_str().as_bytes() != entry.path)
+    };
+    let mut tree = Tree::new();
+    tree.add_root_from(source, b"", &ScanOptions::default(), &mut keep)?;
+    Ok(tree)
+}
+
+/// Where `out` lies below `source`, if it does.
+fn place_inside(source: &Path, out: &Path) -> Option<PathBuf> {
+    let source = source.canonicalize().ok()?;
+    let out = out.canonicalize().ok()?;
+    out.strip_prefix(source).ok().map(Path::to_owned)
+}
+
+fn show(report: &BuildReport, dir: &Path, tag: &str, global: &Global) -> anyhow::Result<()> {
+    let layer = |built: &BuiltLayer| {
+        json!({
+            "digest": built.digest.to_string(),
+            "stored_bytes": built.stored_bytes,
+            "decoded_bytes": built.decoded_bytes,
+            "chunks": built.chunks,
+        })
+    };
+    if global.json {
+        return output::json(&json!({
+            "image": format!("oci:{}:{tag}", dir.display()),
+            "manifest": report.manifest_digest.to_string(),
+            "metadata": layer(&report.metadata),
+            "data": report.data.as_ref().map(layer),
+            "devices_shared": report.devices_shared,
+            "inodes": report.inodes,
+            "file_bytes": report.file_bytes,
+            "deduplicated_bytes": report.deduplicated_bytes,
+            "dictionary_bytes": report.dictionary_bytes,
+        }));
+    }
+    let stored = report.metadata.stored_bytes + report.data.as_ref().map_or(0, |data| data.stored_bytes);
+    output::note(format!(
+        "{} inodes, {} in files: {} stored in oci:{}:{tag}",
+        report.inodes,
+        human(report.file_bytes),
+        human(stored),
+        dir.display()
+    ));
+    output::line(report.manifest_digest.to_string())
+}
+
+fn dedup_source(image: &str) -> anyhow::Result<DedupSource> {
+    match image.parse()? {
+        Reference::Layout { dir, version } => Ok(DedupSource { dir, version }),
+        other => Err(told(
+            Kind::BadRequest,
+            format!("{other}: only an image in a layout directory can be referred to"),
+            "name it as oci:DIR[:TAG]",
+        )),
+    }
+}
+
+/// Reads `dir:PATH`.
+fn source(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("dir:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("a source is dir:PATH".to_owned()),
+    }
+}
+
+fn destination(text: &str) -> anyhow::Result<(PathBuf, Option<String>)> {
+    match text.parse()? {
+        Reference::Layout { dir, version: Version::Tag(tag) } => Ok((dir, Some(tag))),
+        Reference::Layout { dir, version: Version::Only } => Ok((dir, None)),
+        other => Err(told(
+            Kind::BadRequest,
+            format!("{other}: an image cannot be built there"),
+            "a destination is oci:DIR or oci:DIR:TAG",
+        )),
+    }
+}
+
+fn check_source(source: &Path) -> anyhow::Result<()> {
+    let found = std::fs::metadata(source)
+        .with_context(|| format!("{}: the source cannot be read", source.display()))?;
+    if found.is_dir() {
+        return Ok(());
+    }
+    Err(told(
+        Kind::BadRequest,
+        format!("{}: the source is no directory", source.display()),
+        "name a directory: dir:PATH",
+    ))
+}
+
+fn chunk_size(text: &str) -> Result<NonZero<u32>, String> {
+    let wrong = || "a chunk size is a power of two from 4K to 4M, such as 64K".to_owned();
+    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 1 << 10),
+        None => match text.strip_suffix(['M', 'm']) {
+            Some(digits) => (digits, 1 << 20),
+            None => (text, 1),
+        },
+    };
+    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)?;
+    let good = bytes.is_power_of_two() && (1 << 12..=1 << 22).contains(&bytes);
+    NonZero::new(bytes).filter(|_| good).ok_or_else(wrong)
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    match text.split_once(':') {
+        None if text == "none" => Ok(Compression::None),
+        None if text == "zstd" => Ok(Compression::default()),
+        Some(("zstd", level)) => match level.parse::<i32>() {
+            Ok(level @ 1..=22) => Ok(Compression::Zstd(level)),
+            _ => Err("a zstd level is a number from 1 to 22".to_owned()),
+        },
+        _ => Err("a compression is none, zstd or zstd:LEVEL".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_levels_are_read_or_refused_with_the_rule() {
+        for (text, bytes) in [("64K", 65_536), ("4096", 4096), ("4M", 1 << 22)] {
+            assert_eq!(chunk_size(text).map(NonZero::get), Ok(bytes));
+        }
+        for bad in ["", "K", "0", "5000", "2K", "8M", "99999999999", "-4K"] {
+            chunk_size(bad).expect_err(bad);
+        }
+        for bad in ["", "gzip", "zstd:0", "zstd:23", "zstd:", "none:1"] {
+            compression(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn a_destination_is_a_layout() {
+        assert_eq!(destination("oci:out").expect("a layout"), ("out".into(), None));
+        assert_eq!(destination("oci:out:v1").expect("a layout"), ("out".into(), Some("v1".to_owned())));
+        destination("localhost:5000/x").expect_err("a registry is no place to build in");
+    }
 }

@@ -1,18 +1,120 @@
-//! `larder daemon`.
+//! `larder daemon`: run, detach or stop the daemon.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
+use crate::api::client::Client;
+use crate::api::types::StopRequest;
 use crate::cli::Global;
+use crate::daemon::start;
+use crate::errors::{Kind, told};
+use crate::output;
+use crate::runtime;
+
+/// How long a daemon may take to unmount everything and end.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  larder daemon                 run in the foreground, as a service manager wants it
+  larder daemon --detach        run in the background; `larder mount` does this by itself
+  larder daemon --stop          unmount everything, make the cache durable, end
+  larder daemon --stop --lazy   the same, and detach what is in use";
 
 /// Arguments of `larder daemon`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Run in the background, and return when it answers
+    #[arg(long, conflicts_with = "stop")]
+    detach: bool,
+    /// Unmount everything and end the running daemon
+    #[arg(long)]
+    stop: bool,
+    /// With --stop: detach mounts that are in use instead of refusing
+    #[arg(long, requires = "stop")]
+    lazy: bool,
+}
 
 /// Runs `larder daemon`.
 ///
 /// # Errors
 ///
-/// Always, until it is written.
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not written yet")
+/// When it cannot be started or stopped.
+pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if args.stop {
+        return stop(args.lazy, global);
+    }
+    if args.detach {
+        return detach(global);
+    }
+    foreground(global)
+}
+
+fn detach(global: &Global) -> anyhow::Result<ExitCode> {
+    let paths = global.paths()?;
+    let (status, started) = runtime::for_command()?.block_on(async {
+        let (client, started) = start::ensure(&paths, global).await?;
+        anyhow::Ok((client.status().await?, started))
+    })?;
+    if global.json {
+        output::json(&status)?;
+    } else {
+        let how = if started { "runs" } else { "ran already" };
+        output::note(format!("the daemon {how}: worker {}", status.worker.pid));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the keeper: the service manager's process is then the one that ends last.
+fn foreground(global: &Global) -> anyhow::Result<ExitCode> {
+    let paths = global.paths()?;
+    if runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
+        return Err(told(
+            Kind::Conflict,
+            format!("{}: a daemon answers here already", paths.socket().display()),
+            "`larder status` shows it, `larder daemon --stop` ends it",
+        ));
+    }
+    paths.create()?;
+    let error = start::keeper_command(&paths, global.verbose)?.exec();
+    Err(error).context("the keeper cannot be started")
+}
+
+fn stop(lazy: bool, global: &Global) -> anyhow::Result<ExitCode> {
+    let paths = global.paths()?;
+    runtime::for_command()?.block_on(async {
+        let client = Client::new(&paths);
+        let keeper = client.status().await?.keeper.map(|keeper| keeper.pid);
+        client.stop(&StopRequest { lazy }).await?;
+        wait_for_end(&client, keeper).await
+    })?;
+    if global.json {
+        output::json(&serde_json::json!({ "stopped": true }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns when neither the socket answers nor the keeper lives.
+async fn wait_for_end(client: &Client, keeper: Option<u32>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while client.is_running().await || keeper.is_some_and(lives) {
+        if begun.elapsed() > STOP_DEADLINE {
+            return Err(told(
+                Kind::Failed,
+                format!("the daemon did not end within {STOP_DEADLINE:?}"),
+                "look at its log",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+fn lives(pid: u32) -> bool {
+    // A process that has ended and waits for its parent has no command line any more.
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }

@@ -5,6 +5,7 @@ pub mod cat;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod inside;
 pub mod ls;
 pub mod mount;
 pub mod run;

@@ -1,18 +1,19 @@
-//! `larder worker`.
+//! `larder worker`: the process that does the daemon's work; the keeper starts it.
 
 use std::process::ExitCode;
 
 use crate::cli::Global;
+use crate::daemon;
 
 /// Arguments of `larder worker`.
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 
-/// Runs `larder worker`.
+/// Runs the worker until it is told to stop.
 ///
 /// # Errors
 ///
-/// Always, until it is written.
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not written yet")
+/// What kept it from starting.
+pub fn run(_args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    daemon::worker::run(global.paths()?, global.verbose)
 }

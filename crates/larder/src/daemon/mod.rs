@@ -1,1 +1,55 @@
-//! The daemon: what the worker process does.
+//! The daemon: what the worker process does, and how a client starts one.
+//!
+//! The worker holds one [`Store`], the front ends and the table of mounts; everything that must outlive it lies with the
+//! keeper (descriptors) and in the state directory (records, manifests, indexes), so that the next one can go on.
+
+pub mod front_ends;
+pub mod holder;
+pub mod listener;
+pub mod live;
+pub mod mounting;
+pub mod record;
+pub mod resume;
+pub mod stale;
+pub mod start;
+pub mod stopping;
+pub mod table;
+pub mod upkeep;
+pub mod view;
+pub mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use larder_mount::keeper::{self, Holder, NoKeeper};
+use larder_remote::HttpClient;
+use tokio::sync::Notify;
+
+use crate::paths::Paths;
+use crate::store::Store;
+use front_ends::FrontEnds;
+use table::MountTable;
+
+/// The running worker: what the API's endpoints work on.
+pub struct Daemon {
+    paths: Paths,
+    store: Store,
+    http: HttpClient,
+    front_ends: Arc<FrontEnds>,
+    mounts: MountTable,
+    /// Absent when the worker was started without one.
+    keeper: Option<keeper::Client>,
+    /// Set once: nothing is mounted any more.
+    stopping: AtomicBool,
+    /// Told when the daemon has stopped and the process may end.
+    stopped: Arc<Notify>,
+}
+
+impl Daemon {
+    fn holder(&self) -> &dyn Holder {
+        match &self.keeper {
+            Some(keeper) => keeper,
+            None => &NoKeeper,
+        }
+    }
+}

@@ -35,11 +35,18 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Ok(Some(bar)) = self.bar.get_mut().map(Option::take) {
+impl Progress {
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if let Ok(Some(bar)) = self.bar.lock().map(|mut bar| bar.take()) {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

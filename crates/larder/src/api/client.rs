@@ -1,0 +1,140 @@
+//! [`Client`]: the commands' side of the control API.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::types::{Mount, MountRequest, Records, Status, StopRequest, UmountRequest};
+use super::{BODY_BYTES_MAX, routes};
+use crate::errors::{Kind, Report, Told, tell};
+use crate::paths::Paths;
+
+/// How long a running daemon may take to accept: a worker that restarts leaves callers in the queue.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A caller of the daemon at one socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon that serves `paths`; no connection is made yet.
+    pub fn new(paths: &Paths) -> Self {
+        Self { socket: paths.socket() }
+    }
+
+    /// Whether a daemon listens: a worker that is being restarted counts.
+    pub async fn is_running(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    /// The daemon, its mounts, its blobs.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        self.call(Method::GET, routes::STATUS, &()).await
+    }
+
+    /// Mounts an image.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or what kept it from mounting.
+    pub async fn mount(&self, request: &MountRequest) -> anyhow::Result<Mount> {
+        self.call(Method::POST, routes::MOUNTS, request).await
+    }
+
+    /// Unmounts.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or what kept it from unmounting.
+    pub async fn umount(&self, request: &UmountRequest) -> anyhow::Result<()> {
+        self.call(Method::DELETE, routes::MOUNTS, request).await
+    }
+
+    /// What was fetched for the mount `id`, in which order, and who waited for it.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or the mount is not there.
+    pub async fn records(&self, id: &str) -> anyhow::Result<Records> {
+        self.call(Method::GET, &routes::RECORDS.replace("{id}", id), &()).await
+    }
+
+    /// Ends the daemon: it unmounts everything first. Returns when it has agreed, which is before it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or a mount is in use.
+    pub async fn stop(&self, request: &StopRequest) -> anyhow::Result<()> {
+        self.call(Method::POST, routes::STOP, request).await
+    }
+
+    async fn call<A: Serialize, B: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &A,
+    ) -> anyhow::Result<B> {
+        let stream = self.connect().await?;
+        let lost = || {
+            tell(
+                Kind::Failed,
+                "the daemon went away before it answered",
+                "try again; `larder status` tells how it is",
+            )
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(lost)?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, "larder")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+        let answer = sender.send_request(request).await.with_context(lost)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed).with_context(lost)?.to_bytes();
+        connection.abort();
+        if status.is_success() {
+            return serde_json::from_slice(&body).context("the daemon's answer cannot be understood");
+        }
+        let report: Report = serde_json::from_slice(&body).unwrap_or_else(|_| Report {
+            error: format!("the daemon answered {status}"),
+            hint: Some("the daemon may be of another version: `larder daemon --stop` ends it".to_owned()),
+            ..Report::default()
+        });
+        Err(report.into_error())
+    }
+
+    async fn connect(&self) -> anyhow::Result<UnixStream> {
+        let stream = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(&self.socket)).await;
+        match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => Ok(stream),
+            Err(error) => Err(anyhow::Error::new(error).context(no_daemon(&self.socket))),
+        }
+    }
+}
+
+fn no_daemon(socket: &std::path::Path) -> Told {
+    tell(
+        Kind::NotFound,
+        format!("{}: no daemon answers", socket.display()),
+        "`larder mount` and `larder daemon --detach` start one; a daemon with another --root has another socket",
+    )
+}

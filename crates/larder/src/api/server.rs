@@ -1,0 +1,106 @@
+//! The daemon's side of the control API.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+
+use super::owner::OwnerOnly;
+use super::routes;
+use super::types::{Mount, MountRequest, Records, Status, StopRequest, UmountRequest};
+use crate::daemon::Daemon;
+use crate::errors::{Kind, Report, told};
+
+/// Largest request: two paths and a name.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers callers until `until` is done; calls under way are answered first.
+///
+/// # Errors
+///
+/// When the listener fails.
+pub async fn serve(
+    listener: UnixListener,
+    daemon: Arc<Daemon>,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(OwnerOnly(listener), router(daemon)).with_graceful_shutdown(until).await
+}
+
+fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route(routes::STATUS, get(status))
+        .route(routes::MOUNTS, post(mount).delete(umount))
+        .route(routes::RECORDS, get(records))
+        .route(routes::STOP, post(stop))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .with_state(daemon)
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
+    Json(daemon.status())
+}
+
+async fn mount(State(daemon): State<Arc<Daemon>>, Json(request): Json<MountRequest>) -> Answer<Mount> {
+    // A caller who hangs up must not leave a mount half made: the work goes on without the connection.
+    finish(async move { daemon.mount(request).await }).await
+}
+
+async fn umount(State(daemon): State<Arc<Daemon>>, Json(request): Json<UmountRequest>) -> Answer<()> {
+    finish(async move { daemon.umount(&request.path, request.lazy).await }).await
+}
+
+async fn records(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Answer<Records> {
+    Ok(Json(daemon.records(&id)?))
+}
+
+async fn stop(State(daemon): State<Arc<Daemon>>, Json(request): Json<StopRequest>) -> Answer<()> {
+    finish(async move { daemon.stop(request.lazy).await }).await
+}
+
+async fn unknown(uri: axum::http::Uri) -> Failure {
+    Failure(told(
+        Kind::NotFound,
+        format!("{}: no such endpoint", uri.path()),
+        "the daemon may be older than the command",
+    ))
+}
+
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> Answer<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => Ok(Json(result?)),
+        Err(panic) => Err(Failure(anyhow::anyhow!("the daemon failed inside: {panic}"))),
+    }
+}
+
+/// An error on its way to the caller.
+struct Failure(anyhow::Error);
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let report = Report::of(&self.0);
+        tracing::info!(error = %report.error, caused_by = ?report.caused_by, "api_failed");
+        let status = match report.kind {
+            Kind::BadRequest => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(report)).into_response()
+    }
+}

@@ -1,0 +1,83 @@
+//! [`FrontEnds`]: which front end mounts, and the one instance of each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use larder_mount::keeper::Holder;
+use larder_mount::{FrontEnd, FrontEndKind, probe};
+use larder_ondemand::Engine;
+
+use crate::errors::{Kind, told};
+
+/// Which front end mounts, and the one instance of each.
+pub struct FrontEnds {
+    cache: PathBuf,
+    holder: Arc<dyn Holder>,
+    engine: Arc<Engine>,
+    made: Mutex<BTreeMap<FrontEndKind, Arc<dyn FrontEnd>>>,
+}
+
+impl FrontEnds {
+    /// None is made before it is wanted.
+    pub fn new(cache: PathBuf, holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Self {
+        Self { cache, holder, engine, made: Mutex::default() }
+    }
+
+    /// The front end called `wanted`, or the best that works on this host. Blocks: asks the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When it does not work here, or none does: with the reasons.
+    pub fn choose(&self, wanted: Option<&str>) -> anyhow::Result<Arc<dyn FrontEnd>> {
+        let probes = probe(&self.cache);
+        let Some(name) = wanted else {
+            return match probes.iter().find(|probe| probe.outcome.is_ok()) {
+                Some(probe) => self.get(probe.kind),
+                None => Err(none_works(&probes)),
+            };
+        };
+        let kind: FrontEndKind = name.parse()?;
+        match probes.iter().find(|probe| probe.kind == kind).map(|probe| &probe.outcome) {
+            Some(Err(unavailable)) => Err(told(
+                Kind::Failed,
+                format!("front end {kind} does not work here: {}", unavailable.reason),
+                unavailable.hint.clone(),
+            )),
+            _ => self.get(kind),
+        }
+    }
+
+    /// The front end `kind`, whether it works or not: it may hold mounts that an earlier worker made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses what it needs.
+    pub fn get(&self, kind: FrontEndKind) -> anyhow::Result<Arc<dyn FrontEnd>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(front_end) = made.get(&kind) {
+            return Ok(Arc::clone(front_end));
+        }
+        let front_end = larder_mount::open(kind, Arc::clone(&self.holder), Arc::clone(&self.engine))?;
+        made.insert(kind, Arc::clone(&front_end));
+        Ok(front_end)
+    }
+
+    /// Those that were made.
+    pub fn made(&self) -> Vec<Arc<dyn FrontEnd>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+fn none_works(probes: &[larder_mount::Probe]) -> anyhow::Error {
+    let reasons = probes.iter().filter_map(|probe| {
+        let unavailable = probe.outcome.as_ref().err()?;
+        Some(format!("{}: {}", probe.kind, unavailable.reason))
+    });
+    let reasons: Vec<_> = reasons.collect();
+    told(
+        Kind::Failed,
+        format!("no front end works on this host ({})", reasons.join("; ")),
+        "`larder doctor` tells what each of them needs",
+    )
+}

@@ -1,0 +1,91 @@
+//! [`Live`]: one mount as the worker holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use larder_fscache::{Cookie, CookieKey};
+use larder_mount::Mounted;
+use larder_ondemand::Blob;
+
+use super::record::MountRecord;
+use crate::api::types::{Mount, MountState};
+
+/// One mount as the worker holds it.
+pub struct Live {
+    /// What another worker needs to take it up.
+    pub record: MountRecord,
+    /// Stored bytes of the whole image.
+    pub image_bytes: u64,
+    /// What fetching manifest, indexes and metadata cost.
+    pub opening: Cost,
+    /// Its metadata.
+    pub metadata: Arc<Cookie>,
+    /// Stored size of its metadata.
+    pub metadata_stored_bytes: u64,
+    /// Its data.
+    pub devices: Vec<Arc<Blob>>,
+    /// The front end's half.
+    pub mounted: Box<dyn Mounted>,
+}
+
+/// What was fetched.
+#[derive(Debug, Default)]
+pub struct Cost {
+    /// Bytes that crossed the wire.
+    pub bytes: AtomicU64,
+    /// Requests that brought them.
+    pub requests: AtomicU64,
+}
+
+impl Cost {
+    /// A cost of so much.
+    pub fn new(bytes: u64, requests: u64) -> Self {
+        Self { bytes: bytes.into(), requests: requests.into() }
+    }
+}
+
+impl Live {
+    /// The keys of all its cookies.
+    pub fn keys(&self) -> Vec<CookieKey> {
+        let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
+        std::iter::once(self.metadata.key().clone()).chain(devices).collect()
+    }
+
+    /// Whether every byte of the image is here.
+    pub fn is_complete(&self) -> bool {
+        self.devices.iter().all(|blob| blob.is_complete())
+    }
+
+    /// Tells the front end that `blob` is complete and durable: it takes its hook off.
+    pub fn on_complete(&self, blob: &Arc<Blob>) {
+        if self.devices.iter().any(|device| Arc::ptr_eq(device, blob)) {
+            self.mounted.on_complete(blob);
+        }
+    }
+
+    /// The mount as the API shows it.
+    pub fn view(&self) -> Mount {
+        let stats = self.devices.iter().map(|blob| blob.stats());
+        let (bytes, requests) =
+            stats.fold((0, 0), |sum, stats| (sum.0 + stats.fetched_bytes, sum.1 + stats.requests));
+        let newest = self.devices.iter().filter_map(|blob| blob.last_error()).max_by_key(|error| error.at);
+        let at_ms = |error: &larder_ondemand::LastError| {
+            let since = error.at.duration_since(std::time::UNIX_EPOCH).ok()?;
+            u64::try_from(since.as_millis()).ok()
+        };
+        Mount {
+            id: self.record.id.clone(),
+            path: self.record.target.clone(),
+            image: self.record.image.clone(),
+            manifest: self.record.manifest.clone(),
+            frontend: self.record.frontend.clone(),
+            state: if self.is_complete() { MountState::Complete } else { MountState::OnDemand },
+            image_bytes: self.image_bytes,
+            fetched_bytes: self.opening.bytes.load(Ordering::Relaxed) + bytes,
+            requests: self.opening.requests.load(Ordering::Relaxed) + requests,
+            last_error_at_ms: newest.as_ref().and_then(at_ms),
+            last_error: newest.map(|error| error.message),
+            blobs: self.keys().iter().map(|key| key.as_str().to_owned()).collect(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Mounting and unmounting: each step, and its undoing when a later one fails.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use larder_image::Reference;
+use larder_mount::{FrontEnd, MountSpec, Mounted};
+use tokio::task::spawn_blocking;
+
+use super::Daemon;
+use super::live::{Cost, Live};
+use super::record::MountRecord;
+use crate::api::types::{Mount, MountRequest};
+use crate::errors::{Kind, tell, told};
+use crate::store::{OpenImage, Place, connect};
+
+impl Daemon {
+    /// Mounts an image: resolve, fetch the metadata, check it, acquire the blobs, mount, remember.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being mounted; nothing is left of it then.
+    pub async fn mount(&self, request: MountRequest) -> anyhow::Result<Mount> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(told(Kind::Conflict, "the daemon is stopping", "try again when it has stopped"));
+        }
+        let reference: Reference = request.image.parse()?;
+        let target = spawn_blocking({
+            let target = request.target.clone();
+            move || check_target(&target)
+        });
+        let target = target.await??;
+        let reservation = self.mounts.reserve(&target)?;
+        let cannot =
+            || tell(Kind::Failed, format!("{reference} cannot be mounted on {}", target.display()), "");
+        // Before anything is fetched: a front end that does not work here costs no request.
+        let front_end = self.front_end(request.frontend.clone()).await.with_context(cannot)?;
+        let place = self.connect(&reference, request.insecure).await.with_context(cannot)?;
+        let open = self.store.open(&*place.repository, &place.version).await.with_context(cannot)?;
+        let keys = open.keys();
+        match self.attach(&request, &target, (front_end, &place), open).await {
+            Ok(live) => {
+                let view = live.view();
+                reservation.fill(live);
+                crate::sys::trim_malloc();
+                Ok(view)
+            }
+            Err(error) => {
+                self.store.relinquish(&keys);
+                Err(error.context(cannot()))
+            }
+        }
+    }
+
+    async fn front_end(&self, wanted: Option<String>) -> anyhow::Result<Arc<dyn FrontEnd>> {
+        let front_ends = Arc::clone(&self.front_ends);
+        spawn_blocking(move || front_ends.choose(wanted.as_deref())).await?
+    }
+
+    async fn connect(&self, reference: &Reference, insecure: bool) -> anyhow::Result<Place> {
+        let (reference, http) = (reference.clone(), self.http.clone());
+        spawn_blocking(move || connect(&reference, insecure, &http)).await?
+    }
+
+    async fn attach(
+        &self,
+        request: &MountRequest,
+        target: &Path,
+        (front_end, place): (Arc<dyn FrontEnd>, &Place),
+        open: OpenImage,
+    ) -> anyhow::Result<Arc<Live>> {
+        let mut record = MountRecord::new(
+            target.to_owned(),
+            request.image.clone(),
+            request.insecure,
+            front_end.kind().to_string(),
+            open.image.manifest_digest.to_string(),
+        );
+        let opening = opening_cost(place, &open);
+        record.fetched_bytes = opening.bytes.load(Ordering::Relaxed);
+        record.requests = opening.requests.load(Ordering::Relaxed);
+        let paths = self.paths.clone();
+        spawn_blocking(move || {
+            open.image.persist(&paths.images())?;
+            let spec = open.spec(&record);
+            let mounted = front_end.mount(spec)?;
+            if let Err(error) = record.save(&paths.mounts()) {
+                if let Err(stuck) = mounted.unmount(true) {
+                    tracing::error!(target = %record.target.display(), "unmount: {stuck}");
+                }
+                return Err(error);
+            }
+            Ok(open.into_live(record, opening, mounted))
+        })
+        .await?
+    }
+
+    /// Unmounts what is mounted on `target`.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of ours is mounted there, or it is in use and `lazy` is false.
+    pub async fn umount(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
+        let target = self.known_target(target);
+        let (live, reservation) = self.mounts.take(&target)?;
+        let work = spawn_blocking({
+            let (live, mounts) = (Arc::clone(&live), self.paths.mounts());
+            move || detach(&live, lazy, &mounts)
+        });
+        if let Err(error) = work.await? {
+            reservation.fill(live);
+            return Err(error.context(tell(
+                Kind::Conflict,
+                format!("{} cannot be unmounted", target.display()),
+                "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
+            )));
+        }
+        let keys = live.keys();
+        drop((live, reservation));
+        self.store.relinquish(&keys);
+        Ok(())
+    }
+
+    /// The target as the table knows it: links in the path to it are followed where that does not block.
+    fn known_target(&self, target: &Path) -> PathBuf {
+        let is_known = |path: &Path| self.mounts.all().iter().any(|live| live.record.target == path);
+        if is_known(target) {
+            return target.to_owned();
+        }
+        // The parent is looked at, not the mount itself: its daemon, that is we, might be what it waits for.
+        let canonical = || Some(target.parent()?.canonicalize().ok()?.join(target.file_name()?));
+        canonical().filter(|path| is_known(path)).unwrap_or_else(|| target.to_owned())
+    }
+}
+
+impl OpenImage {
+    /// What a front end is to mount.
+    pub(super) fn spec(&self, record: &MountRecord) -> MountSpec {
+        MountSpec {
+            id: record.id.clone(),
+            target: record.target.clone(),
+            metadata: self.metadata_path.clone(),
+            devices: self.devices.clone(),
+            source_name: record.image.clone(),
+        }
+    }
+
+    /// What the worker holds of a mount that a front end has made.
+    pub(super) fn into_live(
+        self,
+        record: MountRecord,
+        opening: Cost,
+        mounted: Box<dyn Mounted>,
+    ) -> Arc<Live> {
+        Arc::new(Live {
+            record,
+            image_bytes: self.image.image_bytes,
+            opening,
+            metadata: self.metadata,
+            metadata_stored_bytes: self.image.metadata.descriptor.size(),
+            devices: self.devices,
+            mounted,
+        })
+    }
+}
+
+/// What it took to open the image: what crossed the connection, where that is counted, else what was asked for.
+fn opening_cost(place: &Place, open: &OpenImage) -> Cost {
+    let (bytes, requests) =
+        place.cost().unwrap_or((open.metadata_fetched_bytes, u64::from(open.metadata_fetched_bytes > 0)));
+    Cost::new(bytes, requests)
+}
+
+/// Unmounts and forgets. Blocks.
+fn detach(live: &Live, lazy: bool, records: &Path) -> anyhow::Result<()> {
+    live.mounted.unmount(lazy)?;
+    MountRecord::remove(records, &live.record.id)
+}
+
+/// The directory to mount on, by a path without links.
+fn check_target(target: &Path) -> anyhow::Result<PathBuf> {
+    let place = || {
+        tell(
+            Kind::BadRequest,
+            format!("{}: cannot be a mount point", target.display()),
+            "name an existing directory",
+        )
+    };
+    if !target.is_absolute() {
+        return Err(told(Kind::BadRequest, format!("{}: is no absolute path", target.display()), ""));
+    }
+    let found = target.canonicalize().with_context(place)?;
+    if found.is_dir() {
+        return Ok(found);
+    }
+    Err(told(
+        Kind::BadRequest,
+        format!("{}: is no directory", target.display()),
+        "name an existing directory",
+    ))
+}

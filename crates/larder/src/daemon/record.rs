@@ -1,0 +1,174 @@
+//! [`MountRecord`]: what a worker needs to take a mount up again, one JSON file a mount.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::api::path_text;
+
+/// Version of the file's layout; a file of another one is left alone.
+const VERSION: u32 = 1;
+
+/// What a worker needs to take a mount up again. The image itself lies beside, by its digests.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MountRecord {
+    version: u32,
+    /// Names the mount in the API and among the keeper's descriptors.
+    pub id: String,
+    /// Where it is mounted.
+    #[serde(with = "path_text")]
+    pub target: PathBuf,
+    /// The image's reference as it was given.
+    pub image: String,
+    /// Whether its registry is spoken to without TLS.
+    pub insecure: bool,
+    /// `fanotify` or `fuse`.
+    pub frontend: String,
+    /// Digest of the manifest.
+    pub manifest: String,
+    /// Bytes fetched for it by all workers so far; the last seconds of a killed one are missing.
+    #[serde(default)]
+    pub fetched_bytes: u64,
+    /// Requests that fetched them.
+    #[serde(default)]
+    pub requests: u64,
+}
+
+impl MountRecord {
+    /// A record of the present version, with a new id.
+    pub fn new(target: PathBuf, image: String, insecure: bool, frontend: String, manifest: String) -> Self {
+        let id = new_id();
+        Self {
+            version: VERSION,
+            id,
+            target,
+            image,
+            insecure,
+            frontend,
+            manifest,
+            fetched_bytes: 0,
+            requests: 0,
+        }
+    }
+
+    /// Writes the record; it survives a power cut once this returns.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn save(&self, dir: &Path) -> anyhow::Result<()> {
+        let path = file(dir, &self.id);
+        write_durably(&path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("{}: cannot be written", path.display()))
+    }
+
+    /// Removes the record of the mount `id`; none is fine.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn remove(dir: &Path, id: &str) -> anyhow::Result<()> {
+        let path = file(dir, id);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(dir).with_context(|| format!("{}: cannot be synced", dir.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("{}: cannot be removed", path.display())),
+        }
+    }
+
+    /// Reads every record; what is no record of the present version is passed over with a warning.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn load_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
+        let entries = fs::read_dir(dir).with_context(|| format!("{}: cannot be read", dir.display()))?;
+        let mut records = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(|| format!("{}: cannot be read", dir.display()))?.path();
+            if path.extension().is_none_or(|end| end != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!(path = %path.display(), "mount_record_unreadable: {error:#}"),
+            }
+        }
+        records.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(records)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<MountRecord> {
+    let record: MountRecord = serde_json::from_slice(&fs::read(path)?)?;
+    anyhow::ensure!(record.version == VERSION, "layout version {} is unknown", record.version);
+    anyhow::ensure!(
+        is_id(&record.id) && *path == file(path.parent().unwrap_or(path), &record.id),
+        "the name is another's"
+    );
+    Ok(record)
+}
+
+fn file(dir: &Path, id: &str) -> PathBuf {
+    dir.join(format!("{id}.json"))
+}
+
+/// Whether `id` is what [`new_id`] makes.
+fn is_id(id: &str) -> bool {
+    (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Makes an id: random, so that none is used twice, even over restarts.
+fn new_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// Writes a file so that after a power cut there is the old one or the new one.
+fn write_durably(path: &Path, data: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    temporary.write_all(data)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|failed| failed.error)?;
+    sync_dir(dir)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(target: &str) -> MountRecord {
+        MountRecord::new(target.into(), "oci:/x".into(), false, "fuse".into(), "sha256:0".into())
+    }
+
+    #[test]
+    fn records_come_back_in_the_order_of_their_targets() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let (b, a) = (record("/mnt/b"), record("/mnt/a"));
+        b.save(temp.path()).expect("it can be written");
+        a.save(temp.path()).expect("it can be written");
+        assert_eq!(MountRecord::load_all(temp.path()).expect("they can be read"), [a.clone(), b]);
+        MountRecord::remove(temp.path(), &a.id).expect("it can be removed");
+        MountRecord::remove(temp.path(), &a.id).expect("it may be gone");
+        assert_eq!(MountRecord::load_all(temp.path()).expect("it can be read").len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_record_does_not_block_the_others() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        record("/mnt/a").save(temp.path()).expect("it can be written");
+        fs::write(temp.path().join("ab.json"), b"{\"version\": 1").expect("a file can be written");
+        fs::write(temp.path().join(".new-x"), b"half").expect("a file can be written");
+        let text = serde_json::to_string(&record("/mnt/b")).expect("it can be written");
+        fs::write(temp.path().join("cd.json"), text.replace("\"version\":1", "\"version\":9"))
+            .expect("written");
+        assert_eq!(MountRecord::load_all(temp.path()).expect("one can be read").len(), 1);
+    }
+}

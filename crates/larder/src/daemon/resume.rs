@@ -1,0 +1,93 @@
+//! Taking up the mounts of an earlier worker: from the records, the kept descriptors and the cache, with no registry.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use larder_image::{Digest, LoadedImage, Reference, Version};
+use larder_mount::FrontEndKind;
+use tokio::task::spawn_blocking;
+
+use super::Daemon;
+use super::live::{Cost, Live};
+use super::record::MountRecord;
+use crate::store::{Place, connect_or_gone};
+
+impl Daemon {
+    /// Takes up every mount there is a record of; one that cannot be does not keep the others from it.
+    ///
+    /// # Errors
+    ///
+    /// When the records cannot be read.
+    pub async fn resume_all(self: &Arc<Self>) -> anyhow::Result<()> {
+        for record in MountRecord::load_all(&self.paths.mounts())? {
+            let target = record.target.clone();
+            match self.resume(record.clone()).await {
+                Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
+                Err(error) => {
+                    tracing::error!(target = %target.display(), image = record.image, "not resumed: {error:#}");
+                    self.give_up(record).await;
+                }
+            }
+        }
+        for front_end in self.front_ends.made() {
+            front_end.finish_resume();
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
+        let reservation = self.mounts.reserve(&record.target)?;
+        let reference: Reference = record.image.parse()?;
+        let kind: FrontEndKind = record.frontend.parse().ok().context("the record names no front end")?;
+        let place = self.connect_or_gone(&reference, record.insecure).await;
+        let image = self.restore(&record, &place).await?;
+        let open = self.store.open_loaded(image).await?;
+        let front_end = self.front_ends.get(kind)?;
+        let live = spawn_blocking(move || {
+            let mounted = front_end.resume(open.spec(&record))?;
+            let opening = Cost::new(record.fetched_bytes, record.requests);
+            anyhow::Ok(open.into_live(record, opening, mounted))
+        });
+        let live: Arc<Live> = live.await??;
+        reservation.fill(live);
+        Ok(())
+    }
+
+    /// Puts the image together from what is here; what is damaged is loaded again.
+    async fn restore(&self, record: &MountRecord, place: &Place) -> anyhow::Result<LoadedImage> {
+        let (dir, manifest): (_, Digest) = (self.paths.images(), record.manifest.parse()?);
+        let (repository, digest) = (Arc::clone(&place.repository), manifest.clone());
+        match spawn_blocking(move || larder_image::restore(&dir, &digest, &*repository)).await? {
+            Ok(image) => Ok(image),
+            Err(error) => {
+                tracing::warn!(image = record.image, %error, "loaded again");
+                Ok(larder_image::load(&*place.repository, &Version::Digest(manifest)).await?)
+            }
+        }
+    }
+
+    /// A place that cannot be reached is no reason to give up a mount: what is cached is served.
+    async fn connect_or_gone(&self, reference: &Reference, insecure: bool) -> Place {
+        let (reference, http) = (reference.clone(), self.http.clone());
+        let version = reference.version().clone();
+        let place = spawn_blocking(move || connect_or_gone(&reference, insecure, &http)).await;
+        place.unwrap_or_else(|error| Place::gone(version, error.to_string()))
+    }
+
+    /// Forgets a mount that cannot be taken up; what the kernel still has of it is detached, so that nobody reads what
+    /// nobody vouches for.
+    async fn give_up(&self, record: MountRecord) {
+        let mounts = self.paths.mounts();
+        let done = spawn_blocking(move || {
+            if super::stale::detach(&record.target)? {
+                tracing::warn!(target = %record.target.display(), "poisoned: detached");
+            }
+            MountRecord::remove(&mounts, &record.id)
+        });
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("give up: {error:#}"),
+            Err(error) => tracing::error!("give up: {error}"),
+        }
+    }
+}

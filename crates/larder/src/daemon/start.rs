@@ -1,0 +1,127 @@
+//! Starting the daemon: the client's side.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::api::client::Client;
+use crate::cli::Global;
+use crate::errors::{Kind, Report, told};
+use crate::paths::Paths;
+
+/// How long a daemon may take until it answers.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether it answers.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The command line of a worker, program first.
+///
+/// # Errors
+///
+/// When the kernel does not tell where the program lies.
+pub fn worker_argv(paths: &Paths, verbose: u8) -> anyhow::Result<Vec<OsString>> {
+    let mut argv = vec![program()?];
+    if let Some(root) = paths.root() {
+        argv.extend(["--root".into(), root.into()]);
+    }
+    argv.extend((0..verbose).map(|_| OsString::from("--verbose")));
+    argv.push("worker".into());
+    Ok(argv)
+}
+
+/// The program itself, by a path that stays good after a replacement of the file: the new one is meant then.
+///
+/// # Errors
+///
+/// When the kernel does not tell where the program lies.
+pub fn program() -> anyhow::Result<OsString> {
+    Ok(std::env::current_exe().context("the program's own path")?.into_os_string())
+}
+
+/// The command that runs a keeper with a worker under it.
+///
+/// # Errors
+///
+/// When the kernel does not tell where the program lies.
+pub fn keeper_command(paths: &Paths, verbose: u8) -> anyhow::Result<Command> {
+    let argv = worker_argv(paths, verbose)?;
+    let mut command = Command::new(program()?);
+    command.arg("keeper").arg("--").args(argv).env_remove("LARDER_ROOT");
+    Ok(command)
+}
+
+/// Returns a client of the daemon that serves `paths`, after starting it when none runs. Also tells whether it was
+/// started.
+///
+/// # Errors
+///
+/// What kept it from starting.
+pub async fn ensure(paths: &Paths, global: &Global) -> anyhow::Result<(Client, bool)> {
+    let client = Client::new(paths);
+    if client.is_running().await {
+        return Ok((client, false));
+    }
+    paths.create()?;
+    let _lock = lock(&paths.start_lock())?;
+    if client.is_running().await {
+        return Ok((client, false));
+    }
+    drop(fs::remove_file(paths.start_error()));
+    let mut keeper = spawn(paths, global.verbose)?;
+    let begun = Instant::now();
+    while !client.is_running().await {
+        if let Some(status) = keeper.try_wait()? {
+            return Err(failed(paths, &format!("the keeper ended with {status}")));
+        }
+        if begun.elapsed() > DEADLINE {
+            drop(keeper.kill());
+            drop(keeper.wait());
+            return Err(failed(paths, &format!("it did not answer within {DEADLINE:?}")));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok((client, true))
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let place = || format!("{}: cannot be locked", path.display());
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).with_context(place)?;
+    flock(&file, FlockOperation::LockExclusive).with_context(place)?;
+    Ok(file)
+}
+
+fn spawn(paths: &Paths, verbose: u8) -> anyhow::Result<Child> {
+    let log = paths.log();
+    let place = || format!("{}: cannot be opened", log.display());
+    let log = OpenOptions::new().create(true).append(true).open(paths.log()).with_context(place)?;
+    let mut command = keeper_command(paths, verbose)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().with_context(place)?)
+        .stderr(log)
+        .current_dir("/")
+        // Its own group, so that the terminal's Ctrl-C does not reach it; the keeper then leaves the session.
+        .process_group(0);
+    command.spawn().context("the keeper cannot be started")
+}
+
+/// What kept the daemon from starting, as the worker left it.
+fn failed(paths: &Paths, otherwise: &str) -> anyhow::Error {
+    let told_by_worker =
+        fs::read(paths.start_error()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    match told_by_worker.map(Report::into_error) {
+        Some(error) => error.context("the daemon did not start"),
+        None => told(
+            Kind::Failed,
+            format!("the daemon did not start: {otherwise}"),
+            format!("its log is {}", paths.log().display()),
+        ),
+    }
+}

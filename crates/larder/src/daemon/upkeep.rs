@@ -1,0 +1,102 @@
+//! What the worker does by itself: making the cache durable, taking hooks off complete blobs, remembering figures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_fscache::CookieKey;
+use larder_ondemand::Blob;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Daemon;
+
+/// How long bytes may be in the cache before they are durable there. Never on a reader's path.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// Looks after the cache until the process ends.
+pub async fn commit_regularly(daemon: Arc<Daemon>) {
+    let mut ticks = interval(COMMIT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = BTreeMap::new();
+    loop {
+        ticks.tick().await;
+        let daemon = Arc::clone(&daemon);
+        let past = std::mem::take(&mut before);
+        match spawn_blocking(move || daemon.commit_changed(past)).await {
+            Ok(now) => before = now,
+            Err(error) => tracing::error!(%error, "commit"),
+        }
+    }
+}
+
+/// Seals blobs as they become complete, and has the front ends take their hooks off.
+pub async fn seal(daemon: Arc<Daemon>, mut complete: mpsc::UnboundedReceiver<Arc<Blob>>) {
+    while let Some(blob) = complete.recv().await {
+        let daemon = Arc::clone(&daemon);
+        if let Err(error) = spawn_blocking(move || daemon.seal(&blob)).await {
+            tracing::error!(%error, "seal");
+        }
+    }
+}
+
+impl Daemon {
+    /// Makes durable what has come since the last time; returns what is present now.
+    fn commit_changed(&self, before: BTreeMap<CookieKey, u64>) -> BTreeMap<CookieKey, u64> {
+        let mut now = BTreeMap::new();
+        let mut changed = false;
+        for cookie in self.store.cache().cookies() {
+            let present = cookie.object().present_bytes();
+            if before.get(cookie.key()) == Some(&present) {
+                now.insert(cookie.key().clone(), present);
+                continue;
+            }
+            match cookie.object().commit() {
+                Ok(()) => {
+                    changed = true;
+                    now.insert(cookie.key().clone(), present);
+                }
+                // Not noted as done: the next round tries again.
+                Err(error) => tracing::warn!(cookie = %cookie.key(), %error, "cachefiles_commit"),
+            }
+        }
+        if changed {
+            self.remember_figures();
+            crate::sys::trim_malloc();
+        }
+        now
+    }
+
+    /// Makes everything durable; blocks for I/O.
+    pub(super) fn commit_all(&self) {
+        self.commit_changed(BTreeMap::new());
+    }
+
+    fn seal(&self, blob: &Arc<Blob>) {
+        if let Err(error) = blob.cookie().object().commit() {
+            // The hook stays on: what is not durable must be looked at again after a crash.
+            tracing::warn!(blob = %blob.name(), %error, "cachefiles_commit");
+            return;
+        }
+        tracing::info!(blob = %blob.name(), bytes = blob.size(), "complete");
+        for live in self.mounts.all() {
+            live.on_complete(blob);
+        }
+    }
+
+    /// Writes down what was fetched, so that the next worker goes on counting.
+    fn remember_figures(&self) {
+        for live in self.mounts.all() {
+            let view = live.view();
+            let mut record = live.record.clone();
+            if (record.fetched_bytes, record.requests) == (view.fetched_bytes, view.requests) {
+                continue;
+            }
+            (record.fetched_bytes, record.requests) = (view.fetched_bytes, view.requests);
+            if let Err(error) = record.save(&self.paths.mounts()) {
+                tracing::warn!("mount_record: {error:#}");
+            }
+        }
+    }
+}

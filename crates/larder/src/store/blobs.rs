@@ -1,0 +1,68 @@
+//! [`Blobs`]: the blobs in use, one a cookie.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use larder_cachefiles::Cachefiles;
+use larder_fscache::{Backend as _, Cache, Cookie, CookieKey, VolumeKey};
+use larder_image::Layer;
+use larder_ondemand::Blob;
+
+/// The blobs in use, one a cookie.
+pub struct Blobs {
+    cache: Arc<Cache<Cachefiles>>,
+    volume: VolumeKey,
+    open: Mutex<BTreeMap<CookieKey, Weak<Blob>>>,
+}
+
+impl Blobs {
+    /// No blobs yet.
+    pub fn new(cache: Arc<Cache<Cachefiles>>, volume: VolumeKey) -> Self {
+        Self { cache, volume, open: Mutex::default() }
+    }
+
+    /// The cookie for what `layer` decodes to. Blocks for I/O.
+    ///
+    /// # Errors
+    ///
+    /// What the cache says.
+    pub fn cookie(&self, layer: &Layer) -> anyhow::Result<Arc<Cookie>> {
+        Ok(self.cache.acquire_cookie(&self.volume, layer.table.identity(), layer.table.decoded_size())?)
+    }
+
+    /// The blob for `layer`: the one in use, or a new one. Blocks for I/O.
+    ///
+    /// # Errors
+    ///
+    /// What the cache says.
+    pub fn open(&self, layer: &Layer) -> anyhow::Result<Arc<Blob>> {
+        let key = layer.table.identity();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(blob) = open.get(key).and_then(Weak::upgrade) {
+            return Ok(blob);
+        }
+        let cookie = self.cookie(layer)?;
+        let blob = Blob::new(key.as_str(), cookie, Arc::clone(&layer.table), Arc::clone(&layer.source));
+        open.retain(|_, blob| blob.strong_count() > 0);
+        open.insert(key.clone(), Arc::downgrade(&blob));
+        Ok(blob)
+    }
+
+    /// Every blob in use, in the order of their keys.
+    pub fn all(&self) -> Vec<Arc<Blob>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Lets go what the cache holds for those of `keys` that nobody uses any more.
+    pub fn relinquish(&self, keys: &[CookieKey]) {
+        for key in keys {
+            match self.cache.backend().relinquish(&self.volume, key) {
+                Ok(()) => tracing::debug!(cookie = %key, "fscache_relinquish"),
+                // Another mount has it.
+                Err(larder_fscache::Error::Busy { .. }) => {}
+                Err(error) => tracing::warn!(cookie = %key, %error, "fscache_relinquish"),
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! [`Place`]: a reference with a connection to where it lies.
+
+use std::sync::Arc;
+
+use larder_image::{LayoutRepository, Reference, RegistryRepository, Repository, Version};
+use larder_remote::{HttpClient, Registry};
+
+use super::gone::Gone;
+
+/// A reference with a connection to where it lies.
+pub struct Place {
+    /// Whoever has the image.
+    pub repository: Arc<dyn Repository>,
+    /// Which image there.
+    pub version: Version,
+    /// The connection, where it counts what crosses it.
+    pub registry: Option<Registry>,
+}
+
+/// Finds the place that `reference` names; asks no server anything. Blocks on the file system for a layout.
+///
+/// # Errors
+///
+/// When a directory is no layout, or a host's address cannot be understood.
+pub fn connect(reference: &Reference, insecure: bool, http: &HttpClient) -> anyhow::Result<Place> {
+    let version = reference.version().clone();
+    Ok(match reference {
+        Reference::Layout { dir, .. } => {
+            Place { repository: Arc::new(LayoutRepository::open(dir)?), version, registry: None }
+        }
+        Reference::Registry { host, repository, .. } => {
+            let registry = if insecure {
+                Registry::insecure(http.clone(), host, repository)?
+            } else {
+                Registry::new(http.clone(), host, repository)?
+            };
+            let repository = Arc::new(RegistryRepository::new(registry.clone()));
+            Place { repository, version, registry: Some(registry) }
+        }
+    })
+}
+
+/// The same for an image whose manifest and indexes are here: a place that is gone keeps the reason, and its blobs fail
+/// with it when they are read.
+pub fn connect_or_gone(reference: &Reference, insecure: bool, http: &HttpClient) -> Place {
+    connect(reference, insecure, http).unwrap_or_else(|error| {
+        tracing::warn!("{reference}: {error:#}");
+        Place::gone(reference.version().clone(), format!("{error:#}"))
+    })
+}
+
+impl Place {
+    /// A place that is gone, for this reason.
+    pub fn gone(version: Version, reason: String) -> Self {
+        Self { repository: Arc::new(Gone::new(reason)), version, registry: None }
+    }
+
+    /// Bytes and requests that crossed the connection so far; `None` where nobody counts.
+    pub fn cost(&self) -> Option<(u64, u64)> {
+        let reading = self.registry.as_ref()?.meter().read();
+        Some((reading.bytes, reading.requests))
+    }
+}

@@ -1,0 +1,44 @@
+//! [`Scratch`]: a store in a temporary directory, for commands that read an image without mounting it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
+use larder_image::Reference;
+use larder_imagefs::ImageFs;
+use larder_ondemand::{Engine, EngineConfig};
+use larder_remote::{HttpClient, Policy};
+
+use super::{Store, connect};
+
+/// An image opened for reading, with a cache of its own that goes when this goes.
+///
+/// The daemon's cache has one owner at a time; a command that took it would keep a daemon from starting.
+pub struct Scratch {
+    /// The image as a file system.
+    pub fs: Arc<ImageFs>,
+    _dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    /// Opens the image that `reference` names.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had, or is not what it says it is.
+    pub async fn open(reference: &Reference, insecure: bool) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("larder-").tempdir().context("a temporary directory")?;
+        let holder = Arc::new(NoHolder);
+        let cachefiles = Cachefiles::open(Config {
+            root: dir.path().to_owned(),
+            boot_id: BootId::of_this_machine()?,
+            holder,
+        })?;
+        let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
+        let store = Store::new(cachefiles, Arc::clone(&engine))?;
+        let http = HttpClient::new(Policy::default())?;
+        let place = connect(reference, insecure, &http)?;
+        let open = store.open(&*place.repository, &place.version).await?;
+        Ok(Self { fs: Arc::new(ImageFs::new(open.erofs, open.devices, engine)?), _dir: dir })
+    }
+}

@@ -1,0 +1,112 @@
+//! Show 2: the same tree gives the same bytes with any number of threads, and other programs can read them.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::program::{User, argument, run, tool};
+use support::{Image, Larder, compare, is_root, skip, tree};
+
+fn build(larder: &Larder, source: &Path, name: &str, options: &[&str]) -> Value {
+    let mut args = vec!["build".into(), "--json".into()];
+    args.extend(options.iter().map(Into::into));
+    args.extend([argument("dir:", source), argument("oci:", &larder.path(name))]);
+    larder.run(args).json()
+}
+
+#[test]
+fn p6_any_number_of_threads_gives_the_same_digests() {
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    tree::plain(&source);
+    if is_root() {
+        let more = source.join("nasty");
+        std::fs::create_dir(&more).expect("a directory");
+        tree::nasty(&more);
+    }
+    let one = build(&larder, &source, "one", &["--jobs", "1"]);
+    let two = build(&larder, &source, "two", &["--jobs", "2"]);
+    let seven = build(&larder, &source, "seven", &["--jobs", "7"]);
+    assert_eq!(one["manifest"], two["manifest"]);
+    assert_eq!(one["manifest"], seven["manifest"]);
+    for name in ["two", "seven"] {
+        let same = run({
+            let mut diff = Command::new("diff");
+            diff.arg("-r").arg(larder.path("one")).arg(larder.path(name));
+            diff
+        });
+        same.ok();
+    }
+}
+
+#[test]
+fn p6_a_timestamp_makes_later_times_that_one() {
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    std::fs::write(source.join("new"), "x").expect("a file");
+    let by_option = build(&larder, &source, "one", &["--timestamp", "1000000000"]);
+    let mut command =
+        larder.command(["build".as_ref(), "--json".as_ref(), argument("dir:", &source).as_os_str()]);
+    command.arg(argument("oci:", &larder.path("two"))).env("SOURCE_DATE_EPOCH", "1000000000");
+    let by_variable = run(command).json();
+    assert_eq!(by_option["manifest"], by_variable["manifest"]);
+    let listed = larder
+        .run(["ls".as_ref(), "--json".as_ref(), argument("oci:", &larder.path("one")).as_os_str()])
+        .json();
+    assert_eq!(listed[0]["mtime_seconds"], 1_000_000_000);
+}
+
+#[test]
+fn fsck_erofs_accepts_the_metadata_image() {
+    let Some(fsck) = tool("fsck.erofs") else {
+        return skip("fsck_erofs_accepts_the_metadata_image", "there is no fsck.erofs (package erofs-utils)");
+    };
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    if is_root() {
+        tree::nasty(&source)
+    } else {
+        tree::plain(&source)
+    }
+    build(&larder, &source, "layout", &["--compression", "none"]);
+    let image = Image {
+        dir: larder.path("layout"),
+        registry: larder_testkit::Registry::layout_from_dir(larder.path("layout")),
+    };
+    let mut command = Command::new(fsck);
+    for device in image.devices() {
+        command.arg(argument("--device=", &image.blob(&device)));
+    }
+    command.arg("--xattrs").arg(image.blob(&image.metadata()));
+    run(command).ok();
+}
+
+#[test]
+fn the_kernel_mounts_the_metadata_image_with_its_blobs_as_devices() {
+    let test = "the_kernel_mounts_the_metadata_image_with_its_blobs_as_devices";
+    if !is_root() {
+        return skip(test, "mounting needs root");
+    }
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    tree::nasty(&source);
+    build(&larder, &source, "layout", &["--compression", "none"]);
+    let dir = larder.path("layout");
+    let image = Image { registry: larder_testkit::Registry::layout_from_dir(&dir), dir };
+    let target = larder.dir("mnt");
+    let mut options = "ro".to_owned();
+    for device in image.devices() {
+        options.push_str(",device=");
+        options.push_str(image.blob(&device).to_str().expect("a plain path"));
+    }
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "erofs", "-o", &options]).arg(image.blob(&image.metadata())).arg(&target);
+    let outcome = run(mount);
+    if outcome.code != 0 && outcome.stderr.contains("unknown filesystem") {
+        return skip(test, "this kernel has no EROFS");
+    }
+    outcome.ok();
+    compare::assert_same(&source, &target);
+}

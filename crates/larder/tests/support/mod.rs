@@ -1,0 +1,25 @@
+//! What the integration tests share: a root of their own, the program, its daemon, trees and their comparison.
+//!
+//! Every test has its own root, daemon and registry; whatever happens in it, the daemon is stopped and nothing stays
+//! mounted. Nothing is ended but by the ids that the daemon under test has given.
+
+#![allow(dead_code, unreachable_pub, reason = "every test uses its part of it")]
+
+pub mod compare;
+pub mod daemon;
+pub mod images;
+pub mod program;
+pub mod tree;
+
+pub use daemon::Larder;
+pub use images::Image;
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}
+
+/// Says loudly that a test did not run, and why.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
+}

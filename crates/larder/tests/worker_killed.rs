@@ -1,0 +1,111 @@
+//! Show 5: `kill -9` of the worker while readers read a cold image: no wrong byte, no error, every reader ends.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::daemon::kill;
+use support::program::User;
+use support::{Image, Larder, skip, tree};
+
+const READERS: usize = 8;
+const FILES: usize = 24;
+const KILLS: usize = 6;
+
+fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through(frontend: &str) {
+    let larder = Larder::new(User::Same);
+    if let Some(why) = larder.cannot(frontend) {
+        return skip(&format!("p1_p4_readers_of_a_cold_image_survive_kill_9_through_{frontend}"), &why);
+    }
+    let source = larder.dir("source");
+    for n in 0..FILES {
+        let seed = u64::try_from(n).expect("small");
+        fs::write(source.join(format!("file-{n}")), tree::noise(seed, (1 << 20) + 4096 * n + n))
+            .expect("a file");
+    }
+    let image = Image::build(&larder, &source, "layout");
+    image.registry.set_latency(Duration::from_millis(10));
+    image.registry.set_bandwidth(8 << 20);
+    let target = larder.mount(&image.reference(), "mnt", frontend);
+    let first = larder.worker();
+    let done = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for reader in 0..READERS {
+            let (source, target, done) = (&source, &target, &done);
+            scope.spawn(move || {
+                read_everything(source, target, reader);
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let begun = Instant::now();
+        for n in 0..KILLS {
+            thread::sleep(Duration::from_millis(120 + 70 * u64::try_from(n).expect("small")));
+            if done.load(Ordering::Relaxed) == READERS {
+                panic!("the readers were done after {n} kills: make the link slower");
+            }
+            kill(larder.worker(), Signal::KILL);
+        }
+        while done.load(Ordering::Relaxed) < READERS {
+            assert!(
+                begun.elapsed() < Duration::from_secs(90),
+                "{} of {READERS} ended",
+                done.load(Ordering::Relaxed)
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_ne!(larder.worker(), first, "the worker was never replaced");
+    let mount = larder.mount_status(&target);
+    assert!(mount["last_error"].is_null(), "{mount:#}");
+    larder.run(["umount".as_ref(), target.as_os_str()]).ok();
+}
+
+/// Every file, each reader in another order, in pieces.
+fn read_everything(source: &Path, target: &Path, reader: usize) {
+    for n in 0..FILES {
+        let name = format!("file-{}", (n * 5 + reader * 3) % FILES);
+        let expected = fs::read(source.join(&name)).expect("the source is here");
+        let found =
+            fs::read(target.join(&name)).unwrap_or_else(|error| panic!("reader {reader}: {name}: {error}"));
+        assert!(found == expected, "reader {reader}: {name}: other bytes than the image's");
+    }
+}
+
+#[test]
+fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fanotify() {
+    p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through("fanotify");
+}
+
+#[test]
+fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fuse() {
+    p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through("fuse");
+}
+
+/// The mount, and what was cached, do not need the registry.
+#[test]
+fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
+    for frontend in ["fanotify", "fuse"] {
+        let larder = Larder::new(User::Same);
+        if let Some(why) = larder.cannot(frontend) {
+            skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), &why);
+            continue;
+        }
+        let source = larder.dir("source");
+        tree::plain(&source);
+        let image = Image::build(&larder, &source, "layout");
+        let target = larder.mount(&image.reference(), "mnt", frontend);
+        support::compare::assert_same(&source.join("lib"), &target.join("lib"));
+        let fetched = larder.mount_status(&target)["fetched_bytes"].as_u64().expect("a number");
+        drop(image);
+        kill(larder.worker(), Signal::KILL);
+        support::compare::assert_same(&source.join("lib"), &target.join("lib"));
+        let mount = larder.mount_status(&target);
+        assert!(mount["last_error"].is_null(), "{mount:#}");
+        assert!(mount["fetched_bytes"].as_u64().expect("a number") <= fetched, "{mount:#}");
+    }
+}
