@@ -182,7 +182,7 @@ impl Layout {
             Err(errno) => return Err(errno.into()),
         };
         let metadata = file.metadata()?;
-        Ok(metadata.is_file().then(|| (file, metadata.len())))
+        Ok(metadata.is_file().then_some((file, metadata.len())))
     }
 }
 

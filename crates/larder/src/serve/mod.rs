@@ -19,5 +19,4 @@ pub use layout::{Layout, LayoutError};
 pub use link::Link;
 pub use rate::Bandwidth;
 pub use server::Server;
-#[expect(unused_imports, reason = "the demo takes it next")]
 pub use traffic::Traffic;

@@ -59,7 +59,8 @@ struct Found {
 }
 
 impl Amount {
-    fn add(&mut self, bytes: u64) {
+    /// Adds one file.
+    pub fn add(&mut self, bytes: u64) {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(bytes);
     }
