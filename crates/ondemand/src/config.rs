@@ -44,7 +44,7 @@ impl Default for EngineConfig {
             readahead_bytes: 6 << 20,
             prefetch_bytes: 2 << 20,
             demand_requests_per_blob: 16,
-            readahead_requests_per_blob: 12,
+            readahead_requests_per_blob: 8,
             demand_request_bytes_max: 512 << 10,
             ahead_request_bytes_max: 512 << 10,
             bridge_bytes_max: 64 << 10,

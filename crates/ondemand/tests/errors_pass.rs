@@ -111,6 +111,37 @@ async fn readahead_that_fails_does_not_fail_the_reader_who_joined_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p1_whatever_the_source_does_a_reader_gets_the_right_bytes_or_an_error() {
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let fixture = Fixture::new(4 * MIB - 5, 48 * KIB, &Link::usual());
+        let engine = engine();
+        let size = fixture.blob.size();
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..40 {
+            fixture.source.failures.store(u32::from(random.bool()), SeqCst);
+            fixture.source.flips.store(random.u32(0..3), SeqCst);
+            fixture.source.flipped_byte.store(random.u64(0..size), SeqCst);
+            let readers = (0..random.usize(1..6)).map(|_| {
+                let start = random.u64(0..size);
+                let end = (start + random.u64(1..300 * KIB)).min(size);
+                // The fixture's read checks every byte that it gets.
+                fixture.read(&engine, start..end)
+            });
+            for result in join_all(readers.collect::<Vec<_>>()).await {
+                if result.is_ok() { good += 1 } else { bad += 1 }
+            }
+        }
+        assert!(good > 0 && bad > 0, "seed {seed}: {good} good, {bad} bad");
+        fixture.source.failures.store(0, SeqCst);
+        fixture.source.flips.store(0, SeqCst);
+        common::idle().await;
+        fixture.read(&engine, 0..size).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(fixture.blob.is_complete());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_lies_beyond_the_object_is_not_wanted() {
     let fixture = Fixture::new(MIB, 64 * KIB, &Link::usual());
     let engine = engine();

