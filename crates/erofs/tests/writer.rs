@@ -138,7 +138,7 @@ fn an_unreadable_file_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().expect("can make");
     let file = dir.path().join("secret");
     fs::write(&file, b"x").expect("can write");
-    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).expect("can chmod");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("can chmod");
     let tree = scan(dir.path()).expect("its name can be read");
     let error = write_data(tree, &options(1), &mut Vec::new()).expect_err("unreadable");
     assert!(error.to_string().contains("secret") && error.hint().is_some(), "{error}");

@@ -1,0 +1,27 @@
+//! Opens any bytes as an image and does all that a reader can do. Run in `crates/erofs`:
+//!
+//! ```text
+//! cargo +nightly fuzz run read_image -- -rss_limit_mb=512 -max_len=1048576 -timeout=10
+//! ```
+//!
+//! Invariants stand in `exercise.rs`, which the tests use too. The superblock is made to pass first, so that
+//! the fuzzer need not guess a magic number and a checksum. Good seeds: `cargo run --example mkfs`.
+
+#![no_main]
+
+#[path = "../../tests/support/exercise.rs"]
+mod exercise;
+
+use libfuzzer_sys::fuzz_target;
+
+const SUPERBLOCK_AT: usize = 1024;
+const MAGIC: [u8; 4] = 0xE0F5_E1E2_u32.to_le_bytes();
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut bytes = bytes.to_vec();
+    if let Some(superblock) = bytes.get_mut(SUPERBLOCK_AT..SUPERBLOCK_AT + 128) {
+        superblock[..4].copy_from_slice(&MAGIC);
+        superblock[8] &= !1;
+    }
+    exercise::exercise(&bytes);
+});
