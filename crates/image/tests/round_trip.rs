@@ -5,13 +5,19 @@ mod common;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use common::{build_sample, files, load_from, options, read_layer, tree_of};
 use larder_erofs::{ExtentKind, Image, LogicalAddr};
 use larder_fscache::{Cache, Cookie, VolumeKey, memory::Memory};
 use larder_image::build::{BuildOptions, Compression, build};
 use larder_image::chunk::Encoding;
-use larder_image::{LayoutRepository, LoadedImage, digest, fetch_metadata, restore};
+use larder_image::{
+    Descriptor, Error, LayoutRepository, LoadedImage, Repository, Version, digest, fetch_metadata, load,
+    restore,
+};
+use larder_remote::{BlobRange, RangeSource};
 
 const BOTH: [Compression; 2] = [Compression::None, Compression::Zstd(3)];
 
@@ -180,4 +186,59 @@ async fn an_image_is_restored_without_asking_its_repository() {
     common::edit(&kept.join("sha256").join(index.digest()), |bytes| bytes[100] ^= 1);
     let error = restore(&kept, &image.manifest_digest, &repository).expect_err("damaged");
     assert!(matches!(error, larder_image::Error::DigestMismatch { .. }), "{error}");
+}
+
+/// A repository whose blobs answer only when `waiting` reads are under way at once.
+struct Gated {
+    inner: LayoutRepository,
+    gate: Arc<tokio::sync::Barrier>,
+}
+
+struct GatedSource {
+    inner: Arc<dyn RangeSource>,
+    gate: Arc<tokio::sync::Barrier>,
+}
+
+#[async_trait::async_trait]
+impl Repository for Gated {
+    async fn manifest(&self, version: &Version) -> Result<Bytes, Error> {
+        self.inner.manifest(version).await
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
+        Ok(Arc::new(GatedSource { inner: self.inner.blob(descriptor)?, gate: Arc::clone(&self.gate) }))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[async_trait::async_trait]
+impl RangeSource for GatedSource {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
+        self.gate.wait().await;
+        self.inner.read_range(range).await
+    }
+}
+
+#[tokio::test]
+async fn loading_takes_two_round_trips() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let out = dir.path().join("image");
+    build_sample(&out, Compression::Zstd(1));
+    // The configuration and the indexes of two layers: none is answered before all are asked for.
+    let inner = LayoutRepository::open(&out).expect("a layout");
+    let repository = Gated { inner, gate: Arc::new(tokio::sync::Barrier::new(3)) };
+    let (repository, version) = (&repository, common::tag("v1"));
+    let loaded = tokio::time::timeout(Duration::from_secs(60), load(repository, &version)).await;
+    loaded.expect("the three reads are side by side").expect("it loads");
 }

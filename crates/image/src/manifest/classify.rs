@@ -234,3 +234,156 @@ fn require_sha256(digest: &Digest) -> Result<(), ManifestFault> {
         _ => Err(ManifestFault::DigestKind { digest: digest.clone() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{DescriptorDocument, ManifestDocument, canonical, keys};
+    use super::*;
+    use crate::digest::sha256;
+
+    /// A layer of 1000 bytes; its digest follows from its media type and annotations.
+    fn layer(media_type: &str, annotations: &[(&str, &str)]) -> DescriptorDocument {
+        let annotations: BTreeMap<_, _> =
+            annotations.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let digest = sha256(format!("{media_type}{annotations:?}").as_bytes());
+        DescriptorDocument { media_type: media_type.to_owned(), digest, size: 1000, annotations }
+    }
+
+    const SOME_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const INDEXED: [(&str, &str); 2] = [(keys::INDEX_RANGE, "900"), (keys::INDEX_DIGEST, SOME_DIGEST)];
+    const DEVICE: (&str, &str) = (keys::ROLE, "device");
+
+    fn root() -> DescriptorDocument {
+        layer(types::EROFS_ZSTD, &INDEXED)
+    }
+
+    fn device() -> DescriptorDocument {
+        layer(types::EROFS_ZSTD, &[INDEXED[0], INDEXED[1], DEVICE])
+    }
+
+    fn read(layers: Vec<DescriptorDocument>) -> Result<Composition, Error> {
+        let manifest = canonical(&ManifestDocument::new(layer(types::CONFIG, &[]), layers));
+        Composition::read(&manifest, &sha256(&manifest))
+    }
+
+    fn refusal(layers: Vec<DescriptorDocument>) -> String {
+        let error = read(layers).expect_err("it is refused");
+        assert!(error.hint().is_some(), "{error}");
+        error.to_string().split_once(": ").expect("the manifest comes first").1.to_owned()
+    }
+
+    #[test]
+    fn devices_go_to_the_file_system_after_them_in_order() {
+        let second = layer(types::EROFS, &[(keys::INDEX_RANGE, "800:1000"), INDEXED[1], DEVICE]);
+        let found = read(vec![device(), second.clone(), root()]).expect("a root with two devices");
+        assert_eq!(*found.metadata.descriptor.digest(), root().digest);
+        let digests: Vec<_> = found.devices.iter().map(|plan| plan.descriptor.digest().clone()).collect();
+        assert_eq!(digests, [device().digest, second.digest]);
+        assert_eq!(found.devices[1].encoding, Encoding::Raw);
+        assert_eq!(found.devices[1].data_end(), 800);
+        assert_eq!(found.layers().count(), 3);
+    }
+
+    #[test]
+    fn a_chunk_index_may_be_a_layer_of_its_own() {
+        let bare = layer(types::EROFS_ZSTD, &[DEVICE]);
+        let index = layer(types::CHUNK_INDEX, &[(keys::INDEX_TARGET, bare.digest.as_ref())]);
+        let found = read(vec![bare, index.clone(), root()]).expect("a device with its index behind it");
+        assert_eq!(*found.devices[0].index_digest(), index.digest);
+        assert_eq!(found.devices[0].data_end(), 1000, "nothing but chunks is in the blob");
+    }
+
+    #[test]
+    fn a_manifest_that_breaks_a_rule_is_refused_with_the_place() {
+        let index = || layer(types::CHUNK_INDEX, &[]);
+        let with = |key, value| layer(types::EROFS_ZSTD, &[INDEXED[0], INDEXED[1], (key, value)]);
+        for (layers, expected) in [
+            (vec![], "no layers"),
+            (vec![device()], "the last layer has role device, and nothing after it could use it"),
+            (vec![root(), device()], "the last layer has role device, and nothing after it could use it"),
+            (vec![index(), root()], "layer 0: a chunk index with no layer before it or none after it"),
+            (vec![root(), index()], "layer 1: a chunk index with no layer before it or none after it"),
+            (
+                vec![device(), layer("application/vnd.erofs+gzip", &[]), root()],
+                "layer 1: media type \"application/vnd.erofs+gzip\" is unknown",
+            ),
+            (
+                vec![layer("application/vnd.oci.image.layer.v1.tar+gzip", &[]), root()],
+                "layer 0: media type \"application/vnd.oci.image.layer.v1.tar+gzip\" among EROFS layers",
+            ),
+            (
+                vec![device(), layer(types::CHUNK_INDEX, &[DEVICE]), root()],
+                "layer 1: role device for media type \"application/vnd.erofs.chunk-index.v1\"",
+            ),
+            (
+                vec![with(keys::ROLE, "upper")],
+                "layer 0: annotation org.erofs.role = \"upper\" is malformed or lies outside the blob",
+            ),
+            (
+                vec![with(keys::INDEX_RANGE, "900:1001")],
+                "layer 0: annotation org.erofs.chunk-index.range = \"900:1001\" is malformed or lies outside the blob",
+            ),
+            (
+                vec![with(keys::INDEX_DIGEST, "sha256:0")],
+                "layer 0: annotation org.erofs.chunk-index.digest = \"sha256:0\" is malformed or lies outside the blob",
+            ),
+        ] {
+            assert_eq!(refusal(layers), expected);
+        }
+        let target = layer(types::CHUNK_INDEX, &[(keys::INDEX_TARGET, SOME_DIGEST)]);
+        assert!(
+            refusal(vec![device(), target, root()]).starts_with("layer 1: a chunk index for sha256:e3b0c4")
+        );
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        assert!(refusal(vec![with(keys::INDEX_DIGEST, &sha512)]).ends_with("is no SHA-256"));
+    }
+
+    #[test]
+    fn what_is_not_supported_yet_is_refused_by_its_name() {
+        let role = |role| layer(types::EROFS, &[INDEXED[0], INDEXED[1], (keys::ROLE, role)]);
+        let no_digest = layer(types::EROFS, &[INDEXED[0]]);
+        let later = layer(types::EROFS, &[INDEXED[0], INDEXED[1], (keys::INDEX_MEDIA_TYPE, "application/x")]);
+        for (layers, expected) in [
+            (vec![layer("application/vnd.oci.image.layer.v1.tar+gzip", &[])], "an image of tar layers"),
+            (vec![role("overlay-lower"), root()], "a stack of 2 EROFS layers"),
+            (vec![root(), root(), root()], "a stack of 3 EROFS layers"),
+            (vec![role("overlay-data"), root()], "layer 0: an overlay-data layer"),
+            (
+                vec![layer("application/octet-stream", &[DEVICE]), root()],
+                "layer 0: a device of media type \"application/octet-stream\"",
+            ),
+            (vec![layer(types::EROFS, &[])], "layer 0: an EROFS layer without a chunk index"),
+            (vec![later], "layer 0: an EROFS layer without a chunk index"),
+            (
+                vec![layer("application/vnd.erofs.layer.v1+zstd", &INDEXED)],
+                "layer 0: an EROFS layer without a chunk index",
+            ),
+            (vec![no_digest], "layer 0: a chunk index without a digest in the manifest"),
+        ] {
+            assert_eq!(refusal(layers), format!("{expected}, which is not supported yet"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_a_document_error() {
+        for text in ["", "{", "[]", "{}", r#"{"schemaVersion":2}"#, "\u{0}"] {
+            let error =
+                Composition::read(text.as_bytes(), &sha256(text.as_bytes())).expect_err("no manifest");
+            assert!(matches!(error, Error::Document { .. }), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_is_no_image() {
+        let manifest = canonical(&ManifestDocument::new(layer(types::CONFIG, &[]), vec![root()]));
+        let text = String::from_utf8(manifest).expect("JSON is UTF-8");
+        let artifact = text.replace(r#""schemaVersion":2"#, r#""schemaVersion":2,"artifactType":"a/b""#);
+        let error = Composition::read(artifact.as_bytes(), &sha256(b"")).expect_err("refused");
+        assert!(matches!(error, Error::Unsupported { what: Unsupported::ArtifactType(_), .. }), "{error}");
+        let version = text.replace(r#""schemaVersion":2"#, r#""schemaVersion":1"#);
+        let error = Composition::read(version.as_bytes(), &sha256(b"")).expect_err("refused");
+        assert!(error.to_string().ends_with("schema version 1 instead of 2"), "{error}");
+    }
+}
