@@ -4,8 +4,6 @@
 //! library crates; here they are put together. `daemon/` is the long-lived half, `commands/` the short-lived one,
 //! `api/` what they say to each other.
 
-#![allow(dead_code, reason = "the skeleton stands before what uses it")]
-
 mod api;
 mod cli;
 mod commands;

@@ -103,11 +103,6 @@ impl Paths {
         self.state().join("start-error.json")
     }
 
-    /// The directory of the control socket.
-    pub fn run(&self) -> &Path {
-        &self.run
-    }
-
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("larder.sock")
@@ -209,7 +204,7 @@ mod tests {
         let paths = Paths::choose(Some(&temp.path().join("root"))).expect("a short path is fine");
         paths.create().expect("they can be made");
         paths.create().expect("they may exist");
-        let mode = fs::metadata(paths.run()).expect("it exists").mode();
+        let mode = fs::metadata(paths.state()).expect("it exists").mode();
         assert_eq!(mode & 0o777, 0o700);
     }
 

@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
 use serde_json::Value;
 use support::program::{User, argument, run, tool};
 use support::{Image, Larder, compare, is_root, skip, tree};
@@ -79,7 +83,8 @@ fn fsck_erofs_accepts_the_metadata_image() {
     for device in image.devices() {
         command.arg(argument("--device=", &image.blob(&device)));
     }
-    command.arg("--xattrs").arg(image.blob(&image.metadata()));
+    // Without a directory to extract to: every byte of every file is looked for.
+    command.arg("--extract").arg(image.blob(&image.metadata()));
     run(command).ok();
 }
 
@@ -96,17 +101,16 @@ fn the_kernel_mounts_the_metadata_image_with_its_blobs_as_devices() {
     let dir = larder.path("layout");
     let image = Image { registry: larder_testkit::Registry::layout_from_dir(&dir), dir };
     let target = larder.dir("mnt");
-    let mut options = "ro".to_owned();
-    for device in image.devices() {
-        options.push_str(",device=");
-        options.push_str(image.blob(&device).to_str().expect("a plain path"));
+    let devices: Vec<_> =
+        image.devices().iter().map(|digest| argument("device=", &image.blob(digest))).collect();
+    let options = CString::new(devices.join(OsStr::new(",")).into_vec()).expect("a plain path");
+    let metadata = image.blob(&image.metadata());
+    // mount(8) would put a loop device below, to which the kernel gives no plain files as further devices.
+    match rustix::mount::mount(&metadata, &target, "erofs", MountFlags::RDONLY, options.as_c_str()) {
+        Err(Errno::NODEV | Errno::NOTBLK) => {
+            return skip(test, "this kernel's EROFS mounts no files (Linux 6.12 does)");
+        }
+        mounted => mounted.expect("the kernel accepts the image"),
     }
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "erofs", "-o", &options]).arg(image.blob(&image.metadata())).arg(&target);
-    let outcome = run(mount);
-    if outcome.code != 0 && outcome.stderr.contains("unknown filesystem") {
-        return skip(test, "this kernel has no EROFS");
-    }
-    outcome.ok();
     compare::assert_same(&source, &target);
 }

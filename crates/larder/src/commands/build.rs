@@ -110,7 +110,7 @@ fn place_inside(source: &Path, out: &Path) -> Option<PathBuf> {
 fn show(report: &BuildReport, dir: &Path, tag: &str, global: &Global) -> anyhow::Result<()> {
     let layer = |built: &BuiltLayer| {
         json!({
-            "digest": built.digest.to_string(),
+            "digest": built.digest.as_ref(),
             "stored_bytes": built.stored_bytes,
             "decoded_bytes": built.decoded_bytes,
             "chunks": built.chunks,
@@ -119,7 +119,7 @@ fn show(report: &BuildReport, dir: &Path, tag: &str, global: &Global) -> anyhow:
     if global.json {
         return output::json(&json!({
             "image": format!("oci:{}:{tag}", dir.display()),
-            "manifest": report.manifest_digest.to_string(),
+            "manifest": report.manifest_digest.as_ref(),
             "metadata": layer(&report.metadata),
             "data": report.data.as_ref().map(layer),
             "devices_shared": report.devices_shared,
@@ -137,7 +137,7 @@ fn show(report: &BuildReport, dir: &Path, tag: &str, global: &Global) -> anyhow:
         human(stored),
         dir.display()
     ));
-    output::line(report.manifest_digest.to_string())
+    output::line(&report.manifest_digest)
 }
 
 fn dedup_source(image: &str) -> anyhow::Result<DedupSource> {

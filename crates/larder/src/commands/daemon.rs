@@ -2,7 +2,6 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -13,9 +12,6 @@ use crate::daemon::start;
 use crate::errors::{Kind, told};
 use crate::output;
 use crate::runtime;
-
-/// How long a daemon may take to unmount everything and end.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,31 +86,10 @@ fn stop(lazy: bool, global: &Global) -> anyhow::Result<ExitCode> {
         let client = Client::new(&paths);
         let keeper = client.status().await?.keeper.map(|keeper| keeper.pid);
         client.stop(&StopRequest { lazy }).await?;
-        wait_for_end(&client, keeper).await
+        start::wait_for_end(&client, keeper).await
     })?;
     if global.json {
         output::json(&serde_json::json!({ "stopped": true }))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns when neither the socket answers nor the keeper lives.
-async fn wait_for_end(client: &Client, keeper: Option<u32>) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while client.is_running().await || keeper.is_some_and(lives) {
-        if begun.elapsed() > STOP_DEADLINE {
-            return Err(told(
-                Kind::Failed,
-                format!("the daemon did not end within {STOP_DEADLINE:?}"),
-                "look at its log",
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
-fn lives(pid: u32) -> bool {
-    // A process that has ended and waits for its parent has no command line any more.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }

@@ -32,7 +32,7 @@ fn walk(image: &Image, path: &[u8], follow_last: bool) -> anyhow::Result<Inode> 
     let mut rest = components(path);
     let mut links = 0;
     while let Some(name) = rest.pop() {
-        let here = above.last().unwrap_or_else(|| unreachable!("the root is never taken off")).clone();
+        let Some(here) = above.last().copied() else { break };
         match &name[..] {
             b"." => continue,
             b".." => {

@@ -44,8 +44,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     let request = request(&args.image, &args.target, args.frontend, args.insecure)?;
     let mount = runtime::for_command()?.block_on(async {
-        let (client, _) = start::ensure(&paths, global).await?;
-        client.mount(&request).await
+        let (client, started) = start::ensure(&paths, global).await?;
+        let mounted = client.mount(&request).await;
+        start::stop_if_needless(&client, started && mounted.is_err()).await;
+        mounted
     })?;
     if global.json {
         output::json(&mount)?;
@@ -84,6 +86,6 @@ pub fn absolute_reference(image: &str) -> anyhow::Result<String> {
                 .with_context(|| format!("{}: cannot be made absolute", dir.display()))?;
             Reference::Layout { dir, version }.to_string()
         }
-        registry => registry.to_string(),
+        Reference::Registry { .. } => image.to_owned(),
     })
 }

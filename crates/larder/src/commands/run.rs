@@ -50,9 +50,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let request = mount::request(&args.image, dir.path(), args.frontend, args.insecure)?;
     let runtime = runtime::for_command()?;
     let (client, mounted) = runtime.block_on(async {
-        let (client, _) = start::ensure(&paths, global).await?;
-        let mounted = client.mount(&request).await?;
-        anyhow::Ok((client, mounted))
+        let (client, started) = start::ensure(&paths, global).await?;
+        let mounted = client.mount(&request).await;
+        start::stop_if_needless(&client, started && mounted.is_err()).await;
+        anyhow::Ok((client, mounted?))
     })?;
     let status = execute(&mounted.path, &args.command);
     let unmounted = runtime.block_on(unmount(&client, &mounted.path));
@@ -66,7 +67,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 fn execute(root: &Path, command: &[OsString]) -> anyhow::Result<ExitStatus> {
     let (program, args) = command.split_first().context("no command")?;
-    run_in_namespace(root, program, args).with_context(|| {
+    larder_mount::ns::run(root, program, args).with_context(|| {
         tell(
             Kind::Failed,
             format!("{} cannot be run in the image", program.display()),
@@ -88,13 +89,4 @@ async fn unmount(client: &Client, target: &Path) -> anyhow::Result<()> {
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
-}
-
-/// Runs a program with `root` as its root directory, in a mount namespace of its own.
-fn run_in_namespace(
-    _root: &Path,
-    _program: &std::ffi::OsStr,
-    _args: &[OsString],
-) -> std::io::Result<ExitStatus> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::api::client::Client;
+use crate::api::types::StopRequest;
 use crate::cli::Global;
 use crate::errors::{Kind, Report, told};
 use crate::paths::Paths;
@@ -18,7 +19,10 @@ use crate::paths::Paths;
 /// How long a daemon may take until it answers.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Between two looks at whether it answers.
+/// How long a daemon may take to unmount everything and end.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at whether it answers, or is gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The command line of a worker, program first.
@@ -88,6 +92,48 @@ pub async fn ensure(paths: &Paths, global: &Global) -> anyhow::Result<(Client, b
         tokio::time::sleep(PAUSE).await;
     }
     Ok((client, true))
+}
+
+/// Stops a daemon that was started for a mount which then failed: nothing stays behind of it. One that has got other
+/// mounts in the meantime stays.
+pub async fn stop_if_needless(client: &Client, needless: bool) {
+    if !needless {
+        return;
+    }
+    let stopped = async {
+        let status = client.status().await?;
+        if status.mounts.is_empty() {
+            client.stop(&StopRequest::default()).await?;
+            let keeper = status.keeper.map(|keeper| keeper.pid);
+            wait_for_end(client, keeper).await?;
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = stopped.await {
+        tracing::warn!("the daemon that was started stays: {error:#}");
+    }
+}
+
+/// Returns when neither the socket answers nor the keeper lives.
+///
+/// # Errors
+///
+/// When that takes too long.
+pub async fn wait_for_end(client: &Client, keeper: Option<u32>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while client.is_running().await || keeper.is_some_and(lives) {
+        if begun.elapsed() > STOP_DEADLINE {
+            let message = format!("the daemon did not end within {STOP_DEADLINE:?}");
+            return Err(told(Kind::Failed, message, "look at its log"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+fn lives(pid: u32) -> bool {
+    // A process that has ended and waits for its parent has no command line any more.
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {

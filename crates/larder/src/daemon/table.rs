@@ -86,11 +86,6 @@ impl MountTable {
         self.all().into_iter().find(|live| live.record.id == id)
     }
 
-    /// Whether nothing is mounted and nobody works on it.
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

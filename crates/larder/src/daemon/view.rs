@@ -104,8 +104,7 @@ fn view(blob: &Filled) -> Blob {
 }
 
 fn layout(blob: &Filled) -> BlobLayout {
-    let count = u32::try_from(blob.table().len()).unwrap_or(u32::MAX);
-    let chunks = || (0..count).map(|number| blob.table().chunk(number));
+    let chunks = || (0..blob.table().len()).map(|number| blob.table().chunk(number));
     BlobLayout {
         name: blob.name().to_string(),
         size_bytes: blob.size(),

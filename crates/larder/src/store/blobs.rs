@@ -48,12 +48,6 @@ impl Blobs {
         Ok(blob)
     }
 
-    /// Every blob in use, in the order of their keys.
-    pub fn all(&self) -> Vec<Arc<Blob>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().filter_map(Weak::upgrade).collect()
-    }
-
     /// Lets go what the cache holds for those of `keys` that nobody uses any more.
     pub fn relinquish(&self, keys: &[CookieKey]) {
         for key in keys {

@@ -74,11 +74,6 @@ impl Store {
         &self.engine
     }
 
-    /// The blobs in use.
-    pub fn blobs(&self) -> &Arc<Blobs> {
-        &self.blobs
-    }
-
     /// Loads the image called `version` from `repository` and opens it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod program;
 pub mod tree;
 
 pub use daemon::Larder;
+#[allow(unused_imports, reason = "not every test has images")]
 pub use images::Image;
 
 /// Whether the tests run as root.
