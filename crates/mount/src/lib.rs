@@ -12,6 +12,7 @@ mod target;
 pub mod fanotify;
 pub mod fuse;
 pub mod keeper;
+pub mod ns;
 mod sys;
 
 pub use error::Error;

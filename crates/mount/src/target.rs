@@ -44,12 +44,8 @@ pub(crate) fn what(target: &Path) -> Option<What> {
 
 /// The last line of `table` for `target` counts: it is on top.
 fn find(table: &[u8], target: &Path) -> Option<What> {
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse)
-        .filter(|(path, _)| path == target)
-        .last()
-        .map(|(_, what)| what)
+    let lines = table.split(|&byte| byte == b'\n');
+    lines.filter_map(parse).rfind(|(path, _)| path == target).map(|(_, what)| what)
 }
 
 /// One line of mountinfo: `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw`.

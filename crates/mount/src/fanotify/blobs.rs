@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use larder_ondemand::Blob;
@@ -59,10 +60,22 @@ impl Device {
     }
 }
 
+/// One mount, as the table knows it; never reused. Not the mount's id: what failed to mount under an id that is in use
+/// must not take the marks of the mount that lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct User(u64);
+
+impl User {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 struct Entry {
     watched: Arc<Watched>,
-    /// Ids of the mounts that use it.
-    users: Vec<String>,
+    /// The mounts that use it.
+    users: Vec<User>,
     marked: bool,
 }
 
@@ -80,7 +93,7 @@ impl BlobTable {
 
     /// Enters `blob` for the mount `user` and marks its file, unless it is complete and durable. A mark that is there
     /// already (an earlier worker's) stays as it is.
-    pub(super) fn watch(&self, group: &Group, user: &str, blob: &Arc<Blob>) -> io::Result<Device> {
+    pub(super) fn watch(&self, group: &Group, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
         let object = blob.cookie().object();
         let id = FileId::of(object.file())?;
         // A mark may only be missing where a lost write cannot bring a hole back: complete is not enough.
@@ -100,14 +113,14 @@ impl BlobTable {
             }
             entry.marked = true;
         }
-        entry.users.push(user.to_owned());
+        entry.users.push(user);
         Ok(Device { watched: Arc::clone(&entry.watched) })
     }
 
     /// Forgets the mount `user`; takes the marks off what no mount uses any more. The superblock must be gone.
-    pub(super) fn release(&self, group: &Group, user: &str) {
+    pub(super) fn release(&self, group: &Group, user: User) {
         self.write().retain(|_, entry| {
-            entry.users.retain(|id| id != user);
+            entry.users.retain(|other| *other != user);
             if entry.users.is_empty() && entry.marked {
                 unmark(group, &entry.watched);
             }

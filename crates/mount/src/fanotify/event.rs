@@ -53,7 +53,10 @@ pub(super) enum Malformed {
 pub(super) fn parse(bytes: &[u8]) -> impl Iterator<Item = Result<Event, Malformed>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
-        let (event, after) = match split(rest)? {
+        if rest.is_empty() {
+            return None;
+        }
+        let (event, after) = match split(rest) {
             Ok((event, after)) => (read(event), after),
             Err(error) => (Err(error), &[][..]),
         };
@@ -63,13 +66,10 @@ pub(super) fn parse(bytes: &[u8]) -> impl Iterator<Item = Result<Event, Malforme
 }
 
 /// Splits the first event off.
-fn split(bytes: &[u8]) -> Option<Result<(&[u8], &[u8]), Malformed>> {
-    if bytes.is_empty() {
-        return None;
-    }
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let length = u32_at(bytes, 0).unwrap_or(0);
     let fits = usize::try_from(length).ok().filter(|&n| n >= METADATA_BYTES && n <= bytes.len());
-    Some(fits.map(|n| bytes.split_at(n)).ok_or(Malformed::Length(length)))
+    fits.map(|n| bytes.split_at(n)).ok_or(Malformed::Length(length))
 }
 
 fn read(event: &[u8]) -> Result<Event, Malformed> {

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use larder_ondemand::{Blob, Engine};
 use rustix::event::{EventfdFlags, eventfd};
 
-use self::blobs::Device;
+use self::blobs::{Device, User};
 use self::group::{Group, Origin};
 use self::retire::Superblock;
 use self::serve::Server;
@@ -87,21 +87,21 @@ impl Fanotify {
         Ok(Self { server, origin, holder, options, stop, thread: Some(thread) })
     }
 
-    fn watch_all(&self, spec: &MountSpec) -> Result<Vec<Device>, Error> {
+    fn watch_all(&self, spec: &MountSpec, user: User) -> Result<Vec<Device>, Error> {
         let watch = |blob: &Arc<Blob>| {
-            self.server.watch(&spec.id, blob).map_err(|source| Error::Blob {
+            self.server.watch(user, blob).map_err(|source| Error::Blob {
                 blob: blob.name().to_string(),
                 doing: "marking its backing file",
                 source,
             })
         };
         let devices: Result<Vec<_>, _> = spec.devices.iter().map(watch).collect();
-        devices.inspect_err(|_| self.server.release(&spec.id))
+        devices.inspect_err(|_| self.server.release(user))
     }
 
-    fn mounted(&self, spec: MountSpec, superblock: Superblock) -> Box<dyn Mounted> {
+    fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
-        Box::new(ErofsMount { server, holder, id: spec.id, target: spec.target, superblock })
+        Box::new(ErofsMount { server, holder, user, id: spec.id, target: spec.target, superblock })
     }
 }
 
@@ -118,14 +118,15 @@ impl FrontEnd for Fanotify {
         target::check_free(&spec.target)?;
         let metadata = File::open(&spec.metadata)
             .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?;
-        let devices = self.watch_all(&spec)?;
+        let user = User::new();
+        let devices = self.watch_all(&spec, user)?;
         let superblock = erofs_mount::mount(&metadata, &devices, &spec.target, &self.options)
-            .inspect_err(|_| self.server.release(&spec.id))?;
+            .inspect_err(|_| self.server.release(user))?;
         let name = kept_name(&spec.id);
         match superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd())) {
-            Ok(()) => Ok(self.mounted(spec, superblock)),
+            Ok(()) => Ok(self.mounted(spec, user, superblock)),
             Err(source) => {
-                let mounted = self.mounted(spec, superblock);
+                let mounted = self.mounted(spec, user, superblock);
                 let _ = mounted.unmount(true);
                 Err(Error::Keep { name, source })
             }
@@ -144,9 +145,10 @@ impl FrontEnd for Fanotify {
         if target::what(&spec.target) != Some(What::Erofs) {
             return Err(Error::Gone { target: spec.target });
         }
-        self.watch_all(&spec)?;
+        let user = User::new();
+        self.watch_all(&spec, user)?;
         let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
-        Ok(self.mounted(spec, superblock.unwrap_or_default()))
+        Ok(self.mounted(spec, user, superblock.unwrap_or_default()))
     }
 
     fn finish_resume(&self) {
@@ -172,6 +174,7 @@ impl Drop for Fanotify {
 struct ErofsMount {
     server: Arc<Server>,
     holder: Arc<dyn Holder>,
+    user: User,
     id: String,
     target: PathBuf,
     superblock: Superblock,
@@ -186,10 +189,10 @@ impl Mounted for ErofsMount {
         target::unmount(&self.target, lazy)?;
         self.holder.release(&kept_name(&self.id));
         if self.superblock.is_gone() || !(lazy || self.superblock.is_known()) {
-            self.server.release(&self.id);
+            self.server.release(self.user);
         } else {
             // Somebody reads on, in another namespace or from an open file: the marks stay until the last has gone.
-            self.server.retiring().add(&self.id, self.superblock.clone());
+            self.server.retiring().add(self.user, self.superblock.clone());
         }
         Ok(())
     }

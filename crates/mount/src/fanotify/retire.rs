@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::blobs::User;
+
 const BDI: &str = "/sys/class/bdi";
 
 /// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
@@ -80,13 +82,13 @@ impl Superblock {
 /// Mounts that were taken away while their superblocks live on.
 #[derive(Default)]
 pub(super) struct Retiring {
-    waiting: Mutex<Vec<(String, Superblock)>>,
+    waiting: Mutex<Vec<(User, Superblock)>>,
 }
 
 impl Retiring {
     /// Puts the mount `user` on the list.
-    pub(super) fn add(&self, user: &str, superblock: Superblock) {
-        self.lock().push((user.to_owned(), superblock));
+    pub(super) fn add(&self, user: User, superblock: Superblock) {
+        self.lock().push((user, superblock));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -94,13 +96,13 @@ impl Retiring {
     }
 
     /// Calls `release` for each mount whose superblock has gone.
-    pub(super) fn release_what_is_gone(&self, release: impl Fn(&str)) {
+    pub(super) fn release_what_is_gone(&self, release: impl Fn(User)) {
         for (user, _) in self.lock().extract_if(.., |(_, superblock)| superblock.is_gone()) {
-            release(&user);
+            release(user);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(String, Superblock)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(User, Superblock)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

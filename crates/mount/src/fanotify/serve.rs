@@ -10,7 +10,7 @@ use larder_fscache::ObjectRange;
 use larder_ondemand::{Blob, Cause, Engine, FillError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::blobs::{BlobTable, Device, FileId, Watched};
+use super::blobs::{BlobTable, Device, FileId, User, Watched};
 use super::event::{self, Access, Event};
 use super::group::{Group, Origin};
 use super::journal::Entry;
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Enters and marks `blob` for the mount `user`; what waited for it is answered.
-    pub(super) fn watch(self: &Arc<Self>, user: &str, blob: &Arc<Blob>) -> io::Result<Device> {
+    pub(super) fn watch(self: &Arc<Self>, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
         let device = self.blobs.watch(&self.group, user, blob)?;
         let id = FileId::of(device.file())?;
         for question in self.unpark(|question| question.file() == id) {
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// Takes the marks off what only the mount `user` used. Its superblock must be gone.
-    pub(super) fn release(&self, user: &str) {
+    pub(super) fn release(&self, user: User) {
         self.blobs.release(&self.group, user);
     }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use libc::{c_int, c_uint};
+use libc::c_uint;
 
 /// A failed event descriptor is reported as a negative errno in the event (6.13+).
 const FAN_REPORT_FD_ERROR: c_uint = 0x2000;
@@ -64,9 +64,4 @@ fn fanotify_mark(group: BorrowedFd<'_>, command: c_uint, file: BorrowedFd<'_>) -
 pub(crate) fn adopt_event_fd(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: per the contract above the number is a descriptor that the kernel installed for us alone.
     (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Returns the descriptor number as the response record wants it.
-pub(crate) fn number(fd: &OwnedFd) -> c_int {
-    fd.as_raw_fd()
 }

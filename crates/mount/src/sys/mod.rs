@@ -5,4 +5,5 @@
 
 pub(crate) mod fanotify;
 pub(crate) mod memory;
+pub(crate) mod namespace;
 pub(crate) mod process;

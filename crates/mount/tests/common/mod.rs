@@ -1,0 +1,203 @@
+//! An image on disk, a cache, and a source that obeys: what the tests of real mounts share.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder_cachefiles::{BootId, Cachefiles, Config, DescriptorHolder};
+use larder_erofs::DeviceTag;
+use larder_erofs::writer::{Options, Tree, write_data};
+use larder_fscache::{Cache, VolumeKey};
+use larder_image::ChunkTable;
+use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
+use larder_mount::keeper::Holder;
+use larder_mount::{FrontEndKind, MountSpec, probe};
+use larder_ondemand::{Blob, Engine, EngineConfig};
+use larder_remote::{BlobRange, Error, RangeSource};
+use sha2::{Digest as _, Sha256};
+
+/// Bytes of a transport chunk.
+pub const CHUNK: usize = 64 << 10;
+
+/// An image as two files: `metadata` and `blob`.
+pub fn build(tree: Tree, dir: &Path) {
+    let mut blob = Vec::new();
+    let data = write_data(tree, &Options::default(), &mut blob).expect("the tree can be written");
+    let mut metadata = Vec::new();
+    let tags = vec![DeviceTag::EMPTY; data.devices().len()];
+    data.write_metadata(&tags, &mut metadata).expect("the metadata can be written");
+    fs::write(dir.join("metadata"), metadata).expect("disk");
+    fs::write(dir.join("blob"), blob).expect("disk");
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut data = Vec::with_capacity(len + 8);
+    while data.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend(state.to_le_bytes());
+    }
+    data.truncate(len);
+    data
+}
+
+/// A raw chunk table of `data`.
+pub fn table(data: &[u8]) -> Arc<ChunkTable> {
+    let mut builder = IndexBuilder::new(Encoding::Raw);
+    let mut at = 0;
+    for chunk in data.chunks(CHUNK) {
+        builder.push(at, at, &Sha256::digest(chunk).into());
+        at += chunk.len() as u64;
+    }
+    let index = builder.finish(at).expect("the chunks ascend");
+    let blob = format!("sha256:{}", "00".repeat(32)).parse().expect("a digest");
+    let facts = LayerFacts { blob: &blob, encoding: Encoding::Raw, data_end: at };
+    Arc::new(ChunkTable::bind(index, facts).expect("the index fits"))
+}
+
+/// The far side: the blob in memory, with switches.
+pub struct Source {
+    data: Vec<u8>,
+    /// While true a bit of every answer is wrong.
+    pub lies: AtomicBool,
+    pub requests: AtomicU64,
+    pub bytes: AtomicU64,
+    /// How long a request takes.
+    pub latency: Mutex<Duration>,
+}
+
+impl Source {
+    pub fn new(data: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self {
+            data,
+            lies: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            latency: Mutex::new(Duration::ZERO),
+        })
+    }
+}
+
+#[async_trait]
+impl RangeSource for Source {
+    fn len(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    fn describe(&self) -> String {
+        "the test's source".to_owned()
+    }
+
+    async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(range.end() - range.start(), Ordering::Relaxed);
+        let latency = *self.latency.lock().unwrap();
+        tokio::time::sleep(latency).await;
+        let at = |n| usize::try_from(n).expect("fits");
+        let mut bytes = self.data[at(range.start())..at(range.end())].to_vec();
+        if self.lies.load(Ordering::Relaxed) {
+            bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// Gives the cache the keeper's client.
+pub struct Kept(pub Arc<dyn Holder>);
+
+impl DescriptorHolder for Kept {
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.0.keep(name, fd)
+    }
+
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.0.take(name)
+    }
+
+    fn release(&self, name: &str) {
+        self.0.release(name);
+    }
+}
+
+/// A worker without the program around it.
+pub struct Worker {
+    pub runtime: tokio::runtime::Runtime,
+    pub engine: Arc<Engine>,
+    pub holder: Arc<dyn Holder>,
+    pub source: Arc<Source>,
+    pub blob: Arc<Blob>,
+    pub spec: MountSpec,
+}
+
+impl Worker {
+    /// Opens the image and the cache in `dir`; the mount point is `dir/mnt`.
+    pub fn open(dir: &Path, holder: Arc<dyn Holder>) -> Self {
+        Self::with_engine(dir, holder, EngineConfig::default())
+    }
+
+    /// The same, with an engine of one's own.
+    pub fn with_engine(dir: &Path, holder: Arc<dyn Holder>, config: EngineConfig) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let engine = Engine::new(runtime.handle().clone(), config);
+        let data = fs::read(dir.join("blob")).unwrap();
+        let table = table(&data);
+        let backend = Cachefiles::open(Config {
+            root: dir.join("cache"),
+            boot_id: BootId::of_this_machine().unwrap(),
+            holder: Arc::new(Kept(Arc::clone(&holder))),
+        });
+        let cache = Cache::new(backend.unwrap());
+        let volume = VolumeKey::new("v").unwrap();
+        let cookie = cache.acquire_cookie(&volume, table.identity(), table.decoded_size()).unwrap();
+        let source = Source::new(data);
+        let blob = Blob::new("blob", cookie, table, Arc::clone(&source) as Arc<dyn RangeSource>);
+        let target = dir.join("mnt");
+        let _ = fs::create_dir(&target);
+        let spec = MountSpec {
+            id: "m1".to_owned(),
+            target,
+            metadata: dir.join("metadata"),
+            devices: vec![Arc::clone(&blob)],
+            source_name: "image".to_owned(),
+        };
+        Self { runtime, engine, holder, source, blob, spec }
+    }
+}
+
+/// Why a front end cannot be tested here; prints it.
+pub fn cannot(kind: FrontEndKind, dir: &Path) -> bool {
+    let outcome = probe(dir).into_iter().find(|probe| probe.kind == kind).map(|probe| probe.outcome);
+    match outcome {
+        Some(Ok(())) => false,
+        other => {
+            println!("skipped: {kind} does not work here: {other:?}");
+            true
+        }
+    }
+}
+
+/// Detaches a mount point when a test ends, however it ends.
+pub struct Unmount(pub PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Writes back and forgets every page of files that can be forgotten.
+pub fn drop_caches() {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").expect("root");
+}

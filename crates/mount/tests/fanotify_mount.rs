@@ -1,0 +1,133 @@
+//! The front end `fanotify` with a real kernel: cold and warm reads, liars, unmounting, recovery.
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::{CHUNK, Unmount, Worker, build, cannot, noise};
+use larder_erofs::writer::{Attributes, Tree};
+use larder_mount::keeper::NoKeeper;
+use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
+
+const BIG: usize = 5 << 20;
+
+/// An image with a large file, many small ones, and a front end that has mounted it.
+struct Rig {
+    mounted: Box<dyn Mounted>,
+    front_end: Arc<dyn FrontEnd>,
+    worker: Worker,
+    _unmount: Unmount,
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        if cannot(FrontEndKind::Fanotify, dir.path()) {
+            return None;
+        }
+        build(tree(), dir.path());
+        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let front_end =
+            open(FrontEndKind::Fanotify, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+        let unmount = Unmount(worker.spec.target.clone());
+        let mounted = front_end.mount(worker.spec.clone()).unwrap();
+        Some(Self { mounted, front_end, worker, _unmount: unmount, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.worker.spec.target.join(name)
+    }
+}
+
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    tree.add_file(b"big", noise(BIG, 1), &Attributes::default()).unwrap();
+    for n in 0..200 {
+        let name = format!("dir/small-{n}");
+        tree.add_file(name.as_bytes(), noise(100 + 37 * n, 100 + n as u64), &Attributes::default()).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn p1_a_cold_read_brings_just_its_bytes_and_they_are_right() {
+    let Some(rig) = Rig::new() else { return };
+    let file = fs::File::open(rig.path("big")).unwrap();
+    let mut page = [0; 4096];
+    file.read_exact_at(&mut page, 3 << 20).unwrap();
+    assert_eq!(page[..], noise(BIG, 1)[3 << 20..][..4096]);
+    let fetched = rig.worker.source.bytes.load(Ordering::Relaxed);
+    assert!((1..BIG as u64 / 4).contains(&fetched), "{fetched} bytes for one page");
+    for n in 0..200 {
+        let found = fs::read(rig.path(&format!("dir/small-{n}"))).unwrap();
+        assert!(found == noise(100 + 37 * n, 100 + n as u64), "small-{n}");
+    }
+    assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+    assert!(rig.worker.blob.is_complete());
+    assert!(rig.worker.source.bytes.load(Ordering::Relaxed) <= rig.worker.blob.size(), "nothing came twice");
+}
+
+#[test]
+fn p3_a_liar_gives_eio_and_an_honest_source_heals() {
+    let Some(rig) = Rig::new() else { return };
+    rig.worker.source.lies.store(true, Ordering::Relaxed);
+    let error = fs::read(rig.path("big")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    assert_eq!(rig.worker.blob.cookie().object().present_bytes(), 0, "the cache keeps nothing of it");
+    rig.worker.source.lies.store(false, Ordering::Relaxed);
+    assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+}
+
+#[test]
+fn a_complete_blob_loses_its_mark_and_reads_on() {
+    let Some(rig) = Rig::new() else { return };
+    let whole = larder_fscache::ObjectRange::at(0, rig.worker.blob.size());
+    rig.worker.runtime.block_on(rig.worker.engine.prefetch(&rig.worker.blob, whole)).unwrap();
+    rig.worker.blob.cookie().object().commit().unwrap();
+    rig.mounted.on_complete(&rig.worker.blob);
+    let lookups = rig.worker.blob.cookie().stats().counts().lookups;
+    assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+    assert_eq!(rig.worker.blob.cookie().stats().counts().lookups, lookups, "the kernel asked nobody");
+}
+
+#[test]
+fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
+    let Some(rig) = Rig::new() else { return };
+    let mut file = fs::File::open(rig.path("big")).unwrap();
+    assert!(matches!(rig.mounted.unmount(false), Err(Error::Busy { .. })));
+    rig.mounted.unmount(true).unwrap();
+    assert!(!rig.path("big").exists());
+    let mut found = Vec::new();
+    file.read_to_end(&mut found).unwrap();
+    assert!(found == noise(BIG, 1), "the open file is still right");
+    drop(file);
+    rig.mounted.unmount(false).unwrap();
+}
+
+#[test]
+fn nothing_is_mounted_twice_or_on_what_is_no_directory_or_from_a_damaged_image() {
+    let Some(rig) = Rig::new() else { return };
+    let mut spec = rig.worker.spec.clone();
+    assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Mount { .. })), "busy");
+    spec.target = rig.dir.path().join("blob");
+    assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Mount { .. })), "a file");
+    spec.target = rig.dir.path().join("other");
+    fs::create_dir(&spec.target).unwrap();
+    spec.metadata = rig.dir.path().join("missing");
+    assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Metadata { .. })));
+    let mut metadata = fs::read(rig.dir.path().join("metadata")).unwrap();
+    metadata[1024 + 40] ^= 1;
+    spec.metadata = rig.dir.path().join("damaged");
+    fs::write(&spec.metadata, metadata).unwrap();
+    let refused = rig.front_end.mount(spec.clone()).err().expect("the kernel refuses it");
+    assert!(refused.to_string().contains("does not mount"), "{refused}");
+    let mut page = vec![0; CHUNK];
+    fs::File::open(rig.path("big")).unwrap().read_exact(&mut page).unwrap();
+    assert!(page[..] == noise(BIG, 1)[..page.len()], "the first mount is not touched by any of it");
+}

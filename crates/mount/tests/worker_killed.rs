@@ -1,0 +1,151 @@
+//! `kill -9` of real workers under real mounts: this executable is keeper, worker and reader at once.
+//!
+//! It has a `main` of its own because a keeper must begin in a process with one thread.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Unmount, Worker, build, cannot, drop_caches, noise};
+use larder_erofs::writer::{Attributes, Tree};
+use larder_mount::keeper::{self, Client, Holder, Launch};
+use larder_mount::{FrontEndKind, open};
+use larder_ondemand::EngineConfig;
+use rustix::process::{Pid, Signal, kill_process};
+
+const READERS: usize = 8;
+const FILE_BYTES: usize = 3 << 20;
+
+fn main() {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|word| word.to_str()) {
+        Some("keeper") => keeper::main(args),
+        Some("worker") => worker(Path::new(&args.next().unwrap()), args.next().unwrap().to_str().unwrap()),
+        _ => tests(),
+    }
+}
+
+fn tests() {
+    for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+        println!("test p4_readers_outlive_killed_workers of {kind}");
+        p4_readers_outlive_killed_workers(kind);
+        println!("test p4_readers_outlive_killed_workers of {kind} ... ok");
+    }
+}
+
+fn worker(dir: &Path, kind: &str) {
+    let number = std::env::var(keeper::FD_ENV).unwrap().parse().unwrap();
+    let worker_argv = std::env::args_os().collect();
+    let launch = Launch { program: "/proc/self/exe".into(), keeper_args: vec!["keeper".into()], worker_argv };
+    let client = Client::connect(number, launch).unwrap();
+    let holder: Arc<dyn Holder> = Arc::new(client.clone());
+    // Without readahead by us every read waits for its own bytes, so that kills meet questions in hand.
+    let config = EngineConfig { readahead_bytes_max: 0, ..EngineConfig::default() };
+    let worker = Worker::with_engine(dir, Arc::clone(&holder), config);
+    *worker.source.latency.lock().unwrap() = Duration::from_millis(20);
+    let front_end = open(kind.parse().unwrap(), holder, Arc::clone(&worker.engine)).unwrap();
+    let mounted = match client.restarts() {
+        0 => front_end.mount(worker.spec.clone()).unwrap(),
+        _ => front_end.resume(worker.spec.clone()).unwrap(),
+    };
+    front_end.finish_resume();
+    fs::write(dir.join("tmp"), std::process::id().to_string()).unwrap();
+    fs::rename(dir.join("tmp"), dir.join(format!("worker-{}", client.restarts()))).unwrap();
+    wait_for("the end", || dir.join("stop").exists());
+    mounted.unmount(true).unwrap();
+    fs::write(dir.join("stopped"), "").unwrap();
+    client.stop();
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+struct Rig {
+    dir: PathBuf,
+    keeper: Child,
+    _unmount: Unmount,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        fs::write(self.dir.join("stop"), "").unwrap();
+        let start = Instant::now();
+        while !matches!(self.keeper.try_wait(), Ok(Some(_))) && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+fn contents(n: usize) -> Vec<u8> {
+    noise(FILE_BYTES, 7 + n as u64)
+}
+
+fn p4_readers_outlive_killed_workers(kind: FrontEndKind) {
+    let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if cannot(kind, temp.path()) {
+        return;
+    }
+    let dir = temp.path().to_owned();
+    let mut tree = Tree::new();
+    for n in 0..READERS {
+        tree.add_file(format!("file-{n}").as_bytes(), contents(n), &Attributes::default()).unwrap();
+    }
+    build(tree, &dir);
+    let me = std::env::current_exe().unwrap();
+    let keeper = Command::new(&me)
+        .args(["keeper".as_ref(), "--".as_ref(), me.as_os_str(), "worker".as_ref(), dir.as_os_str()])
+        .arg(kind.as_str())
+        .spawn()
+        .unwrap();
+    let rig = Rig { dir: dir.clone(), keeper, _unmount: Unmount(dir.join("mnt")) };
+    let worker = |generation: usize| {
+        let path = dir.join(format!("worker-{generation}"));
+        wait_for("a worker", || path.exists());
+        fs::read_to_string(path).unwrap().parse().unwrap()
+    };
+    worker(0);
+    let done = AtomicUsize::new(0);
+    let kills = std::thread::scope(|scope| {
+        for n in 0..READERS {
+            let (dir, done) = (&dir, &done);
+            scope.spawn(move || {
+                let found = fs::read(dir.join("mnt").join(format!("file-{n}")));
+                done.fetch_add(1, Ordering::Relaxed);
+                let found = found.unwrap_or_else(|error| panic!("file-{n}: {error}"));
+                assert!(found == contents(n), "file-{n} is wrong");
+            });
+        }
+        let mut kills = 0;
+        while done.load(Ordering::Relaxed) < READERS && kills < 6 {
+            let number: i32 = worker(kills);
+            std::thread::sleep(Duration::from_millis(15 + 17 * (kills as u64 % 3)));
+            if done.load(Ordering::Relaxed) < READERS {
+                kill_process(Pid::from_raw(number).unwrap(), Signal::KILL).unwrap();
+                kills += 1;
+            }
+        }
+        kills
+    });
+    println!("{kills} workers killed under {READERS} readers");
+    assert!(kills > 0, "the readers were too fast for this test");
+    worker(kills);
+    drop_caches();
+    for n in 0..READERS {
+        let found = fs::read(dir.join("mnt").join(format!("file-{n}"))).unwrap();
+        assert!(found == contents(n), "file-{n} is wrong when read again");
+    }
+    drop(rig);
+    assert!(dir.join("stopped").exists(), "the last worker ended cleanly");
+}
