@@ -47,6 +47,7 @@ async fn a_blob_that_becomes_complete_is_told_once() {
     let halves = tokio::join!(fixture.read(&engine, MIB..2 * MIB), fixture.read(&engine, 0..2 * MIB));
     assert!(halves.0.is_ok() && halves.1.is_ok());
     fixture.read(&engine, 0..2 * MIB).await.expect("it is all there");
+    common::idle().await;
     assert_eq!(told.load(SeqCst), 1);
 }
 
