@@ -32,11 +32,8 @@ impl Fixture {
         }
         let data = tree.join("usr/share/data");
         fs::create_dir_all(&data).expect("a directory can be made");
-        for number in 0..40_u32 {
-            let noise =
-                (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761 ^ number) >> 23).to_le_bytes()[0]);
-            fs::write(data.join(number.to_string()), noise.collect::<Vec<u8>>())
-                .expect("a file can be written");
+        for number in 0..40 {
+            fs::write(data.join(number.to_string()), noise(number)).expect("a file can be written");
         }
         fs::create_dir(fixture.place()).expect("a directory can be made");
         for (path, mode) in [(fixture.temp.path().to_owned(), 0o755), (fixture.place(), 0o1777)] {
@@ -79,6 +76,18 @@ impl Fixture {
             assert!(!line.contains(&place), "a process is left: {line}");
         }
     }
+}
+
+/// 100,000 bytes that cannot be compressed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..100_000).map(step).collect()
 }
 
 /// Copies a program and its libraries to the same places under `tree`.

@@ -122,11 +122,6 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The tags in `index.json`, in its order.
     ///
     /// # Errors

@@ -34,21 +34,6 @@ impl Link {
         Self { round_trip, bandwidth, next_free: Arc::default() }
     }
 
-    /// A link that delays nothing.
-    pub fn unshaped() -> Self {
-        Self::new(Duration::ZERO, Bandwidth::Unlimited)
-    }
-
-    /// What the link carries in a second.
-    pub fn bandwidth(&self) -> Bandwidth {
-        self.bandwidth
-    }
-
-    /// What the link adds to a connection and to a request.
-    pub fn latency(&self) -> Duration {
-        self.round_trip
-    }
-
     /// Waits one round trip.
     pub(super) async fn round_trip(&self) {
         if !self.round_trip.is_zero() {
