@@ -105,9 +105,25 @@ pub trait FrontEnd: Send + Sync {
     /// a mount that is not known gets an error. Happens by itself a minute after the start.
     fn finish_resume(&self) {}
 
+    /// Gives every reader that asks from now on an error, until the process ends or mounts something else. For a stop
+    /// for good while a detached mount is still in use: its readers must not find nobody.
+    fn give_up(&self) {}
+
+    /// Whether the kernel has nothing of this front end's any more. Until then the end of worker *and* keeper could
+    /// show a reader of a detached mount what was never filled.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
     /// Leaves every question to the next worker: those in hand stay unanswered, no more are taken. To be called when
     /// this process is about to be replaced while the keeper lives on.
     fn hand_over(&self) {}
+
+    /// Whether somebody still reads from a mount that was taken away: detached, or in another namespace. This process
+    /// and its keeper must not end before, or the holes that they read would be zeros.
+    fn has_detached_users(&self) -> bool {
+        false
+    }
 }
 
 /// One mount. Dropping it leaves it mounted, for the next worker.

@@ -155,9 +155,21 @@ impl FrontEnd for Fanotify {
         self.server.finish_resume();
     }
 
+    fn give_up(&self) {
+        self.server.give_up();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.server.is_idle()
+    }
+
     fn hand_over(&self) {
         self.server.group().hand_over();
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+    }
+
+    fn has_detached_users(&self) -> bool {
+        !self.server.retiring().is_empty()
     }
 }
 
