@@ -178,6 +178,37 @@ fn a_mount_in_use_is_not_taken_away_unless_asked() {
 }
 
 #[test]
+fn p1_a_daemon_that_stops_serves_the_readers_of_what_it_detached_to_the_end() {
+    for frontend in ["fanotify", "fuse"] {
+        let larder = Larder::new(User::Same);
+        if let Some(why) = larder.cannot(frontend) {
+            skip(&format!("p1_a_daemon_that_stops ({frontend})"), &why);
+            continue;
+        }
+        let image = image(&larder);
+        let target = larder.mount(&image.reference(), "mnt", frontend);
+        let used = fs::File::open(target.join("noise")).expect("it is there");
+        larder.run(["daemon", "--stop", "--lazy"]).ok();
+        assert_eq!(larder.mounted(), Vec::<PathBuf>::new());
+        let mut bytes = [0; 4096];
+        let at = 1 << 20;
+        match used.read_exact_at(&mut bytes, at) {
+            Ok(()) => assert!(
+                bytes[..] == tree::noise(1, 2 << 20)[1 << 20..][..4096],
+                "other bytes than the image's"
+            ),
+            Err(error) => assert_eq!(frontend, "fuse", "{error}"),
+        }
+        drop(used);
+        let begun = std::time::Instant::now();
+        while !larder.processes().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the daemon does not end: {}", larder.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
 fn a_front_end_without_the_rights_for_it_is_refused() {
     let test = "a_front_end_without_the_rights_for_it_is_refused";
     if !is_root() {

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -12,6 +13,9 @@ use crate::daemon::start;
 use crate::errors::{Kind, told};
 use crate::output;
 use crate::runtime;
+
+/// How long to wait for the end when what is in use may keep the daemon alive.
+const LAZY_STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,14 +86,26 @@ fn foreground(global: &Global) -> anyhow::Result<ExitCode> {
 
 fn stop(lazy: bool, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
-    runtime::for_command()?.block_on(async {
+    let ended = runtime::for_command()?.block_on(async {
         let client = Client::new(&paths);
         let keeper = client.status().await?.keeper.map(|keeper| keeper.pid);
         client.stop(&StopRequest { lazy }).await?;
-        start::wait_for_end(&client, keeper).await
+        let at_most = if lazy { LAZY_STOP_DEADLINE } else { start::STOP_DEADLINE };
+        anyhow::Ok(start::wait_for_end(&client, keeper, at_most).await)
     })?;
+    if !ended && !lazy {
+        let message =
+            format!("everything is unmounted, but the daemon did not end within {:?}", start::STOP_DEADLINE);
+        return Err(told(
+            Kind::Failed,
+            message,
+            "a process in another mount namespace may still use a mount",
+        ));
+    }
     if global.json {
-        output::json(&serde_json::json!({ "stopped": true }))?;
+        output::json(&serde_json::json!({ "stopped": ended }))?;
+    } else if !ended {
+        output::note("everything is detached; the daemon ends when nobody reads from it any more");
     }
     Ok(ExitCode::SUCCESS)
 }

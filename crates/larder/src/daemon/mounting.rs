@@ -48,7 +48,7 @@ impl Daemon {
                 Ok(view)
             }
             Err(error) => {
-                self.store.relinquish(&keys);
+                self.store.relinquish(keys);
                 Err(error.context(cannot()))
             }
         }
@@ -119,7 +119,7 @@ impl Daemon {
         }
         let keys = live.keys();
         drop((live, reservation));
-        self.store.relinquish(&keys);
+        self.store.relinquish(keys);
         Ok(())
     }
 

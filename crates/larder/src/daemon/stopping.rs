@@ -1,35 +1,61 @@
-//! Stopping: unmount everything, make the cache durable, tell the keeper, end.
+//! Stopping: unmount everything, wait for who still reads, make the cache durable, tell the keeper, end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use super::{Daemon, listener};
 
+/// Between two looks at whether a detached mount is still read.
+const PAUSE: Duration = Duration::from_millis(20);
+
 impl Daemon {
     /// Unmounts everything and lets the process end; mounts in use are detached when `lazy`.
+    ///
+    /// Returns once nothing is mounted any more. The process ends when nobody reads from what was detached: before,
+    /// its readers would take holes for zeros (P1). Until then the daemon answers, but mounts nothing.
     ///
     /// # Errors
     ///
     /// When a mount is in use and `lazy` is false: the daemon goes on, with what is still mounted.
     pub async fn stop(self: &Arc<Self>, lazy: bool) -> anyhow::Result<()> {
-        self.stopping.store(true, Ordering::Release);
+        let was_stopping = self.stopping.swap(true, Ordering::AcqRel);
         if let Err(error) = self.unmount_all(lazy).await {
-            self.stopping.store(false, Ordering::Release);
+            self.stopping.store(was_stopping, Ordering::Release);
             return Err(error);
         }
-        let daemon = Arc::clone(self);
-        spawn_blocking(move || {
+        if !was_stopping {
+            let daemon = Arc::clone(self);
+            tokio::spawn(async move { daemon.end().await });
+        }
+        Ok(())
+    }
+
+    async fn end(self: Arc<Self>) {
+        if self.has_detached_users() {
+            tracing::warn!("detached mounts are still in use: the daemon ends when they are not");
+        }
+        while self.has_detached_users() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let daemon = Arc::clone(&self);
+        let last_words = spawn_blocking(move || {
             daemon.commit_all();
             listener::remove(&daemon.paths.socket(), daemon.holder());
             if let Some(keeper) = &daemon.keeper {
                 keeper.stop();
             }
-        })
-        .await?;
+        });
+        if let Err(error) = last_words.await {
+            tracing::error!(%error, "stop");
+        }
         self.stopped.notify_one();
-        Ok(())
+    }
+
+    fn has_detached_users(&self) -> bool {
+        self.front_ends.made().iter().any(|front_end| front_end.has_detached_users())
     }
 
     /// Leaves everything to the next worker: no more questions are taken, and what is here is durable. Blocks.

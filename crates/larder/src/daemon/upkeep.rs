@@ -44,6 +44,7 @@ pub async fn seal(daemon: Arc<Daemon>, mut complete: mpsc::UnboundedReceiver<Arc
 impl Daemon {
     /// Makes durable what has come since the last time; returns what is present now.
     fn commit_changed(&self, before: BTreeMap<CookieKey, u64>) -> BTreeMap<CookieKey, u64> {
+        self.store.relinquish([]);
         let mut now = BTreeMap::new();
         let mut changed = false;
         for cookie in self.store.cache().cookies() {

@@ -1,6 +1,6 @@
 //! [`Blobs`]: the blobs in use, one a cookie.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use larder_cachefiles::Cachefiles;
@@ -13,12 +13,14 @@ pub struct Blobs {
     cache: Arc<Cache<Cachefiles>>,
     volume: VolumeKey,
     open: Mutex<BTreeMap<CookieKey, Weak<Blob>>>,
+    /// Cookies of mounts that are gone, to be relinquished when nobody uses them.
+    left: Mutex<BTreeSet<CookieKey>>,
 }
 
 impl Blobs {
     /// No blobs yet.
     pub fn new(cache: Arc<Cache<Cachefiles>>, volume: VolumeKey) -> Self {
-        Self { cache, volume, open: Mutex::default() }
+        Self { cache, volume, open: Mutex::default(), left: Mutex::default() }
     }
 
     /// The cookie for what `layer` decodes to. Blocks for I/O.
@@ -48,15 +50,22 @@ impl Blobs {
         Ok(blob)
     }
 
-    /// Lets go what the cache holds for those of `keys` that nobody uses any more.
-    pub fn relinquish(&self, keys: &[CookieKey]) {
-        for key in keys {
-            match self.cache.backend().relinquish(&self.volume, key) {
-                Ok(()) => tracing::debug!(cookie = %key, "fscache_relinquish"),
-                // Another mount has it.
-                Err(larder_fscache::Error::Busy { .. }) => {}
-                Err(error) => tracing::warn!(cookie = %key, %error, "fscache_relinquish"),
+    /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
+    /// them now.
+    pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.extend(keys);
+        left.retain(|key| match self.cache.backend().relinquish(&self.volume, key) {
+            Ok(()) => {
+                tracing::debug!(cookie = %key, "fscache_relinquish");
+                false
             }
-        }
+            // Another mount has it, or somebody still reads from one that was detached.
+            Err(larder_fscache::Error::Busy { .. }) => true,
+            Err(error) => {
+                tracing::warn!(cookie = %key, %error, "fscache_relinquish");
+                false
+            }
+        });
     }
 }

@@ -124,8 +124,9 @@ impl Store {
         Ok((cookie, image.metadata.descriptor.size()))
     }
 
-    /// Lets go what the cache holds for cookies that nobody uses any more, `keys` among them.
-    pub fn relinquish(&self, keys: &[CookieKey]) {
+    /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
+    /// them now.
+    pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
         self.blobs.relinquish(keys);
     }
 }
