@@ -35,6 +35,8 @@ pub enum DeviceMode {
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn MetaSource>,
+    /// Length of the source, which may cost a system call to ask for.
+    source_len: u64,
     superblock: Arc<Superblock>,
     devices: Arc<[DeviceSlot]>,
     prefixes: Arc<[prefix::LongPrefix]>,
@@ -62,9 +64,10 @@ impl Image {
     /// As [`open`](Self::open).
     pub fn open_with(source: impl MetaSource + 'static, mode: DeviceMode) -> Result<Self, Error> {
         let source: Arc<dyn MetaSource> = Arc::new(source);
+        let source_len = source.len();
         let superblock = Arc::new(Superblock::read(&source)?);
         let devices = read_devices(&source, &superblock)?.into();
-        let mut image = Self { source, superblock, devices, prefixes: Arc::new([]), mode };
+        let mut image = Self { source, source_len, superblock, devices, prefixes: Arc::new([]), mode };
         let packed = image.superblock.packed.map(|nid| image.inode(nid)).transpose()?;
         let root = image.inode(image.root())?;
         if root.kind != FileType::Directory {
@@ -100,7 +103,7 @@ impl Image {
         let at = Inode::address(nid, &self.superblock)?;
         let mut bytes = [0; 64];
         // A compact inode may be the last thing on the device: read the second half only if it is there.
-        let rest = self.source.len().saturating_sub(at.get());
+        let rest = self.source_len.saturating_sub(at.get());
         let len = if rest < 64 { 32 } else { 64 };
         self.read_meta(at, &mut bytes[..len])?;
         if len < 64 && bytes[0] & 1 != 0 {
