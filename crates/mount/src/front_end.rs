@@ -118,12 +118,6 @@ pub trait FrontEnd: Send + Sync {
     /// Leaves every question to the next worker: those in hand stay unanswered, no more are taken. To be called when
     /// this process is about to be replaced while the keeper lives on.
     fn hand_over(&self) {}
-
-    /// Whether somebody still reads from a mount that was taken away: detached, or in another namespace. This process
-    /// and its keeper must not end before, or the holes that they read would be zeros.
-    fn has_detached_users(&self) -> bool {
-        false
-    }
 }
 
 /// One mount. Dropping it leaves it mounted, for the next worker.

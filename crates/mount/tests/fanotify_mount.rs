@@ -6,10 +6,12 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use common::{CHUNK, Unmount, Worker, build, cannot, noise};
+use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
@@ -106,8 +108,61 @@ fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
     let mut found = Vec::new();
     file.read_to_end(&mut found).unwrap();
     assert!(found == noise(BIG, 1), "the open file is still right");
+    assert!(!rig.front_end.is_idle(), "somebody still uses it");
     drop(file);
+    let start = Instant::now();
+    while !rig.front_end.is_idle() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the superblock is gone, its marks are not");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     rig.mounted.unmount(false).unwrap();
+}
+
+#[test]
+fn p1_a_front_end_that_gives_up_gives_errors_and_never_zeros() {
+    let Some(rig) = Rig::new() else { return };
+    let file = fs::File::open(rig.path("big")).unwrap();
+    rig.mounted.unmount(true).unwrap();
+    rig.front_end.give_up();
+    let error = file.read_exact_at(&mut [0; 4096], 1 << 20).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+#[test]
+fn a_reader_that_is_killed_while_it_waits_leaves_a_number_that_can_be_used_again() {
+    let Some(rig) = Rig::new() else { return };
+    *rig.worker.source.latency.lock().unwrap() = Duration::from_millis(300);
+    for _ in 0..3 {
+        let mut reader = Command::new("cat").arg(rig.path("big")).stdout(Stdio::null()).spawn().unwrap();
+        wait_for(|| rig.mounted.waiting() > 0);
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+        drop_caches();
+    }
+    *rig.worker.source.latency.lock().unwrap() = Duration::ZERO;
+    assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+    wait_for(|| rig.mounted.waiting() == 0);
+}
+
+#[test]
+fn p2_64_readers_of_one_cold_file_bring_it_once() {
+    let Some(rig) = Rig::new() else { return };
+    *rig.worker.source.latency.lock().unwrap() = Duration::from_millis(5);
+    let expected = noise(BIG, 1);
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| assert!(fs::read(rig.path("big")).unwrap() == expected));
+        }
+    });
+    assert!(rig.worker.source.bytes.load(Ordering::Relaxed) <= rig.worker.blob.size(), "nothing came twice");
+}
+
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it did not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

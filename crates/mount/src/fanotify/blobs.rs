@@ -128,6 +128,11 @@ impl BlobTable {
         });
     }
 
+    /// Whether no mount uses any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
     /// Takes the mark off a blob that is complete and durable.
     pub(super) fn on_complete(&self, group: &Group, blob: &Arc<Blob>) {
         let Ok(id) = FileId::of(blob.cookie().object().file()) else { return };

@@ -167,10 +167,6 @@ impl FrontEnd for Fanotify {
         self.server.group().hand_over();
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
     }
-
-    fn has_detached_users(&self) -> bool {
-        !self.server.retiring().is_empty()
-    }
 }
 
 impl Drop for Fanotify {

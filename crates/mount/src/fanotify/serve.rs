@@ -37,6 +37,7 @@ pub(super) struct Server {
     parked: Mutex<Option<Vec<Question>>>,
     retiring: Retiring,
     overflowed: AtomicBool,
+    given_up: AtomicBool,
 }
 
 impl Server {
@@ -49,6 +50,7 @@ impl Server {
             parked: Mutex::new(parked),
             retiring: Retiring::default(),
             overflowed: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
@@ -65,8 +67,20 @@ impl Server {
         self.overflowed.load(Ordering::Acquire)
     }
 
+    /// Everything is denied from now on.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether no mount uses any blob, be it one that was taken away and lives on.
+    pub(super) fn is_idle(&self) -> bool {
+        self.retiring.release_what_is_gone(|user| self.release(user));
+        self.blobs.is_empty()
+    }
+
     /// Enters and marks `blob` for the mount `user`; what waited for it is answered.
     pub(super) fn watch(self: &Arc<Self>, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
+        self.given_up.store(false, Ordering::Release);
         let device = self.blobs.watch(&self.group, user, blob)?;
         let id = FileId::of(device.file())?;
         for question in self.unpark(|question| question.file() == id) {
@@ -191,7 +205,7 @@ impl Server {
 
     /// Present: answer at once. Hole: the engine brings it. Unknown: park or deny.
     fn decide(self: &Arc<Self>, question: Question) {
-        if self.has_overflowed() {
+        if self.has_overflowed() || self.given_up.load(Ordering::Acquire) {
             return question.deny();
         }
         let Some(watched) = self.blobs.get(question.file()) else { return self.park(question) };

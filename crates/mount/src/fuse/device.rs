@@ -56,7 +56,7 @@ fn mount_as_root(target: &Path, source: &str) -> Result<OwnedFd, Error> {
     let data =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd.as_raw_fd());
     let data = CString::new(data).map_err(|error| kernel(error.into()))?;
-    let flags = MountFlags::RDONLY | MountFlags::NODEV;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
     rustix::mount::mount(source, target, "fuse.larder", flags, data.as_c_str()).map_err(|errno| {
         Error::Mount { target: target.to_owned(), detail: String::new(), source: errno.into() }
     })?;
