@@ -34,10 +34,10 @@ impl Daemon {
     }
 
     async fn end(self: Arc<Self>) {
-        if self.has_detached_users() {
+        if !self.is_idle() {
             tracing::warn!("detached mounts are still in use: the daemon ends when they are not");
         }
-        while self.has_detached_users() {
+        while !self.is_idle() {
             tokio::time::sleep(PAUSE).await;
         }
         let daemon = Arc::clone(&self);
@@ -54,8 +54,8 @@ impl Daemon {
         self.stopped.notify_one();
     }
 
-    fn has_detached_users(&self) -> bool {
-        self.front_ends.made().iter().any(|front_end| front_end.has_detached_users())
+    fn is_idle(&self) -> bool {
+        self.front_ends.made().iter().all(|front_end| front_end.is_idle())
     }
 
     /// Leaves everything to the next worker: no more questions are taken, and what is here is durable. Blocks.
