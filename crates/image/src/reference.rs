@@ -91,13 +91,12 @@ impl FromStr for Reference {
 }
 
 fn layout(given: &str, place: &str) -> Result<Reference, Error> {
-    let (dir, version) = if let Some((dir, digest)) = place.rsplit_once('@') {
-        (dir, Version::Digest(sha256_digest(given, digest)?))
-    } else {
-        match place.rsplit_once(':') {
-            Some((dir, tag)) if !tag.contains('/') => (dir, Version::tag(tag)?),
-            _ => (place, Version::Only),
-        }
+    // A directory may have '@' and ':' in its name, a version never has a '/'.
+    let split = |at| place.rsplit_once(at).filter(|(_, version)| !version.contains('/'));
+    let (dir, version) = match (split('@'), split(':')) {
+        (Some((dir, digest)), _) => (dir, Version::Digest(sha256_digest(given, digest)?)),
+        (None, Some((dir, tag))) => (dir, Version::tag(tag)?),
+        (None, None) => (place, Version::Only),
     };
     if dir.is_empty() {
         return Err(refused(given, "the directory is missing"));
@@ -204,6 +203,8 @@ impl fmt::Display for Version {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -214,6 +215,7 @@ mod tests {
             "oci:/srv/images",
             "oci:images:v1.2",
             "oci:/srv/a:b/images",
+            "oci:/srv/me@host/images:v1",
             "localhost/tools:latest",
             "127.0.0.1:5000/tools/python:3.13",
             "[::1]:5000/tools:v1",
@@ -227,6 +229,15 @@ mod tests {
             let read: Reference = given.parse().expect("a digest is a version");
             assert!(matches!(read.version(), Version::Digest(_)), "{given}");
             assert_eq!(read.to_string(), given);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_prints_as_what_means_the_same(text in "(oci:)?[a-z.:/@0-9-]{0,30}(@sha256:[0-9a-f]{64})?") {
+            if let Ok(reference) = text.parse::<Reference>() {
+                prop_assert_eq!(reference.to_string().parse::<Reference>().ok(), Some(reference));
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod dictionary;
 mod layer;
 mod options;
 mod pack;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;

@@ -14,11 +14,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use larder_erofs::writer::BlobSink;
 use larder_remote::BlobRange;
 use oci_spec::image::Digest;
-use zstd::bulk::Compressor;
 
 use super::Compression;
+use super::worker::{Job, Packed, Worker};
 use crate::chunk::{ChunkIndex, Encoding, IndexBuilder, skippable_frame};
-use crate::digest::{Hasher, sha256_raw};
+use crate::digest::Hasher;
 
 /// Decoded bytes that go to a worker at a time, as many whole chunks as fit: fewer hand-overs, and still plenty of
 /// batches for every worker.
@@ -79,23 +79,6 @@ struct Channels {
     in_order: Sender<Receiver<io::Result<Packed>>>,
     /// Absent for a raw layer, whose stored digest is all there is.
     decoded: Option<Sender<Bytes>>,
-}
-
-struct Job {
-    data: Bytes,
-    reply: Sender<io::Result<Packed>>,
-}
-
-/// One batch as it is stored.
-struct Packed {
-    stored: Bytes,
-    chunks: Vec<PackedChunk>,
-}
-
-struct PackedChunk {
-    stored: usize,
-    decoded: usize,
-    checksum: [u8; 32],
 }
 
 /// What the writer leaves: the file without its index.
@@ -244,61 +227,6 @@ impl Drop for Packer {
     }
 }
 
-/// A thread that stores batches.
-struct Worker {
-    chunk_bytes: usize,
-    compressor: Option<Compressor<'static>>,
-    /// Where a frame is made, before its length is known.
-    frame: Vec<u8>,
-}
-
-impl Worker {
-    fn new(options: PackOptions) -> io::Result<Self> {
-        let chunk_bytes = options.chunk_bytes.get();
-        let (compressor, bound) = match options.compression {
-            Compression::None => (None, 0),
-            Compression::Zstd(level) => {
-                (Some(Compressor::new(level)?), zstd::zstd_safe::compress_bound(chunk_bytes))
-            }
-        };
-        Ok(Self { chunk_bytes, compressor, frame: Vec::with_capacity(bound) })
-    }
-
-    fn run(mut self, jobs: &Receiver<Job>) {
-        for Job { data, reply } in jobs {
-            // Whoever waited for it may have given up.
-            let _ = reply.send(self.pack(data));
-        }
-    }
-
-    fn pack(&mut self, data: Bytes) -> io::Result<Packed> {
-        let Self { chunk_bytes, compressor, frame } = self;
-        let Some(compressor) = compressor else {
-            let chunks = data.chunks(*chunk_bytes).map(|chunk| PackedChunk {
-                stored: chunk.len(),
-                decoded: chunk.len(),
-                checksum: sha256_raw(chunk),
-            });
-            let chunks = chunks.collect();
-            return Ok(Packed { stored: data, chunks });
-        };
-        let mut stored = Vec::with_capacity(data.len() / 2);
-        let mut chunks = Vec::with_capacity(data.len().div_ceil(*chunk_bytes));
-        for chunk in data.chunks(*chunk_bytes) {
-            // One frame with its content size and without a checksum: the index has a better one.
-            frame.clear();
-            compressor.compress_to_buffer(chunk, frame)?;
-            stored.extend_from_slice(frame);
-            chunks.push(PackedChunk {
-                stored: frame.len(),
-                decoded: chunk.len(),
-                checksum: sha256_raw(frame),
-            });
-        }
-        Ok(Packed { stored: stored.into(), chunks })
-    }
-}
-
 impl Stored {
     /// Writes the batches as they come, in the order of the stream.
     fn write_all(mut self, packed: &Receiver<Receiver<io::Result<Packed>>>) -> io::Result<Self> {
@@ -336,4 +264,103 @@ fn spawn<T: Send + 'static>(
 
 fn stopped() -> io::Error {
     io::Error::other("a thread of the build stopped")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{ChunkTable, LayerFacts};
+    use crate::digest::sha256;
+
+    fn options(chunk_bytes: usize, compression: Compression, jobs: usize) -> PackOptions {
+        let not_0 = |number| NonZero::new(number).expect("not 0");
+        PackOptions { chunk_bytes: not_0(chunk_bytes), compression, jobs: not_0(jobs) }
+    }
+
+    /// Compressible and not, in turns of 100,000 bytes.
+    fn data(len: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let byte = |at: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if (at / 100_000).is_multiple_of(2) { b'x' } else { state.to_be_bytes()[0] }
+        };
+        (0..len).map(byte).collect()
+    }
+
+    fn pack(data: &[u8], piece: usize, options: PackOptions) -> (PackedBlob, Vec<u8>) {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let mut packer = Packer::new(file.reopen().expect("it is there"), options).expect("threads start");
+        data.chunks(piece).for_each(|piece| packer.write(piece).expect("there is room"));
+        let blob = packer.finish().expect("there is room");
+        (blob, std::fs::read(file.path()).expect("it is there"))
+    }
+
+    #[test]
+    fn a_blob_is_what_its_index_and_digests_say() {
+        let data = data(3_333_333);
+        for compression in [Compression::None, Compression::Zstd(1)] {
+            for (chunk_bytes, jobs) in [(4096, 3), (65_536, 2), (2 << 20, 2), (16 << 20, 1)] {
+                let (blob, bytes) = pack(&data, 77_777, options(chunk_bytes, compression, jobs));
+                assert_eq!((blob.size, &blob.digest), (bytes.len() as u64, &sha256(&bytes)));
+                let facts = LayerFacts {
+                    blob: &blob.digest,
+                    encoding: blob.encoding,
+                    data_end: blob.index_range.start(),
+                };
+                let table = ChunkTable::bind(blob.index.clone(), facts).expect("it fits");
+                let mut decoded = Vec::new();
+                for chunk in table.chunks() {
+                    let at = |at| usize::try_from(at).expect("a small blob");
+                    let stored = bytes[at(chunk.stored.start())..at(chunk.stored.end())].to_vec();
+                    let verified = chunk.verify(stored.into()).expect("its digest");
+                    decoded.extend_from_slice(&chunk.decode(verified).expect("one frame"));
+                }
+                assert!(decoded == data, "{compression:?} {chunk_bytes}");
+                let whole = if compression == Compression::None { &bytes } else { &data };
+                assert_eq!(blob.diff_id, sha256(whole));
+            }
+        }
+    }
+
+    #[test]
+    fn p6_neither_threads_nor_the_size_of_writes_show_in_the_blob() {
+        let data = data(5_000_000);
+        let blob = |piece, jobs| pack(&data, piece, options(65_536, Compression::Zstd(3), jobs)).0.digest;
+        let expected = blob(5_000_000, 1);
+        for (piece, jobs) in [(5_000_000, 2), (4096, 1), (1_000_003, 5)] {
+            assert_eq!(blob(piece, jobs), expected, "pieces of {piece}, {jobs} jobs");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_nothing_has_an_index_of_nothing() {
+        let (blob, bytes) = pack(&[], 1, options(4096, Compression::Zstd(3), 1));
+        assert_eq!((blob.index.count(), bytes.len()), (0, 40));
+        assert_eq!(blob.diff_id, sha256(b""));
+    }
+
+    #[test]
+    fn a_full_disk_is_reported_as_such() {
+        let full = || File::options().write(true).open("/dev/full").expect("every Linux has it");
+        for compression in [Compression::None, Compression::Zstd(1)] {
+            let mut packer = Packer::new(full(), options(4096, compression, 2)).expect("threads start");
+            let noise: Vec<u8> = data(200_000).split_off(100_000);
+            // Far more than what may be under way, so that the failure reaches the one who writes.
+            let outcome = (0..1000).try_for_each(|_| packer.write(&noise));
+            let error = outcome.expect_err("nothing fits on a full disk");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+        }
+        let mut packer = Packer::new(full(), options(4096, Compression::None, 1)).expect("threads start");
+        packer.write(b"too few bytes to be sent before the end").expect("kept in memory");
+        let error = packer.finish().expect_err("nothing fits on a full disk");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+    }
+
+    #[test]
+    fn a_packer_that_is_dropped_ends_its_threads() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        let mut packer = Packer::new(file, options(4096, Compression::Zstd(1), 4)).expect("threads start");
+        packer.write(&data(9_000_000)).expect("there is room");
+        drop(packer);
+    }
 }
