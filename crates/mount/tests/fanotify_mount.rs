@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise};
+use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
@@ -142,6 +142,59 @@ fn a_reader_that_is_killed_while_it_waits_leaves_a_number_that_can_be_used_again
     *rig.worker.source.latency.lock().unwrap() = Duration::ZERO;
     assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
     wait_for(|| rig.mounted.waiting() == 0);
+}
+
+#[test]
+fn p4_what_a_worker_hands_over_is_answered_by_the_next() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if cannot(FrontEndKind::Fanotify, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let first = Worker::open(dir.path(), holder.clone());
+    *first.source.latency.lock().unwrap() = Duration::from_secs(3600);
+    let kind = FrontEndKind::Fanotify;
+    let front_end = open(kind, Arc::clone(&first.holder), Arc::clone(&first.engine)).unwrap();
+    let _unmount = Unmount(first.spec.target.clone());
+    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    let reader = std::thread::spawn({
+        let path = first.spec.target.join("big");
+        move || fs::read(path).unwrap()
+    });
+    wait_for(|| mounted.waiting() > 0);
+    front_end.hand_over();
+    let Worker { runtime, spec, .. } = first;
+    runtime.shutdown_background();
+    drop((mounted, front_end, spec));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!reader.is_finished(), "a reader was answered by a worker that had handed over");
+
+    let next = Worker::open(dir.path(), holder.clone());
+    let front_end = open(kind, Arc::clone(&next.holder), Arc::clone(&next.engine)).unwrap();
+    let mounted = front_end.resume(next.spec.clone()).unwrap();
+    front_end.finish_resume();
+    assert!(reader.join().unwrap() == noise(BIG, 1));
+    mounted.unmount(false).unwrap();
+}
+
+#[test]
+fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if cannot(FrontEndKind::Fanotify, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let kind = FrontEndKind::Fanotify;
+    let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+    let _unmount = Unmount(worker.spec.target.clone());
+    let front_end = open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+    drop(front_end.mount(worker.spec.clone()).unwrap());
+    // A worker that finds no kept group is another life: the first one's group is as good as gone.
+    let next = open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+    assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
+    assert!(!worker.spec.target.join("big").exists(), "detached");
+    assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Gone { .. })));
 }
 
 #[test]

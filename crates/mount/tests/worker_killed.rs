@@ -32,9 +32,11 @@ fn main() {
 
 fn tests() {
     for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
-        println!("test p4_readers_outlive_killed_workers of {kind}");
-        p4_readers_outlive_killed_workers(kind);
-        println!("test p4_readers_outlive_killed_workers of {kind} ... ok");
+        for order in [Order::Worker, Order::KeeperFirst] {
+            println!("test p4_readers_outlive_killed_workers ({kind}, {order:?})");
+            p4_readers_outlive_killed_workers(kind, order);
+            println!("test p4_readers_outlive_killed_workers ({kind}, {order:?}) ... ok");
+        }
     }
 }
 
@@ -56,7 +58,12 @@ fn worker(dir: &Path, kind: &str) {
     front_end.finish_resume();
     fs::write(dir.join("tmp"), std::process::id().to_string()).unwrap();
     fs::rename(dir.join("tmp"), dir.join(format!("worker-{}", client.restarts()))).unwrap();
-    wait_for("the end", || dir.join("stop").exists());
+    wait_for("the end", || {
+        if client.adoptions() > 0 && !dir.join("adopted").exists() {
+            fs::write(dir.join("adopted"), "").unwrap();
+        }
+        dir.join("stop").exists()
+    });
     mounted.unmount(true).unwrap();
     fs::write(dir.join("stopped"), "").unwrap();
     client.stop();
@@ -80,7 +87,7 @@ impl Drop for Rig {
     fn drop(&mut self) {
         fs::write(self.dir.join("stop"), "").unwrap();
         let start = Instant::now();
-        while !matches!(self.keeper.try_wait(), Ok(Some(_))) && start.elapsed() < Duration::from_secs(10) {
+        while !self.dir.join("stopped").exists() && start.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.keeper.kill();
@@ -92,7 +99,14 @@ fn contents(n: usize) -> Vec<u8> {
     noise(FILE_BYTES, 7 + n as u64)
 }
 
-fn p4_readers_outlive_killed_workers(kind: FrontEndKind) {
+/// Who is killed first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Order {
+    Worker,
+    KeeperFirst,
+}
+
+fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
     let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     if cannot(kind, temp.path()) {
         return;
@@ -128,7 +142,11 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind) {
             });
         }
         let mut kills = 0;
-        while done.load(Ordering::Relaxed) < READERS && kills < 6 {
+        if order == Order::KeeperFirst {
+            kill_process(Pid::from_child(&rig.keeper), Signal::KILL).unwrap();
+            wait_for("another keeper", || dir.join("adopted").exists());
+        }
+        while done.load(Ordering::Relaxed) < READERS && kills < 5 {
             let number: i32 = worker(kills);
             std::thread::sleep(Duration::from_millis(15 + 17 * (kills as u64 % 3)));
             if done.load(Ordering::Relaxed) < READERS {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -109,6 +110,27 @@ impl RangeSource for Source {
             bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
         }
         Ok(bytes.into())
+    }
+}
+
+/// What the keeper does, without the process.
+#[derive(Default)]
+pub struct MapHolder {
+    kept: Mutex<BTreeMap<String, OwnedFd>>,
+}
+
+impl Holder for MapHolder {
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.kept.lock().unwrap().insert(name.to_owned(), fd.try_clone_to_owned()?);
+        Ok(())
+    }
+
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.kept.lock().unwrap().get(name).map(|fd| fd.try_clone().unwrap())
+    }
+
+    fn release(&self, name: &str) {
+        self.kept.lock().unwrap().remove(name);
     }
 }
 
