@@ -3,13 +3,15 @@
 use sha2::{Digest, Sha256};
 
 use super::dedup::ChunkTable;
+use super::node::NodeId;
 use super::options::{Geometry, Options};
 use super::order::order;
 use super::pipeline;
 use super::reader::{Batch, Chunk, ChunkContent};
 use super::runs::{BlockRef, FileRuns, Target};
 use super::sink::BlobSink;
-use super::tree::{NodeId, Tree, index};
+use super::text::index;
+use super::tree::Tree;
 use super::{Dictionary, DictionaryDevice};
 use crate::{Error, FileType};
 

@@ -2,7 +2,9 @@
 
 use zerocopy::IntoBytes;
 
-use super::tree::{NodeId, Tree, index};
+use super::node::NodeId;
+use super::text::index;
+use super::tree::Tree;
 use crate::dirent::{DIRENT_BYTES, RawDirent};
 use crate::{BlockSize, Nid};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::{Errno, Result};
 
-use super::tree::{Span, Text, index};
+use super::text::{Span, Text, index};
 use crate::error::path_of;
 
 /// Sources on the host: their roots, and the directories below.

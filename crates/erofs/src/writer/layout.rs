@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::data::{NO_FILE, WrittenData};
 use super::dir_blocks::Listing;
+use super::node::{Content, NodeId};
 use super::runs::{Run, merged_bits};
 use super::share::XattrPlan;
-use super::tree::{Content, NodeId, index};
+use super::text::index;
 use crate::device::SLOT_BYTES as DEVICE_SLOT_BYTES;
 use crate::inode::SLOT_BYTES;
 use crate::superblock::{SUPERBLOCK_AT, SUPERBLOCK_BYTES};

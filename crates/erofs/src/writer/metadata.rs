@@ -9,8 +9,10 @@ use super::data::{DataDevice, WrittenData};
 use super::dir_blocks::Listing;
 use super::emit::MetaWriter;
 use super::layout::{DEVICE_TABLE_AT, Plan, Shape};
+use super::node::{Content, NodeId};
 use super::runs::Target;
-use super::tree::{Content, NodeId, Tree, index};
+use super::text::index;
+use super::tree::Tree;
 use crate::inode::{RawCompact, RawExtended};
 use crate::superblock::{RawSuperblock, SUPERBLOCK_AT};
 use crate::{

@@ -29,10 +29,13 @@ mod options;
 mod sink;
 mod tree;
 
+mod node;
+mod text;
+mod xattr_table;
+
 mod host;
 mod host_xattrs;
 mod scan;
-mod xattr_table;
 
 mod data;
 mod dedup;

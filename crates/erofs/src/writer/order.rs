@@ -1,6 +1,8 @@
 //! The order of the inodes in an image: a directory, its files, then its subdirectories.
 
-use super::tree::{NodeId, Tree, index};
+use super::node::{Entry, NodeId};
+use super::text::index;
+use super::tree::Tree;
 use crate::FileType;
 
 /// Every node that has a name, once, in the order of its first name.
@@ -21,7 +23,7 @@ pub(super) fn order(tree: &Tree) -> Vec<NodeId> {
                 order.push(entry.node);
             }
         }
-        let is_dir = |entry: &&super::tree::Entry| tree.nodes[index(entry.node)].kind == FileType::Directory;
+        let is_dir = |entry: &&Entry| tree.nodes[index(entry.node)].kind == FileType::Directory;
         stack.extend(entries.iter().rev().filter(is_dir).map(|entry| entry.node));
     }
     order

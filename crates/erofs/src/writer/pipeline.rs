@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::node::NodeId;
 use super::options::Geometry;
 use super::plan::Planner;
 use super::reader::{self, Batch};
-use super::tree::{NodeId, Tree};
+use super::tree::Tree;
 use crate::Error;
 
 /// Reads `files` on `jobs` threads and gives their batches to `take` on this one, in order.

@@ -6,8 +6,10 @@ use std::os::fd::AsFd;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use super::node::{Content, HostFile, NodeId};
 use super::options::Geometry;
-use super::tree::{Content, HostFile, NodeId, Tree, index};
+use super::text::index;
+use super::tree::Tree;
 use crate::Error;
 
 /// Bytes of a batch, at least: large enough that a channel costs nothing, small enough to have several.

@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt;
 
 use super::dedup::{ChunkKey, is_zero};
 use super::host::stat_fd;
+use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Geometry;
 use super::plan::Segment;
-use super::tree::{Content, HostFile, Node, NodeId, Tree, index};
+use super::text::index;
+use super::tree::Tree;
 use crate::{Error, Timestamp};
 
 /// A batch that was read.

@@ -8,8 +8,10 @@ use rustix::io::Errno;
 
 use super::host::{stat_at, stat_fd};
 use super::host_xattrs::XattrReader;
+use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Attributes;
-use super::tree::{Content, HostFile, Node, NodeId, Span, Tree, index};
+use super::text::{Span, index};
+use super::tree::Tree;
 use crate::error::path_of;
 use crate::{Error, FileType, Rdev, Timestamp};
 

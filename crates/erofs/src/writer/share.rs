@@ -1,6 +1,8 @@
 //! [`XattrPlan`]: which attributes are stored once for all, and the xattr body of every set.
 
-use super::tree::{NodeId, Tree, index};
+use super::node::NodeId;
+use super::text::index;
+use super::tree::Tree;
 use super::xattr_table::{XattrTable, name_of};
 use crate::Error;
 use crate::inode::XATTR_HEADER_BYTES;

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use super::host::Host;
+use super::node::{Content, Dir, Entry, Node, NodeId};
 use super::options::Attributes;
+use super::text::{Span, Text, index};
 use super::xattr_table::XattrTable;
 use crate::dirent::NAME_BYTES_MAX;
 use crate::error::path_of;
-use crate::{Error, FileType, Rdev, Timestamp, Xattr};
+use crate::{Error, FileType, Rdev, Xattr};
 
 /// A tree of files to be written as an image.
 ///
@@ -24,94 +26,6 @@ pub struct Tree {
     /// Objects of the host with several links, by device and inode number.
     pub(super) links: HashMap<(u64, u64), NodeId>,
     total_bytes: u64,
-}
-
-/// Index into [`Tree::nodes`].
-pub(super) type NodeId = u32;
-
-/// One inode to be.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub kind: FileType,
-    pub mode: u16,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: Timestamp,
-    pub size: u64,
-    /// Number of names, for what is no directory.
-    pub nlink: u32,
-    /// Index into the table of xattr sets; 0 is the empty set.
-    pub xattrs: u32,
-    pub content: Content,
-}
-
-/// Where the contents of a node come from.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Content {
-    Nothing,
-    Rdev(Rdev),
-    /// Index into [`Tree::dirs`].
-    Dir(u32),
-    Link(Span),
-    Host(HostFile),
-    /// Index into [`Tree::literals`].
-    Literal(u32),
-}
-
-/// A regular file of the host, and what it must still be when it is read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HostFile {
-    /// Index into the directories of [`Host`].
-    pub dir: u32,
-    pub name: Span,
-    pub ino: u64,
-    /// Fewer blocks than its size needs: worth asking where the holes are.
-    pub sparse: bool,
-}
-
-/// The names in a directory, in ascending order of their bytes.
-#[derive(Debug, Default)]
-pub(super) struct Dir {
-    pub entries: Vec<Entry>,
-    pub parent: NodeId,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub name: Span,
-    pub node: NodeId,
-}
-
-/// A piece of [`Text`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    at: u32,
-    len: u32,
-}
-
-/// All names and link targets in one buffer.
-#[derive(Debug, Default)]
-pub(super) struct Text(Vec<u8>);
-
-impl Text {
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<Span, Error> {
-        const TOO_LARGE: Error = Error::TooLarge { what: "more than 4 GiB of names" };
-        let at = u32::try_from(self.0.len()).map_err(|_| TOO_LARGE)?;
-        let len = u32::try_from(bytes.len()).map_err(|_| TOO_LARGE)?;
-        at.checked_add(len).ok_or(TOO_LARGE)?;
-        self.0.extend_from_slice(bytes);
-        Ok(Span { at, len })
-    }
-
-    pub(super) fn get(&self, span: Span) -> &[u8] {
-        let at = index(span.at);
-        &self.0[at..at + index(span.len)]
-    }
-}
-
-/// Widens an index of 32 bits, which every machine with a file system to build can hold.
-pub(super) fn index(index: u32) -> usize {
-    usize::try_from(index).expect("32 bits fit into usize")
 }
 
 impl Default for Tree {
@@ -363,21 +277,6 @@ impl Tree {
         }
         components(name).map(drop)?;
         Ok((self.make_dirs(dirs)?, name))
-    }
-}
-
-impl Node {
-    pub(super) fn new(kind: FileType, attributes: &Attributes, content: Content) -> Self {
-        let Attributes { mode, uid, gid, mtime } = *attributes;
-        let mode = mode & 0o7777;
-        Self { kind, mode, uid, gid, mtime, size: 0, nlink: 1, xattrs: 0, content }
-    }
-
-    pub(super) fn set_attributes(&mut self, attributes: &Attributes) {
-        self.mode = attributes.mode & 0o7777;
-        self.uid = attributes.uid;
-        self.gid = attributes.gid;
-        self.mtime = attributes.mtime;
     }
 }
 

@@ -58,7 +58,7 @@ impl XattrTable {
 
     /// The encoded entry of a number.
     pub(super) fn entry(&self, id: u32) -> &[u8] {
-        &self.entries[super::tree::index(id)]
+        &self.entries[super::text::index(id)]
     }
 
     pub(super) fn entries_len(&self) -> usize {
