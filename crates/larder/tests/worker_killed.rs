@@ -17,10 +17,10 @@ const READERS: usize = 8;
 const FILES: usize = 24;
 const KILLS: usize = 6;
 
-fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through(frontend: &str) {
+fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     let larder = Larder::new(User::Same);
     if let Some(why) = larder.cannot(frontend) {
-        return skip(&format!("p1_p4_readers_of_a_cold_image_survive_kill_9_through_{frontend}"), &why);
+        return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), &why);
     }
     let source = larder.dir("source");
     for n in 0..FILES {
@@ -48,7 +48,7 @@ fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through(frontend: 
             if done.load(Ordering::Relaxed) == READERS {
                 panic!("the readers were done after {n} kills: make the link slower");
             }
-            kill(larder.worker(), Signal::KILL);
+            kill(larder.worker(), signal);
         }
         while done.load(Ordering::Relaxed) < READERS {
             assert!(
@@ -78,12 +78,42 @@ fn read_everything(source: &Path, target: &Path, reader: usize) {
 
 #[test]
 fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fanotify() {
-    p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through("fanotify");
+    p1_p4_readers_of_a_cold_image_survive(Signal::KILL, "fanotify");
 }
 
 #[test]
 fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fuse() {
-    p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through("fuse");
+    p1_p4_readers_of_a_cold_image_survive(Signal::KILL, "fuse");
+}
+
+#[test]
+fn p4_readers_do_not_notice_that_the_worker_is_replaced_by_another_on_sighup() {
+    for frontend in ["fanotify", "fuse"] {
+        p1_p4_readers_of_a_cold_image_survive(Signal::HUP, frontend);
+    }
+}
+
+#[test]
+fn a_keeper_that_is_told_to_end_unmounts_everything_first() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let larder = Larder::new(User::Same);
+        let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none())
+        else {
+            return skip("a_keeper_that_is_told_to_end_unmounts_everything_first", "no front end works here");
+        };
+        let source = larder.dir("source");
+        tree::plain(&source);
+        let image = Image::build(&larder, &source, "layout");
+        larder.mount(&image.reference(), "mnt", frontend);
+        kill(support::daemon::pid(&larder.status(), "keeper").expect("a keeper"), signal);
+        let begun = Instant::now();
+        while !larder.processes().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}", larder.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(larder.mounted(), Vec::<std::path::PathBuf>::new());
+        assert!(!larder.root().join("run/larder.sock").exists());
+    }
 }
 
 /// The mount, and what was cached, do not need the registry.
@@ -107,5 +137,40 @@ fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
         let mount = larder.mount_status(&target);
         assert!(mount["last_error"].is_null(), "{mount:#}");
         assert!(mount["fetched_bytes"].as_u64().expect("a number") <= fetched, "{mount:#}");
+    }
+}
+
+/// With nobody left who holds the group, what is mounted may show zeros: it is taken away before anybody new reads it.
+#[test]
+fn p1_after_the_death_of_keeper_and_worker_no_mount_is_left_and_the_cache_is_good() {
+    for frontend in ["fanotify", "fuse"] {
+        let larder = Larder::new(User::Same);
+        if let Some(why) = larder.cannot(frontend) {
+            skip(&format!("p1_after_the_death_of_keeper_and_worker ({frontend})"), &why);
+            continue;
+        }
+        let source = larder.dir("source");
+        tree::plain(&source);
+        let image = Image::build(&larder, &source, "layout");
+        let target = larder.mount(&image.reference(), "mnt", frontend);
+        support::compare::assert_same(&source.join("lib"), &target.join("lib"));
+        let status = larder.status();
+        let process = |which| support::daemon::pid(&status, which).expect("a process");
+        kill(process("keeper"), Signal::STOP);
+        kill(process("worker"), Signal::KILL);
+        kill(process("keeper"), Signal::KILL);
+        let begun = Instant::now();
+        while !larder.processes().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "they were killed");
+            thread::sleep(Duration::from_millis(10));
+        }
+        larder.run(["daemon", "--detach"]).ok();
+        assert_eq!(larder.mounted(), Vec::<std::path::PathBuf>::new(), "{}", larder.log());
+        assert_eq!(larder.status()["mounts"], serde_json::json!([]));
+        assert!(larder.log().contains("not resumed"), "{}", larder.log());
+        larder
+            .run(["mount", "--frontend", frontend, &image.reference(), target.to_str().expect("plain")])
+            .ok();
+        support::compare::assert_same(&source, &target);
     }
 }

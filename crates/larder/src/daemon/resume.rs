@@ -19,7 +19,9 @@ impl Daemon {
     ///
     /// When the records cannot be read.
     pub async fn resume_all(self: &Arc<Self>) -> anyhow::Result<()> {
-        for record in MountRecord::load_all(&self.paths.mounts())? {
+        let records = MountRecord::load_all(&self.paths.mounts())?;
+        self.forget_images(&records);
+        for record in records {
             let target = record.target.clone();
             match self.resume(record.clone()).await {
                 Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
@@ -33,6 +35,32 @@ impl Daemon {
             front_end.finish_resume();
         }
         Ok(())
+    }
+
+    /// Opens the front ends of which an earlier worker left something with the keeper, mounts or not: whoever reads from
+    /// a mount that was detached waits for an answer.
+    pub async fn open_inherited(&self) {
+        let names = self.keeper.as_ref().map(|keeper| keeper.names()).unwrap_or_default();
+        for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+            let is_its = |name: &String| name.split('/').next() == Some(kind.as_str());
+            if !names.iter().any(is_its) {
+                continue;
+            }
+            let front_ends = Arc::clone(&self.front_ends);
+            if let Ok(Err(error)) = spawn_blocking(move || front_ends.get(kind).map(drop)).await {
+                tracing::error!(%kind, "not opened: {error:#}");
+            }
+        }
+    }
+
+    /// Forgets the manifests and indexes of images that no record names. Only while nothing is being mounted.
+    fn forget_images(&self, records: &[MountRecord]) {
+        let images = self.paths.images();
+        if records.is_empty() && images.join("sha256").exists() {
+            if let Err(error) = std::fs::remove_dir_all(images.join("sha256")) {
+                tracing::warn!(%error, "images");
+            }
+        }
     }
 
     async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {

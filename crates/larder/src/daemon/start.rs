@@ -69,12 +69,12 @@ pub fn keeper_command(paths: &Paths, verbose: u8) -> anyhow::Result<Command> {
 /// What kept it from starting.
 pub async fn ensure(paths: &Paths, global: &Global) -> anyhow::Result<(Client, bool)> {
     let client = Client::new(paths);
-    if client.is_running().await {
+    if answers(&client).await {
         return Ok((client, false));
     }
     paths.create()?;
     let _lock = lock(&paths.start_lock())?;
-    if client.is_running().await {
+    if answers(&client).await {
         return Ok((client, false));
     }
     drop(fs::remove_file(paths.start_error()));
@@ -92,6 +92,18 @@ pub async fn ensure(paths: &Paths, global: &Global) -> anyhow::Result<(Client, b
         tokio::time::sleep(PAUSE).await;
     }
     Ok((client, true))
+}
+
+/// Whether a daemon answers. One that is just ending may still accept a connection; that is waited for.
+async fn answers(client: &Client) -> bool {
+    let begun = Instant::now();
+    while client.is_running().await {
+        if client.status().await.is_ok() || begun.elapsed() > DEADLINE {
+            return true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    false
 }
 
 /// Stops a daemon that was started for a mount which then failed: nothing stays behind of it. One that has got other

@@ -84,6 +84,7 @@ async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<Ex
         stopped: Arc::new(Notify::new()),
         paths,
     });
+    daemon.open_inherited().await;
     daemon.resume_all().await?;
     let listener = listener::take_or_bind(&daemon.paths.socket(), &*holder)?;
     tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
