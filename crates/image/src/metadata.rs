@@ -144,3 +144,84 @@ impl Filler {
         Err(Error::Length { place: place.to_owned(), expected, found })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use larder_fscache::{Cache, OnHole, VolumeKey, memory::Memory};
+    use larder_remote::RangeSource;
+    use oci_spec::image::{Descriptor, MediaType};
+
+    use super::*;
+    use crate::chunk::{Encoding, IndexBuilder, LayerFacts};
+    use crate::digest::{sha256, sha256_raw};
+
+    /// A blob in memory that arrives in pieces of a given size.
+    struct Pieces {
+        blob: Bytes,
+        piece: usize,
+    }
+
+    #[async_trait]
+    impl RangeSource for Pieces {
+        fn len(&self) -> u64 {
+            self.blob.len() as u64
+        }
+
+        fn describe(&self) -> String {
+            "memory".to_owned()
+        }
+
+        async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
+            let at = |at| usize::try_from(at).expect("a small blob");
+            Ok(self.blob.slice(at(range.start())..at(range.end())))
+        }
+
+        async fn read_stream(
+            &self,
+            range: BlobRange,
+            sink: &mut (dyn FnMut(Bytes) + Send),
+        ) -> Result<(), larder_remote::Error> {
+            let bytes = self.read_range(range).await?;
+            bytes.chunks(self.piece).for_each(|piece| sink(Bytes::copy_from_slice(piece)));
+            Ok(())
+        }
+    }
+
+    /// A zstd layer of `data` in chunks of `chunk_bytes`, with room before the first one and between the others.
+    fn layer(data: &[u8], chunk_bytes: usize, piece: usize) -> Layer {
+        let mut blob = vec![0; 3];
+        let mut index = IndexBuilder::new(Encoding::Zstd);
+        for (n, chunk) in data.chunks(chunk_bytes).enumerate() {
+            let mut stored = zstd::bulk::compress(chunk, 1).expect("memory is enough");
+            let padding = crate::chunk::skippable_frame(4).expect("4 bytes fit");
+            stored.extend_from_slice(&[&padding[..], &[0; 4]].concat());
+            index.push(blob.len() as u64, (n * chunk_bytes) as u64, &sha256_raw(&stored));
+            blob.extend_from_slice(&stored);
+        }
+        let digest = sha256(&blob);
+        let facts = LayerFacts { blob: &digest, encoding: Encoding::Zstd, data_end: blob.len() as u64 };
+        let index = index.finish(data.len() as u64).expect("growing offsets");
+        let table = Arc::new(ChunkTable::bind(index, facts).expect("it fits"));
+        blob.extend_from_slice(b"what follows the chunks");
+        let descriptor = Descriptor::new(MediaType::ImageLayer, blob.len() as u64, digest);
+        Layer { descriptor, table, source: Arc::new(Pieces { blob: blob.into(), piece }) }
+    }
+
+    #[tokio::test]
+    async fn chunks_of_any_length_fill_whole_blocks() {
+        let data: Vec<u8> = (0..50_001_u32).flat_map(u32::to_le_bytes).collect();
+        for (chunk_bytes, piece) in [(5000, 777), (100, 1 << 20), (4096, 1), (300_000, 4096)] {
+            let layer = layer(&data, chunk_bytes, piece);
+            let volume = VolumeKey::new("test").expect("a key");
+            let size = layer.table.decoded_size();
+            let cookie = Cache::new(Memory::new()).acquire_cookie(&volume, layer.table.identity(), size);
+            let cookie = cookie.expect("memory");
+            fetch_metadata(&layer, &cookie).await.expect("it is all there");
+            assert!(cookie.is_complete(), "chunks of {chunk_bytes}, pieces of {piece}");
+            let mut read = vec![0; data.len()];
+            cookie.read(0, &mut read, OnHole::Fail).expect("complete");
+            assert!(read == data, "chunks of {chunk_bytes}, pieces of {piece}");
+        }
+    }
+}
