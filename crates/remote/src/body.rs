@@ -7,25 +7,28 @@ use tokio::time::timeout;
 use crate::{Error, Meter, Policy, ask::Ask};
 
 /// Memory is reserved ahead for at most this much: what the far side announces may be a lie.
-const RESERVED_AHEAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(crate) const RESERVED_AHEAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Appends to `into` a body that must have exactly `expected` bytes; reads no further when it has more.
+/// Where the pieces of a body go, in order, as they arrive.
+pub(crate) type Sink<'a> = dyn FnMut(Bytes) + Send + 'a;
+
+/// Hands over a body that must have exactly `expected` bytes; reads no further when it has more.
 ///
-/// On an error, what came before stays in `into`.
+/// `sink` never gets more than `expected` bytes; what it was given before an error stays good.
 pub(crate) async fn read_exact(
     response: Response,
     policy: &Policy,
     meter: &Meter,
     ask: &Ask,
     expected: u64,
-    into: &mut BytesMut,
+    sink: &mut Sink<'_>,
 ) -> Result<(), Error> {
     if let Some(announced) = response.content_length()
         && announced != expected
     {
         return Err(ask.length(expected, announced));
     }
-    let found = read(response, policy, meter, ask, expected, into).await?;
+    let found = read(response, policy, meter, ask, expected, sink).await?;
     if found == expected { Ok(()) } else { Err(ask.length(expected, found)) }
 }
 
@@ -41,30 +44,36 @@ pub(crate) async fn read_bounded(
     if response.content_length().is_some_and(|announced| announced > max) {
         return Err(too_large());
     }
-    let found = read(response, policy, meter, ask, max, &mut bytes).await?;
+    let reserved = response.content_length().unwrap_or(0).min(RESERVED_AHEAD_BYTES_MAX);
+    bytes.reserve(usize::try_from(reserved).unwrap_or(0));
+    let found = read(response, policy, meter, ask, max, &mut |piece| bytes.extend_from_slice(&piece)).await?;
     if found > max { Err(too_large()) } else { Ok(bytes.freeze()) }
 }
 
-/// Appends to `into` until the body ends or more than `max` bytes came; the piece that passes the bound is the last.
-/// Returns how many came.
+/// Hands over pieces until the body ends or more than `max` bytes came, of which the excess is kept back. Returns how
+/// many came.
 async fn read(
     mut response: Response,
     policy: &Policy,
     meter: &Meter,
     ask: &Ask,
     max: u64,
-    into: &mut BytesMut,
+    sink: &mut Sink<'_>,
 ) -> Result<u64, Error> {
-    let reserved = response.content_length().unwrap_or(0).min(max).min(RESERVED_AHEAD_BYTES_MAX);
-    into.reserve(usize::try_from(reserved).unwrap_or(0));
-    let mut found = 0;
+    let mut found: u64 = 0;
     while found <= max {
         let piece = timeout(policy.read_timeout, response.chunk()).await;
         let piece = piece.map_err(|_| ask.timeout(policy.read_timeout))?;
-        let Some(piece) = piece.map_err(|error| ask.failed(error, policy.connect_timeout))? else { break };
+        let Some(mut piece) = piece.map_err(|error| ask.failed(error, policy.connect_timeout))? else {
+            break;
+        };
         meter.count_bytes(piece.len());
-        into.extend_from_slice(&piece);
+        let room = max - found;
         found += piece.len() as u64;
+        piece.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        if !piece.is_empty() {
+            sink(piece);
+        }
     }
     Ok(found)
 }

@@ -13,7 +13,7 @@ use reqwest::{Response, Url};
 use crate::{
     BlobRange, Error, HttpClient, Meter, RangeSource,
     ask::{Ask, place},
-    body::read_exact,
+    body::{RESERVED_AHEAD_BYTES_MAX, read_exact},
     content_range::ContentRange,
     redirect::Arrival,
     retry::with_retries,
@@ -47,27 +47,37 @@ impl HttpSource {
         Arc::clone(&self.meter)
     }
 
-    /// One attempt to read `range`. What came before the connection broke is `kept` for the next attempt, which asks
-    /// for the rest only.
-    async fn attempt(&self, range: BlobRange, ask: &Ask, kept: &Mutex<BytesMut>) -> Result<Bytes, Error> {
-        let mut bytes = std::mem::take(&mut *lock(kept));
-        let rest = BlobRange::new(range.start() + bytes.len() as u64, range.end());
-        if let Some(rest) = rest.filter(|rest| !rest.is_empty())
-            && let Err(error) = self.append(rest, ask, &mut bytes).await
-        {
-            if matches!(error, Error::Connection { .. } | Error::Timeout { .. }) {
-                *lock(kept) = bytes;
-            }
-            return Err(error);
+    /// Reads `range` with retries. An attempt goes on where the one before it was cut off.
+    async fn deliver(&self, range: BlobRange, taker: &mut dyn Taker) -> Result<(), Error> {
+        if range.end() > self.len {
+            return Err(Error::OutOfBounds { place: self.describe(), range, len: self.len });
         }
-        Ok(bytes.freeze())
+        let ask = Ask::range(&self.place, range);
+        let delivery = tokio::sync::Mutex::new(Delivery { whole: range, rest: range, taker });
+        with_retries(self.client.policy(), &self.meter, &ask, || self.attempt(&ask, &delivery)).await
     }
 
-    /// Appends `range` to `bytes`: from the remembered place first, then from the address itself.
-    async fn append(&self, range: BlobRange, ask: &Ask, bytes: &mut BytesMut) -> Result<(), Error> {
+    /// One attempt to read what is still missing.
+    async fn attempt(&self, ask: &Ask, delivery: &tokio::sync::Mutex<Delivery<'_>>) -> Result<(), Error> {
+        let mut delivery = delivery.lock().await;
+        if delivery.rest.is_empty() {
+            return Ok(());
+        }
+        let result = self.read_rest(ask, &mut delivery).await;
+        if let Err(error) = &result
+            && !matches!(error, Error::Connection { .. } | Error::Timeout { .. })
+        {
+            // Whoever gets the length or the range wrong may have got these bytes wrong, too.
+            delivery.take_back();
+        }
+        result
+    }
+
+    /// Reads the rest: from the remembered place first, then from the address itself.
+    async fn read_rest(&self, ask: &Ask, delivery: &mut Delivery<'_>) -> Result<(), Error> {
         let moved_to = lock(&self.moved_to).clone();
         if let Some(moved_to) = moved_to {
-            match self.append_from(&moved_to, None, range, &ask.redirected(&moved_to), bytes).await {
+            match self.read_rest_from(&moved_to, None, &ask.redirected(&moved_to), delivery).await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     *lock(&self.moved_to) = None;
@@ -77,22 +87,22 @@ impl HttpSource {
                 }
             }
         }
-        let from = self.append_from(&self.url, self.tokens.as_deref(), range, ask, bytes).await?;
+        let from = self.read_rest_from(&self.url, self.tokens.as_deref(), ask, delivery).await?;
         if from.origin() != self.url.origin() {
             *lock(&self.moved_to) = Some(from);
         }
         Ok(())
     }
 
-    /// Appends `range`, asked for at `url`, and returns the address that it came from in the end.
-    async fn append_from(
+    /// Reads the rest, asked for at `url`, and returns the address that it came from in the end.
+    async fn read_rest_from(
         &self,
         url: &Url,
         tokens: Option<&Tokens>,
-        range: BlobRange,
         ask: &Ask,
-        bytes: &mut BytesMut,
+        delivery: &mut Delivery<'_>,
     ) -> Result<Url, Error> {
+        let range = delivery.rest;
         let (whole, mut headers) = (range.len() == self.len, HeaderMap::new());
         if !whole {
             let text = format!("bytes={}-{}", range.start(), range.end() - 1);
@@ -102,7 +112,10 @@ impl HttpSource {
         let Arrival { response, url, ask } =
             get(&self.client, &self.meter, tokens, ask, url, &headers).await?;
         check(&response, range, self.len, &ask)?;
-        read_exact(response, self.client.policy(), &self.meter, &ask, range.len(), bytes).await?;
+        read_exact(response, self.client.policy(), &self.meter, &ask, range.len(), &mut |piece| {
+            delivery.pass(piece)
+        })
+        .await?;
         Ok(url)
     }
 }
@@ -118,19 +131,74 @@ impl RangeSource for HttpSource {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
-        if range.end() > self.len {
-            return Err(Error::OutOfBounds { place: self.describe(), range, len: self.len });
-        }
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let ask = Ask::range(&self.place, range);
-        let kept = Mutex::default();
-        with_retries(self.client.policy(), &self.meter, &ask, || self.attempt(range, &ask, &kept)).await
+        let mut bytes = BytesMut::new();
+        // Reserved ahead for at most this much: the caller's word for the length may come from elsewhere, too.
+        bytes.reserve(usize::try_from(range.len().min(RESERVED_AHEAD_BYTES_MAX)).unwrap_or(0));
+        self.deliver(range, &mut bytes).await?;
+        Ok(bytes.freeze())
+    }
+
+    async fn read_stream(&self, range: BlobRange, sink: &mut (dyn FnMut(Bytes) + Send)) -> Result<(), Error> {
+        self.deliver(range, &mut Forward(sink)).await
     }
 
     fn meter(&self) -> Option<&Meter> {
         Some(&self.meter)
+    }
+}
+
+/// Who gets the bytes of a read.
+trait Taker: Send {
+    /// Gets the next bytes.
+    fn pass(&mut self, piece: Bytes);
+
+    /// Forgets everything it got, if it still can.
+    fn take_back(&mut self) -> bool;
+}
+
+impl Taker for BytesMut {
+    fn pass(&mut self, piece: Bytes) {
+        self.extend_from_slice(&piece);
+    }
+
+    fn take_back(&mut self) -> bool {
+        self.clear();
+        true
+    }
+}
+
+/// Hands bytes on as they come: what is out stays out, and whoever has it checks it.
+struct Forward<'a>(&'a mut (dyn FnMut(Bytes) + Send));
+
+impl Taker for Forward<'_> {
+    fn pass(&mut self, piece: Bytes) {
+        (self.0)(piece);
+    }
+
+    fn take_back(&mut self) -> bool {
+        false
+    }
+}
+
+/// A read under way: what is still missing, and who gets it.
+struct Delivery<'a> {
+    whole: BlobRange,
+    rest: BlobRange,
+    taker: &'a mut dyn Taker,
+}
+
+impl Delivery<'_> {
+    fn pass(&mut self, piece: Bytes) {
+        let start = self.rest.start() + piece.len() as u64;
+        // No piece is longer than the rest: see `read_exact`.
+        self.rest = BlobRange::new(start, self.rest.end()).unwrap_or(self.rest);
+        self.taker.pass(piece);
+    }
+
+    fn take_back(&mut self) {
+        if self.taker.take_back() {
+            self.rest = self.whole;
+        }
     }
 }
 

@@ -103,6 +103,18 @@ async fn what_came_before_a_cut_is_not_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_stream_hands_over_what_came_and_goes_on_after_a_cut() {
+    let served = serve_with(impatient(), 1000);
+    served.server.fail_next(1, Fault::CloseEarly { after: 600 });
+    let mut pieces = Vec::new();
+    let read = served.source.read_stream(range(0, 1000), &mut |piece| pieces.push(piece));
+    read.await.expect("the second try brings the rest");
+    assert!(pieces.len() > 1, "the first piece did not wait for the rest");
+    assert_eq!(pieces.concat(), served.bytes);
+    assert_eq!(served.server.max_times_served(&served.digest), 1);
+}
+
+#[tokio::test]
 async fn a_body_without_progress_times_out_and_is_tried_again() {
     for after in [0, 50] {
         recovers_from(Fault::StallBody { after }).await;

@@ -122,7 +122,7 @@ fn collect(dir: &Path, found: &mut Vec<(u64, PathBuf)>) -> anyhow::Result<()> {
         let meta = entry.metadata()?;
         if meta.is_dir() {
             collect(&entry.path(), found)?;
-        } else if entry.path().extension().is_none() {
+        } else if !entry.file_name().as_encoded_bytes().ends_with(b"@map") {
             found.push((meta.len(), entry.path()));
         }
     }
