@@ -9,7 +9,7 @@
 //! 3. Events are read; the questions of the journal are answered beside them, as their bytes come.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::group::Group;
@@ -27,13 +27,13 @@ pub(super) struct Recovered {
 /// Takes over the questions of an earlier worker.
 pub(super) fn recover(group: &Arc<Group>) -> Recovered {
     let gate = Arc::new(());
-    let filler = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).ok();
     let entries = group.journal().taken();
     let taken: HashSet<RawFd> = entries.iter().map(|entry| entry.number).collect();
     let questions: Vec<_> = entries
         .into_iter()
         .map(|entry| {
-            let placeholder = reserve(entry.number, filler.as_ref());
+            // A copy of the group: any descriptor does, but opening one could take the very number.
+            let placeholder = occupy(entry.number, group.fd());
             // The number is in use here for something else: it must be answered before that may end.
             let gate = placeholder.is_none().then(|| Arc::clone(&gate));
             Question::inherited(group, entry, placeholder, gate)
@@ -42,10 +42,6 @@ pub(super) fn recover(group: &Arc<Group>) -> Recovered {
     let denied = sweep(group, &taken);
     tracing::info!(taken = questions.len(), denied, "took over the questions of an earlier worker");
     Recovered { questions, gate }
-}
-
-fn reserve(number: RawFd, filler: Option<&OwnedFd>) -> Option<OwnedFd> {
-    occupy(number, filler?.as_fd())
 }
 
 /// Denies whatever has a number outside `taken`; returns how many questions that were.

@@ -110,13 +110,11 @@ impl Server {
     pub(super) fn run(self: &Arc<Self>, origin: Origin, stop: &OwnedFd) {
         let deadline = Instant::now() + RESUME_GRACE;
         if origin == Origin::Inherited {
-            self.take_over();
+            self.take_over(deadline);
         }
         let mut buf = vec![0; BATCH * EVENT_BYTES];
         while !self.group.is_handing_over() {
-            if self.is_resuming() && Instant::now() > deadline {
-                self.finish_resume();
-            }
+            self.end_resume_at(deadline);
             self.wait_for_room();
             match self.group.read(&mut buf) {
                 Ok(0) => {
@@ -133,13 +131,20 @@ impl Server {
         }
     }
 
-    fn take_over(self: &Arc<Self>) {
+    fn take_over(self: &Arc<Self>, deadline: Instant) {
         let Recovered { questions, gate } = recover(&self.group);
         for question in questions {
             self.decide(question);
         }
         while Arc::strong_count(&gate) > 1 && !self.group.is_handing_over() {
+            self.end_resume_at(deadline);
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn end_resume_at(&self, deadline: Instant) {
+        if self.is_resuming() && Instant::now() > deadline {
+            self.finish_resume();
         }
     }
 
