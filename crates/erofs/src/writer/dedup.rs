@@ -30,9 +30,9 @@ impl ChunkKey {
     }
 }
 
-/// The most chunks that are remembered: the table then takes 70 MB, and 112 GiB of data in chunks of
+/// The most chunks that are remembered: the table then takes 35 MB, and 56 GiB of data in chunks of
 /// 64 KiB are known. Chunks beyond are stored without being looked for again.
-const ENTRIES_MAX: usize = (1 << 21) / 8 * 7;
+const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
 /// Content by key.
 #[derive(Debug, Default)]

@@ -29,16 +29,16 @@ pub(super) struct Plan<'a> {
     pub epoch: Timestamp,
     /// Start of the shared xattrs, in units of 4 bytes.
     pub area_unit: u32,
-    /// Byte address and node, in the order of the addresses.
-    pub inodes: Vec<(u64, NodeId)>,
+    /// The nodes in the order of their addresses.
+    pub inodes: Vec<NodeId>,
     /// Where the blocks behind the inodes begin.
     pub blocks_at: u64,
     /// Length of the image.
     pub bytes: u64,
     /// Contents length of every directory.
     dir_sizes: Vec<u64>,
-    /// Byte address by node.
-    place: Vec<u64>,
+    /// Number by node; `u32::MAX` for what has no name.
+    nids: Vec<u32>,
     /// First block of the nodes whose contents have any.
     first_block: HashMap<NodeId, u32>,
 }
@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
             blocks_at: 0,
             bytes: 0,
             dir_sizes,
-            place: vec![u64::MAX; data.tree.nodes.len()],
+            nids: vec![u32::MAX; data.tree.nodes.len()],
             first_block: HashMap::new(),
         };
         plan.place_inodes()?;
@@ -104,7 +104,12 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn nid(&self, node: NodeId) -> Nid {
-        Nid::new(self.place[index(node)] / SLOT_BYTES)
+        Nid::new(self.nids[index(node)].into())
+    }
+
+    /// Byte address of a node's inode: the inode space begins at byte 0.
+    pub(super) fn address(&self, node: NodeId) -> u64 {
+        u64::from(self.nids[index(node)]) * SLOT_BYTES
     }
 
     pub(super) fn first_block(&self, node: NodeId) -> u32 {
@@ -174,9 +179,9 @@ impl<'a> Plan<'a> {
         let mut space = Space { at: DEVICE_TABLE_AT + table, gap: 0..0, block };
         for &node in &self.data.order {
             let shape = self.shape(node);
-            let at = space.take(&shape).ok_or(Error::TooLarge { what: "2^64 bytes of metadata" })?;
-            self.place[index(node)] = at;
-            self.inodes.push((at, node));
+            let at = space.take(&shape).ok_or(TOO_MANY_INODES)?;
+            self.nids[index(node)] = u32::try_from(at / SLOT_BYTES).map_err(|_| TOO_MANY_INODES)?;
+            self.inodes.push(node);
             if self.inodes.len() == 1 {
                 if at / SLOT_BYTES > ROOT_NID_MAX {
                     return Err(Error::TooLarge { what: "more than about 16,000 devices" });
@@ -192,9 +197,9 @@ impl<'a> Plan<'a> {
                     .map_err(|_| Error::TooLarge { what: "16 GiB of extended attributes" })?;
             }
         }
-        self.inodes.sort_unstable();
-        let end = block.align_up(space.at);
-        self.blocks_at = end.ok_or(Error::TooLarge { what: "2^64 bytes of metadata" })?;
+        let nids = &self.nids;
+        self.inodes.sort_unstable_by_key(|&node| nids[index(node)]);
+        self.blocks_at = block.align_up(space.at).ok_or(TOO_MANY_INODES)?;
         Ok(())
     }
 
@@ -215,6 +220,7 @@ impl<'a> Plan<'a> {
     }
 }
 
+const TOO_MANY_INODES: Error = Error::TooLarge { what: "more than 128 GiB of inodes" };
 const TOO_MANY_BLOCKS: Error = Error::TooLarge { what: "more than 2^32 blocks of metadata" };
 
 /// Where the next inode goes.
@@ -260,18 +266,17 @@ fn flat(shape: Shape, block: BlockSize) -> Shape {
 
 /// The most frequent time: its inodes are compact. The earliest of those that are equally frequent.
 fn epoch(data: &WrittenData) -> Timestamp {
-    let mut uses: HashMap<Timestamp, u32> = HashMap::new();
-    for &node in &data.order {
-        *uses.entry(data.mtime(node)).or_default() += 1;
-    }
-    let best = uses.into_iter().max_by_key(|&(time, uses)| (uses, std::cmp::Reverse(time)));
-    best.map_or_else(Timestamp::default, |(time, _)| time)
+    let mut times: Vec<_> = data.order.iter().map(|&node| data.mtime(node)).collect();
+    times.sort_unstable();
+    let runs = times.chunk_by(|one, other| one == other);
+    let best = runs.max_by_key(|run| (run.len(), std::cmp::Reverse(run.first())));
+    best.and_then(|run| run.first()).copied().unwrap_or_default()
 }
 
 impl WrittenData {
     /// The time that a node gets: its own, or the one that all later ones are set to.
     pub(super) fn mtime(&self, node: NodeId) -> Timestamp {
-        let own = self.tree.nodes[index(node)].mtime;
+        let own = self.tree.nodes[index(node)].mtime();
         self.timestamp.map_or(own, |latest| own.min(Timestamp::new(latest, 0)))
     }
 }

@@ -99,13 +99,13 @@ fn emit(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16], out: &mut dyn Wri
     let mut writer = MetaWriter::new(out, plan.data.geometry.block);
     let mut buffer = Vec::new();
     writer.write(&head).map_err(failed)?;
-    for (number, &(at, node)) in (0_u32..).zip(&plan.inodes) {
+    for (number, &node) in (0_u32..).zip(&plan.inodes) {
         if number == 1 {
             emit_shared_xattrs(plan, &mut buffer, &mut writer).map_err(failed)?;
         }
         buffer.clear();
         inode(plan, node, number.wrapping_add(1), &mut buffer)?;
-        writer.pad_to(at).and_then(|()| writer.write(&buffer)).map_err(failed)?;
+        writer.pad_to(plan.address(node)).and_then(|()| writer.write(&buffer)).map_err(failed)?;
     }
     if plan.inodes.len() == 1 {
         emit_shared_xattrs(plan, &mut buffer, &mut writer).map_err(failed)?;

@@ -7,19 +7,21 @@ use crate::{FileType, Rdev, Timestamp};
 /// Index into [`Tree::nodes`](super::Tree::nodes).
 pub(super) type NodeId = u32;
 
-/// One inode to be.
+/// One inode to be; kept to 64 bytes, since a tree has one for each of its files.
 #[derive(Debug)]
 pub(super) struct Node {
     pub kind: FileType,
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
-    pub mtime: Timestamp,
     pub size: u64,
     /// Number of names, for what is no directory.
     pub nlink: u32,
     /// Index into the table of xattr sets; 0 is the empty set.
     pub xattrs: u32,
+    // Apart, because a `Timestamp` would be padded.
+    pub mtime_nanoseconds: u32,
+    pub mtime_seconds: i64,
     pub content: Content,
 }
 
@@ -63,14 +65,36 @@ pub(super) struct Entry {
 impl Node {
     pub(super) fn new(kind: FileType, attributes: &Attributes, content: Content) -> Self {
         let Attributes { mode, uid, gid, mtime } = *attributes;
-        let mode = mode & 0o7777;
-        Self { kind, mode, uid, gid, mtime, size: 0, nlink: 1, xattrs: 0, content }
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            size: 0,
+            nlink: 1,
+            xattrs: 0,
+            mtime_nanoseconds: mtime.nanoseconds,
+            mtime_seconds: mtime.seconds,
+            content,
+        }
+    }
+
+    pub(super) fn mtime(&self) -> Timestamp {
+        Timestamp::new(self.mtime_seconds, self.mtime_nanoseconds)
     }
 
     pub(super) fn set_attributes(&mut self, attributes: &Attributes) {
-        self.mode = attributes.mode & 0o7777;
-        self.uid = attributes.uid;
-        self.gid = attributes.gid;
-        self.mtime = attributes.mtime;
+        let Self { kind, size, nlink, xattrs, content, .. } = *self;
+        *self = Self { size, nlink, xattrs, ..Self::new(kind, attributes, content) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_files_take_64_megabytes() {
+        assert_eq!(size_of::<Node>(), 64);
     }
 }

@@ -107,7 +107,7 @@ fn read_host(
     // After the read: what was written before it is in the bytes, what comes later in no image.
     let stat = stat_fd(file.as_fd()).map_err(|errno| failed(errno.into()))?;
     let mtime = Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-    if stat.stx_ino != host.ino || stat.stx_size != node.size || mtime != node.mtime {
+    if stat.stx_ino != host.ino || stat.stx_size != node.size || mtime != node.mtime() {
         return Err(Error::Changed { path: path() });
     }
     Ok(())
