@@ -55,11 +55,12 @@ impl Daemon {
 
     /// Forgets the manifests and indexes of images that no record names. Only while nothing is being mounted.
     fn forget_images(&self, records: &[MountRecord]) {
-        let images = self.paths.images();
-        if records.is_empty() && images.join("sha256").exists() {
-            if let Err(error) = std::fs::remove_dir_all(images.join("sha256")) {
-                tracing::warn!(%error, "images");
-            }
+        let images = self.paths.images().join("sha256");
+        if !records.is_empty() || !images.exists() {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(images) {
+            tracing::warn!(%error, "images");
         }
     }
 
