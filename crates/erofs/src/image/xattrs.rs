@@ -76,11 +76,9 @@ impl Image {
         let (ids, mut inline) = rest
             .split_at_checked(shared_count * 4)
             .ok_or(fault(XattrFault::SharedCount { count: shared_count }))?;
+        // Padding passes for entries without a known prefix, which nobody sees.
         while !inline.is_empty() {
             let header = entry_header(inline).ok_or(fault(XattrFault::Entry))?;
-            if header == EMPTY {
-                break; // padding
-            }
             let (entry, after) = inline.split_at_checked(header.padded()).ok_or(fault(XattrFault::Entry))?;
             inline = after;
             if each(self.entry(header, &entry[ENTRY_HEADER_BYTES..])) {
@@ -118,9 +116,6 @@ impl Image {
         Entry { base_index, infix, name, value }
     }
 }
-
-/// What padding looks like: no name, no index, no value.
-const EMPTY: EntryHeader = EntryHeader { name_len: 0, name_index: 0, value_size: 0 };
 
 fn entry_header(bytes: &[u8]) -> Option<EntryHeader> {
     bytes.first_chunk().map(|header| EntryHeader::decode(*header))

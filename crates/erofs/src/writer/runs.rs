@@ -1,5 +1,7 @@
 //! [`FileRuns`]: where the chunks of every file went, as runs that lie in one piece.
 
+use std::num::NonZero;
+
 use crate::BlockSize;
 
 /// Chunks of one file that follow each other, in the file and where they lie.
@@ -19,28 +21,36 @@ pub(super) enum Target {
 }
 
 /// A block on a device of the writer's own numbering: 0 is the new blob, then the dictionaries' devices.
+///
+/// Both in 8 bytes, and inverted so that a [`Target`] takes no more: large images have millions of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct BlockRef(u64);
+pub(super) struct BlockRef(NonZero<u64>);
 
 impl BlockRef {
     const BLOCK_BITS: u32 = 48;
 
-    /// Packs both into 8 bytes: the tables of a large image hold millions of them.
+    /// `None` when the block takes more than 48 bits, and for the one pair that all bits are needed for.
     pub(super) fn new(device: u16, block: u64) -> Option<Self> {
-        (block >> Self::BLOCK_BITS == 0).then_some(Self(u64::from(device) << Self::BLOCK_BITS | block))
+        if block >> Self::BLOCK_BITS != 0 {
+            return None;
+        }
+        NonZero::new(!(u64::from(device) << Self::BLOCK_BITS | block)).map(Self)
     }
 
     pub(super) fn device(self) -> usize {
-        usize::try_from(self.0 >> Self::BLOCK_BITS).expect("16 bits fit into usize")
+        usize::from(self.device_number())
     }
 
     pub(super) fn block(self) -> u64 {
-        self.0 & ((1 << Self::BLOCK_BITS) - 1)
+        !self.0.get() & ((1 << Self::BLOCK_BITS) - 1)
+    }
+
+    fn device_number(self) -> u16 {
+        u16::try_from(!self.0.get() >> Self::BLOCK_BITS).expect("64 bits less 48")
     }
 
     fn advance(self, blocks: u64) -> Option<Self> {
-        let block = self.block().checked_add(blocks)?;
-        (block >> Self::BLOCK_BITS == 0).then_some(Self(self.0 + blocks))
+        Self::new(self.device_number(), self.block().checked_add(blocks)?)
     }
 }
 
@@ -118,6 +128,17 @@ mod tests {
 
     fn at(block: u64) -> Target {
         Target::Data(BlockRef::new(0, block).expect("small"))
+    }
+
+    #[test]
+    fn a_block_keeps_its_device_and_takes_eight_bytes() {
+        assert_eq!(size_of::<Run>(), 16);
+        for (device, block) in [(0, 0), (0, (1 << 48) - 1), (u16::MAX, 0), (7, 12345)] {
+            let at = BlockRef::new(device, block).expect("within range");
+            assert_eq!((at.device(), at.block()), (usize::from(device), block));
+            assert_eq!(at.advance(1), BlockRef::new(device, block + 1));
+        }
+        assert_eq!((BlockRef::new(0, 1 << 48), BlockRef::new(u16::MAX, (1 << 48) - 1)), (None, None));
     }
 
     #[test]
