@@ -10,6 +10,7 @@ mod erofs_mount;
 mod event;
 mod group;
 mod journal;
+mod linger;
 mod question;
 mod recover;
 mod retire;

@@ -14,6 +14,7 @@ use super::blobs::{BlobTable, Device, FileId, User, Watched};
 use super::event::{self, Access, Event};
 use super::group::{Group, Origin};
 use super::journal::Entry;
+use super::linger::Linger;
 use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
@@ -113,16 +114,21 @@ impl Server {
             self.take_over(deadline);
         }
         let mut buf = vec![0; BATCH * EVENT_BYTES];
+        let mut linger = Linger::new(Instant::now());
         while !self.group.is_handing_over() {
             self.end_resume_at(deadline);
             self.wait_for_room();
             match self.group.read(&mut buf) {
+                Ok(0) if linger.goes_on(Instant::now()) => rustix::thread::sched_yield(),
                 Ok(0) => {
                     if self.wait(stop) {
                         return;
                     }
                 }
-                Ok(length) => self.take(buf.get(..length).unwrap_or(&[])),
+                Ok(length) => {
+                    linger.asked(Instant::now());
+                    self.take(buf.get(..length).unwrap_or(&[]));
+                }
                 Err(error) => {
                     tracing::error!(%error, "fanotify: read");
                     std::thread::sleep(TICK);
