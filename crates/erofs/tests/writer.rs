@@ -5,16 +5,10 @@ mod support;
 use std::fs;
 use std::io;
 use std::num::NonZero;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use larder_erofs::writer::{
-    Attributes, BlobSink, DataDevice, Dictionary, Options, ScanOptions, Tree, write_data,
-};
+use larder_erofs::writer::{Attributes, BlobSink, Options, Tree, write_data};
 use larder_erofs::{DeviceTag, Error, ExtentKind, Image, Layout, LogicalAddr, Timestamp, Xattr};
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
-use support::{assert_same, build, build_dir, is_root, list_host, list_image, options, scan, sparse_file};
+use support::{assert_same, build, build_dir, list_host, list_image, options, scan, sparse_file};
 
 fn noise(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
@@ -79,89 +73,6 @@ fn fifty_thousand_names_are_listed_from_any_place_and_looked_up() {
 }
 
 #[test]
-fn paths_longer_than_the_kernel_takes_at_once_are_read() {
-    let dir = tempfile::tempdir().expect("can make");
-    let mut at: OwnedFd = openat(CWD, dir.path(), OFlags::DIRECTORY, Mode::empty()).expect("opens");
-    let mut path = Vec::new();
-    for level in 0..30 {
-        let name = format!("{level:02}{}", "d".repeat(200));
-        mkdirat(&at, name.as_str(), Mode::RWXU).expect("can make");
-        at = openat(&at, name.as_str(), OFlags::DIRECTORY, Mode::empty()).expect("opens");
-        path.extend_from_slice(name.as_bytes());
-        path.push(b'/');
-    }
-    let file = openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).expect("can make");
-    rustix::io::write(&file, b"far down").expect("can write");
-    path.extend_from_slice(b"file");
-    let built = build_dir(dir.path(), &options(2)).expect("can be written");
-    let image = Image::open(built.metadata).expect("opens");
-    let listing = list_image(&image, &[&built.blob]).expect("readable");
-    assert_eq!(listing[&path].data, b"far down");
-}
-
-#[test]
-fn a_file_that_changed_since_the_scan_is_an_error_that_names_it() {
-    type Change = fn(&Path) -> io::Result<()>;
-    let changes: [(&str, Change); 5] = [
-        ("rewritten", |path| fs::write(path, [3; 100])),
-        ("grown", |path| fs::write(path, [1; 200])),
-        ("shrunk", |path| fs::write(path, [1; 50])),
-        ("gone", |path| fs::remove_file(path)),
-        ("replaced", |path| {
-            fs::write(path.with_extension("new"), [1; 100])?;
-            fs::rename(path.with_extension("new"), path)
-        }),
-    ];
-    for (name, change) in changes {
-        let dir = tempfile::tempdir().expect("can make");
-        for other in 0..10 {
-            fs::write(dir.path().join(format!("{other}")), [2; 100]).expect("can write");
-        }
-        let file = dir.path().join("the-file");
-        fs::write(&file, [1; 100]).expect("can write");
-        let tree = scan(dir.path()).expect("readable");
-        let modified = fs::metadata(&file).and_then(|stat| stat.modified()).expect("there");
-        change(&file).expect("can change");
-        // Each sign of change must do by itself: the time is put back.
-        if name != "rewritten" && name != "gone" {
-            fs::File::options()
-                .append(true)
-                .open(&file)
-                .and_then(|file| file.set_modified(modified))
-                .expect("may");
-        }
-        let error = write_data(tree, &options(2), &mut Vec::new()).expect_err(name);
-        let expected = match name {
-            "gone" => matches!(error, Error::Scan { .. }),
-            _ => matches!(error, Error::Changed { .. }),
-        };
-        assert!(expected && error.to_string().contains("the-file"), "{name}: {error}");
-    }
-}
-
-#[test]
-fn an_unreadable_file_is_an_error_that_names_it() {
-    if is_root() {
-        eprintln!("SKIPPED: root can read everything");
-        return;
-    }
-    let dir = tempfile::tempdir().expect("can make");
-    let file = dir.path().join("secret");
-    fs::write(&file, b"x").expect("can write");
-    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("can chmod");
-    let tree = scan(dir.path()).expect("its name can be read");
-    let error = write_data(tree, &options(1), &mut Vec::new()).expect_err("unreadable");
-    assert!(error.to_string().contains("secret") && error.hint().is_some(), "{error}");
-}
-
-#[test]
-fn a_missing_source_is_an_error_that_names_it() {
-    let error = scan(Path::new("/nonexistent/source")).expect_err("missing");
-    assert!(error.to_string().contains("/nonexistent/source"), "{error}");
-    assert_eq!(error.errno(), rustix::io::Errno::NOENT.raw_os_error());
-}
-
-#[test]
 fn a_sink_that_fails_ends_the_writing() {
     struct Full(usize);
     impl BlobSink for Full {
@@ -205,147 +116,6 @@ fn times_after_the_timestamp_are_set_to_it_and_earlier_ones_stay() {
 }
 
 #[test]
-fn what_a_dictionary_has_is_referred_to_and_only_the_rest_is_stored() {
-    let attributes = Attributes::default();
-    let old_file = noise(1, 200_000);
-    let mut tree = Tree::new();
-    tree.add_file(b"old", old_file.clone(), &attributes).expect("new");
-    tree.add_file(b"hole", vec![0; 1 << 20], &attributes).expect("new");
-    let old = build(tree, &options(1)).expect("can be written");
-    let old_image = Image::open(old.metadata.clone()).expect("opens");
-    let dictionary = || {
-        Dictionary::from_image(&old_image, 16, &mut |_, pa, buf| {
-            let start = usize::try_from(pa.get()).expect("small");
-            buf.copy_from_slice(&old.blob[start..start + buf.len()]);
-            Ok(())
-        })
-        .expect("readable")
-    };
-    assert_eq!(dictionary().len(), 4);
-
-    let mut new_file = old_file.clone();
-    new_file[70_000] ^= 1;
-    let mut tree = Tree::new();
-    tree.add_file(b"a-copy", old_file.clone(), &attributes).expect("new");
-    tree.add_file(b"b-changed", new_file.clone(), &attributes).expect("new");
-    let unused = Dictionary::new(old_image.superblock().block_size, dictionary().devices().to_vec());
-    let options = Options { dictionaries: vec![unused, dictionary()], ..options(2) };
-    let mut blob = Vec::new();
-    let data = write_data(tree, &options, &mut blob).expect("can be written");
-    assert_eq!(blob.len(), 65536, "one chunk differs");
-    let expected = [
-        DataDevice::Blob { bytes: 65536 },
-        DataDevice::Dictionary { dictionary: 1, device: 0, slot: dictionary().devices()[0] },
-    ];
-    assert_eq!(data.devices(), expected);
-
-    let tags = [DeviceTag::new(b"new").expect("short"), DeviceTag::new(b"old").expect("short")];
-    let mut metadata = Vec::new();
-    let wrong = data.write_metadata(&tags[..1], &mut metadata).expect_err("a tag is missing");
-    assert!(matches!(wrong, Error::DeviceTags { found: 1, expected: 2 }));
-    data.write_metadata(&tags, &mut metadata).expect("can be written");
-    let image = Image::open(metadata).expect("opens");
-    assert_eq!(image.devices()[1].tag.text(), b"old");
-    assert_eq!(image.devices()[1].blocks * 4096, old.blob.len() as u64);
-    let listing = list_image(&image, &[&blob, &old.blob]).expect("readable");
-    assert!(listing[b"a-copy".as_slice()].data == old_file);
-    assert!(listing[b"b-changed".as_slice()].data == new_file);
-}
-
-#[test]
-fn an_image_that_dictionaries_cover_has_no_blob_of_its_own() {
-    let mut tree = Tree::new();
-    tree.add_file(b"file", noise(1, 100), &Attributes::default()).expect("new");
-    let old = build(tree, &options(1)).expect("can be written");
-    let image = Image::open(old.metadata).expect("opens");
-    let mut dictionary = Dictionary::from_image(&image, 16, &mut |_, _, buf| {
-        buf.copy_from_slice(&old.blob[..buf.len()]);
-        Ok(())
-    })
-    .expect("readable");
-    assert!(!dictionary.insert(&[0; 32], larder_erofs::DeviceId::new(2), 0), "there is one device");
-
-    let mut tree = Tree::new();
-    tree.add_file(b"same", noise(1, 100), &Attributes::default()).expect("new");
-    let options = Options { dictionaries: vec![dictionary], ..options(1) };
-    let built = build(tree, &options).expect("can be written");
-    assert!(built.blob.is_empty());
-    let image = Image::open(built.metadata).expect("opens");
-    assert_eq!(image.devices().len(), 1);
-    let listing = list_image(&image, &[&old.blob]).expect("readable");
-    assert!(listing[b"same".as_slice()].data == noise(1, 100));
-}
-
-#[test]
-fn several_sources_share_an_image_and_a_name_is_taken_once() {
-    let (one, two) = (tempfile::tempdir().expect("can make"), tempfile::tempdir().expect("can make"));
-    fs::create_dir(one.path().join("both")).expect("can make");
-    fs::create_dir(two.path().join("both")).expect("can make");
-    fs::write(one.path().join("both/one"), b"1").expect("can write");
-    fs::write(two.path().join("both/two"), b"2").expect("can write");
-    let mut tree = Tree::new();
-    let all = &mut |_: &larder_erofs::writer::ScanEntry<'_>| true;
-    tree.add_symlink(b"bin", b"usr/bin", &Attributes::default()).expect("new");
-    tree.add_root_from(one.path(), b"usr", &ScanOptions::default(), all).expect("readable");
-    tree.add_root_from(two.path(), b"usr/", &ScanOptions::default(), all).expect("readable");
-    let again = tree.add_root_from(two.path(), b"usr", &ScanOptions::default(), all);
-    assert!(matches!(again, Err(Error::Exists { .. })), "{again:?}");
-    let taken = tree.add_root_from(two.path(), b"bin", &ScanOptions::default(), all);
-    assert!(matches!(taken, Err(Error::Exists { .. })), "{taken:?}");
-    let built = build(tree, &options(1)).expect("can be written");
-    let image = Image::open(built.metadata).expect("opens");
-    for path in [b"usr/both/one".as_slice(), b"usr/both/two", b"bin"] {
-        assert!(image.resolve(path).expect("sound").is_some());
-    }
-}
-
-#[test]
-fn the_filter_sees_a_directory_before_its_contents_and_can_cap_the_size() {
-    let dir = tempfile::tempdir().expect("can make");
-    for name in ["a", "b", "c"] {
-        fs::create_dir(dir.path().join(name)).expect("can make");
-        fs::write(dir.path().join(name).join("file"), [1; 1000]).expect("can write");
-        fs::hard_link(dir.path().join(name).join("file"), dir.path().join(name).join("link"))
-            .expect("can link");
-    }
-    let (mut seen, mut bytes) = (Vec::new(), 0);
-    let mut tree = Tree::new();
-    let report = tree.add_root_from(dir.path(), b"", &ScanOptions::default(), &mut |entry| {
-        seen.push(String::from_utf8_lossy(entry.path).into_owned());
-        let fits = bytes + entry.data_bytes <= 2000;
-        bytes += if fits { entry.data_bytes } else { 0 };
-        fits && entry.path != b"b"
-    });
-    let report = report.expect("readable");
-    assert_eq!(seen, ["a", "b", "c", "a/file", "a/link", "c/file", "c/link"]);
-    assert_eq!((report.entries, report.filtered, tree.total_bytes()), (6, 1, 2000));
-}
-
-#[test]
-fn other_file_systems_are_left_out_when_asked() {
-    let device = |path| fs::metadata(path).map(|stat| stat.dev());
-    let (Ok(dev), Ok(pts)) = (device("/dev"), device("/dev/pts")) else {
-        eprintln!("SKIPPED: /dev/pts is not here");
-        return;
-    };
-    if dev == pts {
-        eprintln!("SKIPPED: /dev/pts is not a mount point");
-        return;
-    }
-    for one_file_system in [true, false] {
-        let mut tree = Tree::new();
-        let options = ScanOptions { one_file_system, xattrs: false };
-        let mut below = 0;
-        tree.add_root_from(Path::new("/dev"), b"", &options, &mut |entry| {
-            below += u32::from(entry.path.starts_with(b"pts/"));
-            entry.path.starts_with(b"pts")
-        })
-        .expect("readable");
-        assert_eq!((below == 0, tree.len() > 1), (one_file_system, true));
-    }
-}
-
-#[test]
 fn attributes_of_more_than_two_inodes_are_stored_once() {
     let value = vec![b'v'; 2000];
     let image_bytes = |inodes: u32| {
@@ -378,23 +148,6 @@ fn three_hundred_shared_attributes_fit_although_a_byte_counts_them() {
 }
 
 #[test]
-fn the_order_of_creation_does_not_show() {
-    let build_in_order = |names: &[&str]| {
-        let dir = tempfile::tempdir().expect("can make");
-        let time = rustix::fs::Timespec { tv_sec: 1000, tv_nsec: 0 };
-        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-        for name in names {
-            fs::write(dir.path().join(name), name).expect("can write");
-            rustix::fs::utimensat(CWD, dir.path().join(name), &times, rustix::fs::AtFlags::empty())
-                .expect("can");
-        }
-        rustix::fs::utimensat(CWD, dir.path(), &times, rustix::fs::AtFlags::empty()).expect("can");
-        build_dir(dir.path(), &options(2)).expect("can be written")
-    };
-    assert_eq!(build_in_order(&["x", "y", "z"]).metadata, build_in_order(&["z", "x", "y"]).metadata);
-}
-
-#[test]
 fn the_uuid_follows_the_contents_and_the_tags() {
     let uuid = |contents: &[u8], tag: &[u8]| {
         let mut tree = Tree::new();
@@ -406,6 +159,27 @@ fn the_uuid_follows_the_contents_and_the_tags() {
     assert_eq!(uuid(b"one", b""), uuid(b"one", b""));
     assert_ne!(uuid(b"one", b""), uuid(b"two", b""));
     assert_ne!(uuid(b"one", b"a"), uuid(b"one", b"b"));
+}
+
+#[test]
+fn what_follows_a_file_in_its_last_block_is_zeros() {
+    // More than all buffers hold together, so that each is used again with other lengths.
+    let mut tree = Tree::new();
+    for number in 0..2000_u32 {
+        let mut contents = number.to_le_bytes().to_vec();
+        contents.resize(5000 + usize::try_from(number * 37 % 4000).expect("small"), 0xff);
+        tree.add_file(format!("{number}").as_bytes(), contents, &Attributes::default()).expect("new");
+    }
+    let built = build(tree, &options(1)).expect("can be written");
+    let image = Image::open(built.metadata).expect("opens");
+    for entry in image.walk().skip(1) {
+        let inode = entry.expect("sound").inode;
+        let extent = image.map(&inode, LogicalAddr::new(0)).expect("sound");
+        let ExtentKind::Device { pa, .. } = extent.kind else { panic!("{extent:?}") };
+        let end = usize::try_from(pa.get() + extent.len).expect("small");
+        let padding = &built.blob[end..end.next_multiple_of(4096)];
+        assert!(padding.iter().all(|&byte| byte == 0), "after {}", inode.nid);
+    }
 }
 
 #[test]
