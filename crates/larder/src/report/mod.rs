@@ -6,6 +6,7 @@
 mod comparison;
 mod fill_map;
 mod order;
+mod places;
 mod text;
 mod timeline;
 

@@ -1,6 +1,9 @@
 //! The timeline: who waited when, for which place in the image.
 
+use std::collections::BTreeSet;
+
 use super::order::{Cause, origin_ms};
+use super::places::Places;
 use super::text::{float, tick_step, time};
 use crate::api::types::{Fault, Records};
 use crate::output::bytes::human;
@@ -10,13 +13,15 @@ const HEIGHT: f64 = 380.0;
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 8.0;
+/// Labels closer than this would run into each other.
+const LABEL_HEIGHT: f64 = 13.0;
 /// Marks drawn at most, of faults and of fills each; more would not be seen apart.
 const MARKS_MAX: usize = 4000;
 
 /// From milliseconds and bytes to the drawing.
 struct Scale {
     span_ms: f64,
-    span_bytes: f64,
+    places: Places,
     origin_ms: f64,
     /// Where each blob begins when all stand one upon the other.
     bases: Vec<u64>,
@@ -29,7 +34,7 @@ pub(super) fn section(records: &Records) -> String {
     };
     format!(
         "<section>\n<h2>Who waited</h2>\n{}<figure>\n<figcaption>Each line is a read that met a hole, from its arrival to \
-         its answer, at its place in the image; boxes behind are fetches.</figcaption>\n\
+         its answer, at its place in the image; boxes behind are fetches. Parts of the image that nobody touched are left out.</figcaption>\n\
          <svg class=\"timeline\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"timeline of faults\">\n{}{}{}</svg>\n\
          </figure>\n</section>\n",
         tiles(records),
@@ -52,9 +57,10 @@ impl Scale {
             records.fills.iter().map(|fill| fill.at_ms).chain(records.faults.iter().map(|fault| fault.at_ms));
         let last = ends.filter(|at| at.is_finite()).fold(f64::NEG_INFINITY, f64::max);
         let span_ms = last - origin_ms;
-        (sum > 0 && span_ms.is_finite() && span_ms > 0.0).then(|| Self {
+        let touched = touched(records, &bases);
+        (!touched.is_empty() && span_ms.is_finite() && span_ms > 0.0).then(|| Self {
             span_ms,
-            span_bytes: float(sum),
+            places: Places::new(touched, TOP, HEIGHT - TOP - BOTTOM),
             origin_ms,
             bases,
         })
@@ -66,12 +72,22 @@ impl Scale {
 
     fn y(&self, blob: usize, byte: u64) -> Option<f64> {
         let at = self.bases.get(blob)?.saturating_add(byte);
-        Some(self.y_of(float(at)))
+        self.places.y(at)
     }
+}
 
-    fn y_of(&self, at: f64) -> f64 {
-        TOP + (at / self.span_bytes).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
-    }
+/// What was fetched of blobs that somebody waited for; the metadata comes before anybody can.
+fn touched(records: &Records, bases: &[u64]) -> Vec<(u64, u64)> {
+    let awaited: BTreeSet<usize> = sound(records).map(|fault| fault.blob).collect();
+    let fills = records.fills.iter().map(|fill| (fill.blob, fill.start, fill.end));
+    let all = fills.chain(sound(records).map(|fault| (fault.blob, fault.start, fault.end)));
+    all.filter_map(|(blob, start, end)| {
+        let (base, layout) = (bases.get(blob)?, records.blobs.get(blob)?);
+        let end = end.min(layout.size_bytes);
+        (awaited.contains(&blob) && start < end)
+            .then(|| (base.saturating_add(start), base.saturating_add(end)))
+    })
+    .collect()
 }
 
 fn axes(scale: &Scale) -> String {
@@ -85,22 +101,24 @@ fn axes(scale: &Scale) -> String {
             "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{floor}\"/>\
              <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
             floor + 18.0,
-            time(at)
+            if at > 0.0 { time(at) } else { "0".to_owned() }
         ));
         at += step;
     }
-    let step = tick_step(scale.span_bytes / 1_048_576.0, 6.0) * 1_048_576.0;
-    let mut at = 0.0;
-    while at <= scale.span_bytes {
-        let y = scale.y_of(at);
+    let mut last_label = f64::NEG_INFINITY;
+    for (y, byte) in scale.places.parts() {
         marks.push_str(&format!(
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} MiB</text>\n",
-            LEFT - 8.0,
-            y + 4.0,
-            at / 1_048_576.0
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\n"
         ));
-        at += step;
+        if y - last_label >= LABEL_HEIGHT {
+            last_label = y;
+            marks.push_str(&format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} MiB</text>\n",
+                LEFT - 8.0,
+                y + 11.0,
+                float(byte) / 1_048_576.0
+            ));
+        }
     }
     marks
 }
