@@ -135,3 +135,37 @@ fn a_dead_keeper_is_replaced_and_the_mounts_live_on() {
     larder.run(["daemon", "--stop"]).ok();
     assert_eq!(larder.processes(), Vec::<i32>::new());
 }
+
+#[test]
+fn a_mount_that_somebody_else_takes_away_is_forgotten() {
+    for frontend in ["fanotify", "fuse"] {
+        let larder = Larder::new(User::Same);
+        if let Some(why) = larder.cannot(frontend) {
+            skip(&format!("a_mount_that_somebody_else_takes_away_is_forgotten ({frontend})"), &why);
+            continue;
+        }
+        let source = larder.dir("source");
+        tree::plain(&source);
+        let image = Image::build(&larder, &source, "layout");
+        let target = larder.mount(&image.reference(), "mnt", frontend);
+        let mut umount = match support::is_root() {
+            true => support::program::command(User::Same, "umount"),
+            false => {
+                let mut fusermount = support::program::command(User::Same, "fusermount3");
+                fusermount.arg("-u");
+                fusermount
+            }
+        };
+        umount.arg(&target);
+        support::program::run(umount).ok();
+        let begun = std::time::Instant::now();
+        while larder.status()["mounts"] != serde_json::json!([]) {
+            assert!(begun.elapsed().as_secs() < 30, "{:#}", larder.status());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        larder
+            .run(["mount", "--frontend", frontend, &image.reference(), target.to_str().expect("plain")])
+            .ok();
+        compare::assert_same(&source, &target);
+    }
+}

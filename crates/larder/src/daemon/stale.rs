@@ -1,5 +1,7 @@
-//! Mounts of ours that nobody answers for: found in the mount table, detached without touching them.
+//! Mounts of ours that nobody answers for, and mounts that others took away: found in the mount table, without
+//! touching them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
@@ -30,6 +32,17 @@ pub fn detach(target: &Path) -> anyhow::Result<bool> {
         }
         Err(error) => Err(error).with_context(|| format!("{}: cannot be detached", target.display())),
     }
+}
+
+/// Those of `targets` on which nothing is mounted any more.
+///
+/// # Errors
+///
+/// When the mount table cannot be read.
+pub fn vanished(targets: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let info = fs::read("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let points: BTreeSet<PathBuf> = mounted(&info).map(|(point, _)| point).collect();
+    Ok(targets.into_iter().filter(|target| !points.contains(target)).collect())
 }
 
 fn fusermount(target: &Path) -> bool {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Daemon;
+use super::{Daemon, stale};
 
 /// How long bytes may be in the cache before they are durable there. Never on a reader's path.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
@@ -22,6 +22,7 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
     let mut before = BTreeMap::new();
     loop {
         ticks.tick().await;
+        daemon.drop_vanished().await;
         let daemon = Arc::clone(&daemon);
         let past = std::mem::take(&mut before);
         match spawn_blocking(move || daemon.commit_changed(past)).await {
@@ -42,6 +43,21 @@ pub async fn seal(daemon: Arc<Daemon>, mut complete: mpsc::UnboundedReceiver<Arc
 }
 
 impl Daemon {
+    /// Forgets mounts that somebody else has unmounted, as umount(8) does.
+    async fn drop_vanished(&self) {
+        let targets: Vec<_> = self.mounts.all().iter().map(|live| live.record.target.clone()).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let vanished = spawn_blocking(move || stale::vanished(targets)).await;
+        for target in vanished.map_err(anyhow::Error::from).flatten().unwrap_or_default() {
+            tracing::info!(target = %target.display(), "unmounted by somebody else");
+            if let Err(error) = self.umount(&target, true).await {
+                tracing::warn!(target = %target.display(), "umount: {error:#}");
+            }
+        }
+    }
+
     /// Makes durable what has come since the last time; returns what is present now.
     fn commit_changed(&self, before: BTreeMap<CookieKey, u64>) -> BTreeMap<CookieKey, u64> {
         self.store.relinquish([]);
