@@ -25,8 +25,10 @@ pub struct EngineConfig {
     pub bridge_bytes_max: u64,
     /// A sequential run shorter than this gets no readahead.
     pub readahead_bytes_min: u64,
-    /// How far readahead runs ahead of a reader at most; 0 turns it off.
+    /// How far readahead runs ahead of a reader at most; 0 turns all of it off, that around a read too.
     pub readahead_bytes_max: u64,
+    /// Size and alignment of the window that is brought around a read that nothing foretold; 0 for nothing.
+    pub around_bytes: u64,
     /// A fill of more than this is done piece by piece.
     pub window_bytes_max: u64,
     /// Batches of chunks that are hashed, decoded and written side by side.
@@ -50,6 +52,10 @@ impl Default for EngineConfig {
             bridge_bytes_max: 64 << 10,
             readahead_bytes_min: 256 << 10,
             readahead_bytes_max: 8 << 20,
+            around_bytes: std::env::var("LARDER_AROUND")
+                .ok()
+                .and_then(|x| x.parse().ok())
+                .unwrap_or(512 << 10),
             window_bytes_max: 8 << 20,
             decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             deadline: Duration::from_secs(60),
@@ -82,6 +88,10 @@ impl EngineConfig {
     }
 
     pub(crate) fn reach(&self) -> Reach {
-        Reach { bytes_min: self.readahead_bytes_min, bytes_max: self.readahead_bytes_max }
+        Reach {
+            bytes_min: self.readahead_bytes_min,
+            bytes_max: self.readahead_bytes_max,
+            around_bytes: self.around_bytes,
+        }
     }
 }

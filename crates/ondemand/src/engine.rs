@@ -28,6 +28,9 @@ use crate::{
 /// Times that a fill looks again: readahead that it had joined may fail, a shared block's first half may be lost.
 const ROUNDS_MAX: usize = 3;
 
+/// Readers that may wait while bytes are brought around a read on the chance that they will be wanted.
+const AROUND_READERS_MAX: usize = 2;
+
 type OnComplete = Box<dyn Fn(&Arc<Blob>) + Send + Sync>;
 
 /// Fills holes, for any number of blobs.
@@ -277,7 +280,12 @@ impl Engine {
     }
 
     fn read_ahead(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) {
-        if let Some(ahead) = blob.note_read(range, self.config.reach()) {
+        let mut reach = self.config.reach();
+        if self.readers_waiting() > AROUND_READERS_MAX {
+            // Side by side they hide the round trips themselves: what is left to save is the link.
+            reach.around_bytes = 0;
+        }
+        if let Some(ahead) = blob.note_read(range, reach) {
             self.book(blob, blob.whole_blocks(ahead), Cause::Readahead);
         }
     }

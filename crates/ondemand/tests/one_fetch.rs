@@ -62,7 +62,7 @@ async fn neighbouring_chunks_are_one_request_and_what_is_present_is_not_asked_fo
 #[tokio::test(start_paused = true)]
 async fn distant_chunks_are_fetched_side_by_side() {
     let fixture = Fixture::new(16 * MIB, 64 * KIB, &Link::usual());
-    let engine = engine();
+    let engine = engine_with(no_readahead());
     let began = tokio::time::Instant::now();
     let readers = (0..8).map(|n| fixture.read(&engine, n * 2 * MIB..n * 2 * MIB + 4 * KIB));
     assert!(join_all(readers).await.iter().all(Result::is_ok));

@@ -57,7 +57,10 @@ impl Fixture {
         let place = larder_remote::Registry::new(client, &registry.host(), "image").expect("an address");
         let source = place.blob(&blob_digest, stored_len);
         let blob = Blob::new("blob", cookie, table, source);
-        let engine = Engine::new(runtime.handle().clone(), EngineConfig::default());
+        let engine = Engine::new(
+            runtime.handle().clone(),
+            EngineConfig { around_bytes: 0, ..EngineConfig::default() },
+        );
         Self { data, registry, digest, blob, engine, runtime, _dir: dir }
     }
 
