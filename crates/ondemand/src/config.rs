@@ -52,10 +52,7 @@ impl Default for EngineConfig {
             bridge_bytes_max: 64 << 10,
             readahead_bytes_min: 256 << 10,
             readahead_bytes_max: 8 << 20,
-            around_bytes: std::env::var("LARDER_AROUND")
-                .ok()
-                .and_then(|x| x.parse().ok())
-                .unwrap_or(512 << 10),
+            around_bytes: 512 << 10,
             window_bytes_max: 8 << 20,
             decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             deadline: Duration::from_secs(60),
