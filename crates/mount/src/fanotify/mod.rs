@@ -197,10 +197,11 @@ impl Mounted for ErofsMount {
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
         target::unmount(&self.target, lazy)?;
         self.holder.release(&kept_name(&self.id));
-        if self.superblock.is_gone() || !(lazy || self.superblock.is_known()) {
+        if self.superblock.is_gone() {
             self.server.release(self.user);
         } else {
-            // Somebody reads on, in another namespace or from an open file: the marks stay until the last has gone.
+            // Somebody reads on, in another namespace or from an open file, or nothing is known about it: the marks
+            // stay until the last has gone for certain.
             self.server.retiring().add(self.user, self.superblock.clone());
         }
         Ok(())

@@ -52,11 +52,6 @@ impl Superblock {
         !self.bdi.is_empty() && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
     }
 
-    /// Whether anything is known about it.
-    pub(super) fn is_known(&self) -> bool {
-        !self.bdi.is_empty()
-    }
-
     /// Writes it where the next worker can read it.
     pub(super) fn persist(&self) -> std::io::Result<OwnedFd> {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);

@@ -15,7 +15,10 @@ use super::FD_ENV;
 use super::backoff::{Backoff, Ended, Exit, Next};
 use super::protocol::{self, Op, Received};
 use super::store::Store;
-use crate::sys::process::{read_signal, unblock_signals};
+use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
+
+/// After this long without anything to do, the keeper makes itself small.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A running worker.
 pub(super) struct Worker {
@@ -131,7 +134,7 @@ impl Supervisor {
             let _ = pidfd_send_signal(&worker.pidfd, signal);
         }
         loop {
-            let ready = match self.wait(&worker) {
+            let ready = match Self::wait(&worker, &self.signals) {
                 Ok(ready) => ready,
                 Err(error) => {
                     eprintln!("larder keeper: poll: {error}");
@@ -156,14 +159,17 @@ impl Supervisor {
         }
     }
 
-    fn wait(&self, worker: &Worker) -> io::Result<Ready> {
-        let mut fds =
-            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&worker.pidfd, PollFlags::IN)];
+    fn wait(worker: &Worker, signals: &OwnedFd) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(&worker.pidfd, PollFlags::IN)];
         if let Some(socket) = &worker.socket {
             let more = if worker.greeting == Greeting::Done { PollFlags::empty() } else { PollFlags::OUT };
             fds.push(PollFd::new(socket, PollFlags::IN | more));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        let quiet = Timespec { tv_sec: QUIET.as_secs().cast_signed(), tv_nsec: 0 };
+        if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&quiet)))? == 0 {
+            let_go_of_code();
+            rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        }
         let socket = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
         Ok(Ready {
             signal: !fds[0].revents().is_empty(),

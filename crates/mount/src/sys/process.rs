@@ -1,5 +1,5 @@
-//! Signals as descriptors, and inherited descriptors.
-#![expect(unsafe_code, reason = "signal sets and inherited descriptor numbers")]
+//! Signals as descriptors, inherited descriptors, and the pages of code of a process at rest.
+#![expect(unsafe_code, reason = "signal sets, inherited descriptor numbers, pages of code")]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -86,4 +86,45 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn occupy(number: RawFd, filler: BorrowedFd<'_>) -> Option<OwnedFd> {
     let got = rustix::io::fcntl_dupfd_cloexec(filler, number).ok()?;
     (got.as_raw_fd() == number).then_some(got)
+}
+
+/// Gives the pages of program code back to the page cache, from where they come again when they are needed.
+///
+/// A process that has started up and now sleeps for years has no use for most of the code that started it.
+pub(crate) fn let_go_of_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (start, len) in maps.lines().filter_map(code_of_a_file) {
+        let start = std::ptr::without_provenance_mut(start);
+        // SAFETY: a private mapping of a file, executable and not writable: no page of it differs from the file, so
+        // that whatever is touched again, this function's own code included, is read back as it was.
+        let _ = unsafe { rustix::mm::madvise(start, len, rustix::mm::Advice::LinuxDontNeed) };
+    }
+}
+
+/// Start and length of a line of /proc/self/maps when it is code of a file:
+/// `55d0c0a00000-55d0c0b00000 r-xp 00200000 fe:00 1234  /usr/bin/larder`.
+fn code_of_a_file(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_code = fields.next()? == "r-xp";
+    let is_file = fields.nth(3)?.starts_with('/');
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    let (start, end) = (number(start)?, number(end)?);
+    (is_code && is_file).then_some((start, end.checked_sub(start)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_let_go() {
+        let of = |rest: &str| code_of_a_file(&format!("1000-3000 {rest}"));
+        assert_eq!(of("r-xp 00200000 fe:00 1234    /usr/bin/larder"), Some((0x1000, 0x2000)));
+        assert_eq!(of("r--p 00200000 fe:00 1234    /usr/bin/larder"), None);
+        assert_eq!(of("rwxp 00200000 fe:00 1234    /usr/bin/larder"), None);
+        assert_eq!(of("r-xp 00000000 00:00 0       [vdso]"), None);
+        assert_eq!(of("r-xp 00000000 00:00 0"), None);
+        let_go_of_code();
+    }
 }
