@@ -75,6 +75,9 @@ impl Fanotify {
     ) -> Result<Self, Error> {
         let (group, origin) = Group::open(&*holder).map_err(kernel("making a group"))?;
         let server = Arc::new(Server::new(Arc::new(group), origin, engine));
+        if origin == Origin::Inherited {
+            server.retiring().take_up(&*holder);
+        }
         let stop =
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| kernel("making an eventfd")(error.into()))?;
         let stop = Arc::new(stop);
@@ -203,6 +206,9 @@ impl Mounted for ErofsMount {
             // Somebody reads on, in another namespace or from an open file, or nothing is known about it: the marks
             // stay until the last has gone for certain.
             self.server.retiring().add(self.user, self.superblock.clone());
+            if let Err(error) = self.server.retiring().keep(&*self.holder) {
+                tracing::warn!(%error, "a next worker will not know that this mount is still read");
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +13,11 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::blobs::User;
+use crate::keeper::Holder;
 
 const BDI: &str = "/sys/class/bdi";
+/// The list's name with the keeper.
+const RETIRING: &str = "retiring";
 
 /// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -53,7 +56,7 @@ impl Superblock {
     }
 
     /// Writes it where the next worker can read it.
-    pub(super) fn persist(&self) -> std::io::Result<OwnedFd> {
+    pub(super) fn persist(&self) -> io::Result<OwnedFd> {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
         file.write_all(self.bdi.join("\n").as_bytes())?;
         Ok(file.into())
@@ -90,6 +93,23 @@ impl Retiring {
         self.lock().is_empty()
     }
 
+    /// Writes the list down with `holder`: a successor must not end while somebody still reads.
+    pub(super) fn keep(&self, holder: &dyn Holder) -> io::Result<()> {
+        let bdi = self.lock().iter().flat_map(|(_, superblock)| superblock.bdi.clone()).collect();
+        let memfd = Superblock { bdi }.persist()?;
+        holder.keep(RETIRING, memfd.as_fd())
+    }
+
+    /// Takes up the list of an earlier worker, as one entry: which blobs they use is not known any more, and whoever
+    /// asks for one of them is denied.
+    pub(super) fn take_up(&self, holder: &dyn Holder) {
+        let Some(memfd) = holder.take(RETIRING) else { return };
+        let superblock = Superblock::restore(&memfd);
+        if !superblock.bdi.is_empty() && !superblock.is_gone() {
+            self.add(User::new(), superblock);
+        }
+    }
+
     /// Calls `release` for each mount whose superblock has gone.
     pub(super) fn release_what_is_gone(&self, release: impl Fn(User)) {
         for (user, _) in self.lock().extract_if(.., |(_, superblock)| superblock.is_gone()) {
@@ -110,6 +130,36 @@ mod tests {
     fn what_is_not_known_is_never_called_gone() {
         assert!(!Superblock::default().is_gone());
         assert!(Superblock { bdi: vec!["erofs-no-such".into()] }.is_gone());
+    }
+
+    #[derive(Default)]
+    struct OneSlot(Mutex<Option<OwnedFd>>);
+
+    impl Holder for OneSlot {
+        fn keep(&self, _: &str, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+            *self.0.lock().unwrap() = Some(fd.try_clone_to_owned()?);
+            Ok(())
+        }
+
+        fn take(&self, _: &str) -> Option<OwnedFd> {
+            self.0.lock().unwrap().as_ref()?.try_clone().ok()
+        }
+
+        fn release(&self, _: &str) {}
+    }
+
+    #[test]
+    fn p1_a_successor_knows_which_detached_mounts_may_still_be_read() {
+        let holder = OneSlot::default();
+        let retiring = Retiring::default();
+        retiring.add(User::new(), Superblock { bdi: vec!["erofs-no-such".into()] });
+        retiring.add(User::new(), Superblock { bdi: vec!["erofs-nor-this".into()] });
+        retiring.keep(&holder).unwrap();
+        let kept = Superblock::restore(&holder.take(RETIRING).unwrap());
+        assert_eq!(kept.bdi, ["erofs-no-such", "erofs-nor-this"]);
+        let successor = Retiring::default();
+        successor.take_up(&holder);
+        assert!(successor.is_empty(), "both are gone by now");
     }
 
     #[test]
