@@ -32,7 +32,7 @@ impl Fixture {
         }
         let data = tree.join("usr/share/data");
         fs::create_dir_all(&data).expect("a directory can be made");
-        for number in 0..40 {
+        for number in 0..120 {
             fs::write(data.join(number.to_string()), noise(number)).expect("a file can be written");
         }
         fs::create_dir(fixture.place()).expect("a directory can be made");

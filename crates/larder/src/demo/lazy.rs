@@ -66,13 +66,10 @@ pub fn run(
         insecure: false,
     };
     let before = server.traffic();
-    scratch.daemon(&paths, &target);
     let begun = Instant::now();
-    let (client, mount) = runtime.block_on(async {
-        let (client, _) = start::ensure(&paths, &global).await?;
-        let mount = client.mount(&request).await?;
-        anyhow::Ok((client, mount))
-    })?;
+    let start = || runtime.block_on(start::ensure(&paths, &global));
+    let (client, _) = scratch.start_daemon(&paths, &target, start)?;
+    let mount = runtime.block_on(client.mount(&request))?;
     let mounted = begun.elapsed();
     output::note(format!("running {} through {}", program.name, mount.frontend));
     let ran = program::run(&target, &program.argv, scratch);

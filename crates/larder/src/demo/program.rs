@@ -2,14 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use rustix::process::Pid;
 
 use super::scratch::Scratch;
 use crate::errors::{Kind, tell};
@@ -43,22 +41,21 @@ pub struct Ran {
 pub fn run(root: &Path, argv: &[OsString], scratch: &Scratch) -> anyhow::Result<Ran> {
     let (program, arguments) = argv.split_first().context("no program")?;
     let mut command = larder_mount::ns::command(root, program)?;
-    command.args(arguments).env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/").process_group(0);
+    command.args(arguments).env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| {
+    let mut child = scratch.start_program(&mut command).with_context(|| {
         tell(
             Kind::Failed,
             format!("{} cannot be run in {}", program.display(), root.display()),
             "a mount namespace needs root or user namespaces; `larder doctor` tells more",
         )
     })?;
-    scratch.program(Some(Pid::from_child(&child)));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let complaints = thread::spawn(move || stderr.map(|from| read(from).1).unwrap_or_default());
     let (first_output, output) = stdout.map(read).unwrap_or_default();
     let status = child.wait().context("the program cannot be waited for")?;
     let end = Instant::now();
-    scratch.program(None);
+    scratch.program_ended();
     let complaints = complaints.join().unwrap_or_default();
     if status.success() {
         return Ok(Ran { first_output: first_output.unwrap_or(end), end, output });

@@ -1,8 +1,9 @@
 //! [`Scratch`]: what the demo has put on this machine, and how it goes away again.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::runtime;
 /// How long the daemon may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Tries to remove the directory.
+const REMOVALS_MAX: usize = 20;
 
 /// What the demo has put on this machine. Clones are the same; [`clear`](Self::clear) takes everything away.
 #[derive(Clone, Debug)]
@@ -37,6 +40,13 @@ struct State {
     target: Option<PathBuf>,
     program: Option<Pid>,
     cleared: bool,
+}
+
+impl State {
+    fn refuse_when_cleared(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.cleared, "interrupted");
+        Ok(())
+    }
 }
 
 impl Scratch {
@@ -61,12 +71,24 @@ impl Scratch {
         Ok(path)
     }
 
-    /// A daemon is about to be started there, and `target` to be mounted by it.
-    pub fn daemon(&self, paths: &Paths, target: &Path) {
-        self.with(|state| {
-            state.daemon = Some(paths.clone());
-            state.target = Some(target.to_owned());
-        });
+    /// Starts a daemon, which will serve `paths` and mount on `target`.
+    ///
+    /// Clearing waits until `start` has ended: it must not look for a daemon that is about to come.
+    ///
+    /// # Errors
+    ///
+    /// What `start` says, or that everything is being taken away already.
+    pub fn start_daemon<T>(
+        &self,
+        paths: &Paths,
+        target: &Path,
+        start: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refuse_when_cleared()?;
+        state.daemon = Some(paths.clone());
+        state.target = Some(target.to_owned());
+        start()
     }
 
     /// These processes are the daemon's.
@@ -76,9 +98,22 @@ impl Scratch {
         self.with(|state| state.daemon_pids = pids);
     }
 
-    /// The program runs as leader of this process group, or has ended.
-    pub fn program(&self, group: Option<Pid>) {
-        self.with(|state| state.program = group);
+    /// Starts the program as the leader of a process group.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, or that everything is being taken away already.
+    pub fn start_program(&self, command: &mut Command) -> anyhow::Result<Child> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refuse_when_cleared()?;
+        let child = command.process_group(0).spawn()?;
+        state.program = Some(Pid::from_child(&child));
+        Ok(child)
+    }
+
+    /// The program has ended.
+    pub fn program_ended(&self) {
+        self.with(|state| state.program = None);
     }
 
     fn with(&self, change: impl FnOnce(&mut State)) {
@@ -178,15 +213,15 @@ fn is_mounted(target: &Path) -> bool {
 
 /// Removes a tree of ours, in which directories may lack permission bits.
 fn remove(directory: &Path) -> anyhow::Result<()> {
-    if fs::remove_dir_all(directory).is_err() {
-        open_up(directory);
-    }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{}: cannot be removed", directory.display()))
+    // After a signal other threads may still be writing: what they add is removed with the next try.
+    for _ in 0..REMOVALS_MAX {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => open_up(directory),
+            _ => return Ok(()),
         }
-        _ => Ok(()),
+        std::thread::sleep(PAUSE);
     }
+    fs::remove_dir_all(directory).with_context(|| format!("{}: cannot be removed", directory.display()))
 }
 
 fn open_up(directory: &Path) {
@@ -221,6 +256,16 @@ mod tests {
         scratch.clear().expect("it can be removed");
         assert!(!scratch.path("").exists());
         scratch.clear().expect("a second time does nothing");
+    }
+
+    #[test]
+    fn nothing_starts_once_everything_is_taken_away() {
+        let (_temp, scratch) = scratch(false);
+        scratch.clear().expect("there is little to do");
+        scratch.start_program(&mut Command::new("true")).expect_err("it is too late");
+        let paths = Paths::choose(Some(&scratch.path("root"))).expect("a short path is fine");
+        let target = scratch.path("mnt");
+        scratch.start_daemon(&paths, &target, || Ok(())).expect_err("it is too late");
     }
 
     #[test]
