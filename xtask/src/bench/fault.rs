@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise};
@@ -21,17 +21,16 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
     std::fs::create_dir(&tree)?;
     random_file(&tree.join("a"), FILE_BYTES)?;
     random_file(&tree.join("z"), FILE_BYTES)?;
-    let larder = Larder::new(binary, dir);
-    let image = format!("oci:{}", text(&dir.join("layout"))?);
-    larder.run(&["build", &format!("dir:{}", text(&tree)?), &image])?;
     let (ours, theirs) = (dir.join("larder"), dir.join("native"));
+    let image = format!("oci:{}", text(&dir.join("layout"))?);
+    let copies = complete_copies(binary, dir, &tree, &image)?;
+    let larder = Larder::new(binary, dir);
     larder.mount(&image, &ours)?;
     read_through(&ours.join("a"))?;
     anyhow::ensure!(
         larder.status()?["mounts"][0]["state"] == "on_demand",
         "the blob is complete: no mark is left"
     );
-    let copies = copy_backing_files(&larder, dir)?;
     let _native = NativeMount::new(&copies[1], &copies[..1], &theirs)?;
     // Reads through the copies' page cache, so that both sides differ by the event alone.
     read_through(&theirs.join("a"))?;
@@ -53,6 +52,21 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
         figure: marked - plain,
         target: Target::AtMost(15.0),
     }])
+}
+
+/// The image's files, complete, from a daemon of their own.
+fn complete_copies(binary: &Path, dir: &Path, tree: &Path, image: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let dir = dir.join("complete");
+    std::fs::create_dir(&dir)?;
+    let larder = Larder::new(binary, &dir);
+    larder.run(&["build", &format!("dir:{}", text(tree)?), image])?;
+    let target = dir.join("larder");
+    larder.mount(image, &target)?;
+    for file in ["a", "z"] {
+        read_through(&target.join(file))?;
+    }
+    larder.wait_until_complete()?;
+    copy_backing_files(&larder, &dir)
 }
 
 /// Random single pages, none of them in EROFS's page cache, all of them in the backing file's.

@@ -1,6 +1,5 @@
 //! Larder as the benchmarks use it: the real binary, in a root of its own.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -96,9 +95,8 @@ impl Registry {
             .spawn()
             .context("larder serve could not be started")?;
         let output = child.stdout.take().context("no standard output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let said: Value = serde_json::from_str(&line).context("larder serve did not say where it listens")?;
+        let mut documents = serde_json::Deserializer::from_reader(output).into_iter::<Value>();
+        let said = documents.next().context("larder serve said nothing")??;
         let host = said["address"].as_str().context("no address")?.to_owned();
         Ok(Self { child, host })
     }
