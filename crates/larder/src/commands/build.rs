@@ -16,6 +16,7 @@ use crate::errors::{Kind, told};
 use crate::output;
 use crate::output::bytes::human;
 use crate::output::progress::Progress;
+use crate::output::size::Size;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -186,14 +187,7 @@ fn check_source(source: &Path) -> anyhow::Result<()> {
 
 fn chunk_size(text: &str) -> Result<NonZero<u32>, String> {
     let wrong = || "a chunk size is a power of two from 4K to 4M, such as 64K".to_owned();
-    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 1 << 10),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(digits) => (digits, 1 << 20),
-            None => (text, 1),
-        },
-    };
-    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)?;
+    let bytes = text.parse::<Size>().ok().and_then(|size| u32::try_from(size.0).ok()).ok_or_else(wrong)?;
     let good = bytes.is_power_of_two() && (1 << 12..=1 << 22).contains(&bytes);
     NonZero::new(bytes).filter(|_| good).ok_or_else(wrong)
 }
@@ -216,7 +210,7 @@ mod tests {
 
     #[test]
     fn sizes_and_levels_are_read_or_refused_with_the_rule() {
-        for (text, bytes) in [("64K", 65_536), ("4096", 4096), ("4M", 1 << 22)] {
+        for (text, bytes) in [("64K", 65_536), ("64KiB", 65_536), ("4096", 4096), ("4M", 1 << 22)] {
             assert_eq!(chunk_size(text).map(NonZero::get), Ok(bytes));
         }
         for bad in ["", "K", "0", "5000", "2K", "8M", "99999999999", "-4K"] {

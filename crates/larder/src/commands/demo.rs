@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cli::{FrontEndName, Global};
-use crate::demo::{self, Figures, Size};
+use crate::demo::{self, Figures};
 use crate::errors::{Kind, told};
 use crate::output;
+use crate::output::size::Size;
 use crate::report;
 use crate::serve::Bandwidth;
 

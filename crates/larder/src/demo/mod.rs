@@ -18,9 +18,7 @@ mod full;
 
 mod check;
 mod figures;
-mod size;
 mod story;
 
 pub use figures::Figures;
-pub use size::Size;
 pub use story::{Options, run};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{statfs, statvfs};
 
-use crate::demo::Size;
 use crate::errors::{Kind, told};
+use crate::output::size::Size;
 
 /// `f_type` of the file systems that send pre-content events: ext4, XFS, Btrfs (statfs(2)).
 const FITTING: &[u64] = &[0xEF53, 0x5846_5342, 0x9123_683E];

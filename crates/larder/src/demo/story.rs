@@ -12,9 +12,10 @@ use super::full::{self, Full};
 use super::lazy::{self, Lazy};
 use super::scratch::Scratch;
 use super::tree::{Amount, Cut, Program, Source};
-use super::{Figures, Size, check, image, place, signals};
+use super::{Figures, check, image, place, signals};
 use crate::api::types::Records;
 use crate::output;
+use crate::output::size::Size;
 use crate::serve::{Bandwidth, Layout, Link, Server};
 
 /// What the command line asks for.

@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod log;
 pub mod progress;
+pub mod size;
 pub mod table;
 
 use std::io::{self, Write as _};

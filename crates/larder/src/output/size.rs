@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::output::bytes::human;
+use super::bytes::human;
 
 /// An amount of bytes: `2GiB`, `500MB`, `4096`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -23,6 +23,10 @@ const UNITS: &[(&str, u64)] = &[
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
     ("tb", 1_000_000_000_000),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -61,6 +65,8 @@ mod tests {
             ("2GiB", 2 << 30),
             ("500 MB", 500_000_000),
             ("64kib", 65536),
+            ("64K", 65536),
+            ("2G", 2 << 30),
             ("7b", 7),
         ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
@@ -69,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "GiB", "2G", "-1", "1.5GiB", "2 GiB x", "99999999999TiB"] {
+        for text in ["", "GiB", "-1", "1.5GiB", "2 GiB x", "99999999999TiB"] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
     }
