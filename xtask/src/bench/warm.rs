@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, fadvise};
-
 use super::larder::{Larder, text};
 use super::native::NativeMount;
 use super::stats::{Row, Target, median, megabytes_a_second};
@@ -80,11 +78,11 @@ fn compare(
     measure: &dyn Fn(&Path) -> anyhow::Result<Duration>,
 ) -> anyhow::Result<(f64, f64)> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    // Both page caches are filled the same way: by one pass over present bytes.
-    for path in [&pair.ours, &pair.theirs] {
-        fadvise(&File::open(path)?, 0, None, Advice::DontNeed)?;
-        read_through(path)?;
-    }
+    // Both page caches are filled the same way: by one pass over present bytes, in turns, so that neither gets the
+    // better memory.
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "1")?;
+    fill_in_turns(&pair.ours, &pair.theirs)?;
     for round in 0..rounds.max(1) * 3 {
         // Whoever comes second may find warmer caches: swap.
         if round % 2 == 0 {
@@ -108,6 +106,22 @@ fn row(name: &str, bytes: u64, (ours, theirs): (f64, f64)) -> Row {
         figure: theirs / ours,
         target: Target::AtLeast(0.97),
     }
+}
+
+/// Reads both files from beginning to end, a piece of one, then the same piece of the other.
+fn fill_in_turns(ours: &Path, theirs: &Path) -> anyhow::Result<()> {
+    let mut files = [File::open(ours)?, File::open(theirs)?];
+    let mut buffer = vec![0; 8 << 20];
+    let mut at_end = 0;
+    while at_end < files.len() {
+        at_end = 0;
+        for file in &mut files {
+            at_end += usize::from(file.read(&mut buffer)? == 0);
+        }
+        // Who goes first changes with every piece.
+        files.reverse();
+    }
+    Ok(())
 }
 
 /// Reads a file from beginning to end.
