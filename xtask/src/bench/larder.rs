@@ -87,18 +87,20 @@ pub struct Registry {
 impl Registry {
     /// Starts `larder serve` with `arguments` on a free port.
     pub fn start(binary: &Path, layout: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut child = Command::new(binary)
+        let child = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--json"])
             .args(arguments)
             .arg(layout)
             .stdout(Stdio::piped())
             .spawn()
             .context("larder serve could not be started")?;
-        let output = child.stdout.take().context("no standard output")?;
+        // Made first, so that the server ends whatever happens below.
+        let mut registry = Self { child, host: String::new() };
+        let output = registry.child.stdout.take().context("no standard output")?;
         let mut documents = serde_json::Deserializer::from_reader(output).into_iter::<Value>();
         let said = documents.next().context("larder serve said nothing")??;
-        let host = said["address"].as_str().context("no address")?.to_owned();
-        Ok(Self { child, host })
+        registry.host = said["address"].as_str().context("no address")?.to_owned();
+        Ok(registry)
     }
 }
 
