@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use larder_fscache::{Backend, CacheObject, CookieKey, Error as CacheError, Table, VolumeKey};
+use larder_fscache::{Backend, CacheObject, CookieKey, Error as CacheError, ObjectSpec, Table, VolumeKey};
 
 use crate::layout::{CACHE, Place, is_map, map_of};
 use crate::lock::Lock;
@@ -171,8 +171,9 @@ impl Backend for Cachefiles {
         &self,
         volume: &VolumeKey,
         cookie: &CookieKey,
-        size: u64,
+        spec: &ObjectSpec,
     ) -> Result<Arc<dyn CacheObject>, CacheError> {
+        let size = spec.size;
         let name = (volume.clone(), cookie.clone());
         let object = self
             .objects
@@ -226,10 +227,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let cache = open(root.path()).expect("fit");
         let volume = VolumeKey::new("v").expect("valid");
-        let whole = cache.acquire(&volume, &key("whole"), 8192).expect("space");
+        let whole = cache.acquire(&volume, &key("whole"), &ObjectSpec::of_size(8192)).expect("space");
         whole.write(0, &[1; 8192]).expect("space");
         whole.commit().expect("a healthy disk");
-        cache.acquire(&volume, &key("holes"), 1 << 30).expect("sparse");
+        cache.acquire(&volume, &key("holes"), &ObjectSpec::of_size(1 << 30)).expect("sparse");
         let mut objects = cache.objects().expect("readable");
         objects.sort_by(|a, b| a.cookie.cmp(&b.cookie));
         let seen: Vec<_> = objects.iter().map(|o| (o.cookie.as_str(), o.size, o.complete)).collect();
@@ -256,7 +257,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let cache = open(root.path()).expect("fit");
         let volume = VolumeKey::new("v").expect("valid");
-        let object = cache.acquire(&volume, &key("c"), 4096).expect("space");
+        let object = cache.acquire(&volume, &key("c"), &ObjectSpec::of_size(4096)).expect("space");
         object.write(0, &[1; 4096]).expect("space");
         object.commit().expect("a healthy disk");
         assert!(matches!(cache.remove(&volume, &key("c")), Err(CacheError::Busy { .. })));
@@ -267,7 +268,10 @@ mod tests {
         assert_eq!(cache.usage().expect("readable"), Usage::default());
         let folder = Place::new(&volume, &key("c")).dir;
         assert_eq!(std::fs::read_dir(root.path().join(folder)).expect("kept").count(), 0);
-        assert_eq!(cache.acquire(&volume, &key("c"), 4096).expect("space").present_bytes(), 0);
+        assert_eq!(
+            cache.acquire(&volume, &key("c"), &ObjectSpec::of_size(4096)).expect("space").present_bytes(),
+            0
+        );
     }
 
     #[test]
@@ -275,11 +279,14 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let cache = open(root.path()).expect("fit");
         let volume = VolumeKey::new("v").expect("valid");
-        let object = cache.acquire(&volume, &key("c"), 4096).expect("space");
-        assert!(Arc::ptr_eq(&object, &cache.acquire(&volume, &key("c"), 4096).expect("the same")));
-        let other = cache.acquire(&volume, &key("c"), 4097).map(|_| ());
+        let object = cache.acquire(&volume, &key("c"), &ObjectSpec::of_size(4096)).expect("space");
+        assert!(Arc::ptr_eq(
+            &object,
+            &cache.acquire(&volume, &key("c"), &ObjectSpec::of_size(4096)).expect("the same")
+        ));
+        let other = cache.acquire(&volume, &key("c"), &ObjectSpec::of_size(4097)).map(|_| ());
         assert!(matches!(other, Err(CacheError::Size { expected: 4097, found: 4096, .. })), "{other:?}");
-        let giant = cache.acquire(&volume, &key("g"), u64::MAX).map(|_| ());
+        let giant = cache.acquire(&volume, &key("g"), &ObjectSpec::of_size(u64::MAX)).map(|_| ());
         assert!(matches!(giant, Err(CacheError::TooLarge { .. })), "{giant:?}");
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
-use larder_fscache::{Backend, CookieKey, Error, Run, VolumeKey};
+use larder_fscache::{Backend, CookieKey, Error, ObjectSpec, Run, VolumeKey};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 const PIECE: usize = 64 << 10;
@@ -34,10 +34,10 @@ fn p1_a_full_disk_is_an_error_of_its_own_and_marks_nothing() {
     let cache = Cachefiles::open(config).expect("a tmpfs is fit");
     let (volume, key) = (VolumeKey::new("v").expect("valid"), |text| CookieKey::new(text).expect("valid"));
 
-    let ballast = cache.acquire(&volume, &key("ballast"), 1 << 20).expect("sparse");
+    let ballast = cache.acquire(&volume, &key("ballast"), &ObjectSpec::of_size(1 << 20)).expect("sparse");
     (0u64..8).for_each(|n| ballast.write(n * PIECE as u64, &[1; PIECE]).expect("space"));
     drop(ballast);
-    let object = cache.acquire(&volume, &key("large"), 8 << 20).expect("sparse");
+    let object = cache.acquire(&volume, &key("large"), &ObjectSpec::of_size(8 << 20)).expect("sparse");
     let (at, failed) = (0u64..128)
         .map(|n| n * PIECE as u64)
         .find_map(|at| Some((at, object.write(at, &[7; PIECE]).err()?)))

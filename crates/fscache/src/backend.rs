@@ -5,25 +5,68 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{BlockSize, CookieKey, Error, ObjectRange, Run, VolumeKey};
+use crate::{AuxData, BlockSize, CookieKey, Error, ObjectRange, ObjectSpec, Run, VolumeKey};
 
 /// A place that keeps objects: the counterpart of a cache in fscache.
 pub trait Backend: Send + Sync + 'static {
-    /// Opens the object of `cookie` in `volume`, or creates it with `size` bytes, all holes.
-    ///
-    /// What an earlier run left is taken up only as far as it is known to be right. While an object is
-    /// alive the same key gives the same object. Blocks for I/O.
+    /// Readies a volume. Objects that an earlier run left in it under other coherency data are dropped. Blocks for I/O.
     ///
     /// # Errors
     ///
-    /// [`Error::Size`] when the object is in use with another size, [`Error::TooLarge`],
-    /// [`Error::NoSpace`], [`Error::Io`].
+    /// [`Error::NoSpace`], [`Error::VolumeIo`].
+    fn acquire_volume(&self, _volume: &VolumeKey, _coherency: &AuxData) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Opens the object of `cookie` in `volume`, or creates it as `spec` says, all holes.
+    ///
+    /// What an earlier run left is taken up only as far as it is known to be right: an object of another size or
+    /// with other coherency data is dropped. While an object is alive the same key gives the same object. Blocks
+    /// for I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Size`] when the object is in use with another size, [`Error::Coherency`] when with other coherency
+    /// data, [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Io`].
     fn acquire(
         &self,
         volume: &VolumeKey,
         cookie: &CookieKey,
-        size: u64,
+        spec: &ObjectSpec,
     ) -> Result<Arc<dyn CacheObject>, Error>;
+
+    /// Puts a new object, all holes, in the place of the one that the key has. One that is alive is withdrawn: its
+    /// users find nothing in it from now on. Blocks for I/O.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire); the key has no object then. [`Error::Busy`] from a backend that cannot do this
+    /// while the old object is alive.
+    fn replace(
+        &self,
+        volume: &VolumeKey,
+        cookie: &CookieKey,
+        spec: &ObjectSpec,
+    ) -> Result<Arc<dyn CacheObject>, Error> {
+        self.remove(volume, cookie)?;
+        self.acquire(volume, cookie, spec)
+    }
+
+    /// Gives the object of `cookie` another size. What both sizes have in whole blocks stays present. One that is
+    /// alive is withdrawn; the new one is returned. Blocks for I/O.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    fn resize(
+        &self,
+        volume: &VolumeKey,
+        cookie: &CookieKey,
+        spec: &ObjectSpec,
+    ) -> Result<Arc<dyn CacheObject>, Error> {
+        // Nothing kept is not wrong, only slow.
+        self.replace(volume, cookie, spec)
+    }
 
     /// Says that nobody needs the object in use any more, so that what is held for it can be let go.
     ///
@@ -61,6 +104,15 @@ pub trait CacheObject: Send + Sync + 'static {
         self.probe_within(ObjectRange::at(at, u64::MAX))
     }
 
+    /// A number that is raised before any byte that was present is taken away: by a punch, a failed sync, a
+    /// withdrawal. Who has copied bytes and then finds the number unchanged, and the bytes still present, has
+    /// copied what was there.
+    fn generation(&self) -> u64;
+
+    /// Withdraws the object under its users: from now on everything is a hole, and a write fails with
+    /// [`Error::Withdrawn`].
+    fn withdraw(&self);
+
     /// Reads from the backing file, holes as zeros. Returns the number of bytes read, 0 at the end.
     ///
     /// # Errors
@@ -74,7 +126,7 @@ pub trait CacheObject: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`], [`Error::NoSpace`], [`Error::Io`]; nothing was marked then.
+    /// [`Error::OutOfBounds`], [`Error::NoSpace`], [`Error::Withdrawn`], [`Error::Io`]; nothing was marked then.
     ///
     /// [`commit`]: CacheObject::commit
     fn write(&self, at: u64, data: &[u8]) -> Result<(), Error>;
@@ -86,6 +138,11 @@ pub trait CacheObject: Send + Sync + 'static {
 
     /// Number of bytes present.
     fn present_bytes(&self) -> u64;
+
+    /// Whether no byte is present.
+    fn is_empty(&self) -> bool {
+        self.present_bytes() == 0
+    }
 
     /// The backing file, opened before any front end puts a mark on it (the fill descriptor).
     fn file(&self) -> BorrowedFd<'_>;

@@ -1,122 +1,83 @@
-//! [`Cache`]: hands out cookies, one a key.
+//! [`Cache`]: hands out volumes, and ends everything at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use crate::cookie::Name;
 use crate::stats::add;
-use crate::{Backend, Cookie, CookieKey, Counts, Error, Table, VolumeKey};
+use crate::volume::{Shared, Volume};
+use crate::{AuxData, Backend, Cookie, Counts, Error, Stats, Table, VolumeKey};
 
-/// A backend with the cookies that are in use.
+/// A backend with the volumes and cookies that are in use.
 pub struct Cache<B> {
-    backend: B,
-    cookies: Table<Name, Cookie>,
-    /// Counters of the cookies that are gone.
-    past: Arc<Mutex<Counts>>,
+    backend: Arc<B>,
+    shared: Arc<Shared>,
 }
 
 impl<B: Backend> Cache<B> {
     /// Returns a cache over `backend`.
     pub fn new(backend: B) -> Self {
-        Self { backend, cookies: Table::new(), past: Arc::default() }
+        let backend = Arc::new(backend);
+        let shared = Shared {
+            backend: Arc::clone(&backend) as Arc<dyn Backend>,
+            volumes: Table::new(),
+            cookies: Table::new(),
+            stats: Stats::default(),
+            is_withdrawn: AtomicBool::new(false),
+        };
+        Self { backend, shared: Arc::new(shared) }
     }
 
     /// The backend, for what only it can tell.
-    pub fn backend(&self) -> &B {
+    pub fn backend(&self) -> &Arc<B> {
         &self.backend
     }
 
-    /// Returns the cookie `key` of `volume`, an object of `size` bytes: the same one to everybody.
-    ///
-    /// Blocks for I/O, and while another thread acquires the same cookie.
+    /// Returns the volume `key`: the same one to everybody. What an earlier run left in it under other coherency data
+    /// is dropped. Blocks for I/O.
     ///
     /// # Errors
     ///
-    /// [`Error::Size`] when it is in use with another size; what [`Backend::acquire`] says.
-    pub fn acquire_cookie(
-        &self,
-        volume: &VolumeKey,
-        key: &CookieKey,
-        size: u64,
-    ) -> Result<Arc<Cookie>, Error> {
-        let name = (volume.clone(), key.clone());
-        let cookie = self.cookies.get_or_open(&name, |lease| {
-            let object = self.backend.acquire(volume, key, size)?;
-            Ok(Cookie::new(name.clone(), object, Arc::clone(&self.past), lease))
+    /// [`Error::Coherency`] when it is in use with other coherency data; what [`Backend::acquire_volume`] says.
+    pub fn acquire_volume(&self, key: &VolumeKey, coherency: &AuxData) -> Result<Arc<Volume>, Error> {
+        let volume = self.shared.volumes.get_or_open(key, |lease| {
+            self.backend.acquire_volume(key, coherency)?;
+            Ok(Volume::new(key.clone(), coherency.clone(), Arc::clone(&self.shared), lease))
         })?;
-        if cookie.size() != size {
-            return Err(Error::Size { cookie: key.clone(), expected: size, found: cookie.size() });
+        if volume.coherency() != coherency {
+            return Err(Error::Coherency { name: format!("volume {key}") });
         }
-        add(&cookie.stats().acquires, 1);
-        tracing::debug!(%volume, cookie = %key, size, "fscache_acquire");
-        Ok(cookie)
+        add(&self.shared.stats.mine().volumes, 1);
+        tracing::debug!(volume = %key, "fscache_acquire_volume");
+        Ok(volume)
     }
 
     /// Returns the cookies in use, in no order.
     pub fn cookies(&self) -> Vec<Arc<Cookie>> {
-        self.cookies.values()
+        self.shared.cookies.values()
     }
 
-    /// Returns what happened to all cookies, those in use and those that are gone.
+    /// Returns what happened in this cache.
     pub fn counts(&self) -> Counts {
-        let live = self.cookies();
-        let mut sum = *self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        for cookie in live {
-            sum += cookie.stats().counts();
+        self.shared.stats.counts()
+    }
+
+    /// Closes the objects of cookies that nobody has used since `before`, so that they can be culled; returns how
+    /// many. Their bytes stay.
+    pub fn discard_idle(&self, before: Instant) -> usize {
+        self.cookies().iter().filter(|cookie| cookie.discard_idle(before)).count()
+    }
+
+    /// Withdraws the cache under its users: no object is opened any more, and what was open is empty to all who have
+    /// it. Returns when that is so.
+    pub fn withdraw(&self) {
+        self.shared.is_withdrawn.store(true, Ordering::Release);
+        for cookie in self.cookies() {
+            cookie.withdraw();
         }
-        sum
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::Memory;
-
-    fn keys() -> (VolumeKey, CookieKey) {
-        (VolumeKey::new("v").expect("valid"), CookieKey::new("c").expect("valid"))
-    }
-
-    #[test]
-    fn the_same_key_twice_is_the_same_cookie_and_volumes_do_not_share() {
-        let cache = Cache::new(Memory::new());
-        let (volume, key) = keys();
-        let other = VolumeKey::new("w").expect("valid");
-        let first = cache.acquire_cookie(&volume, &key, 100).expect("memory");
-        assert!(Arc::ptr_eq(&first, &cache.acquire_cookie(&volume, &key, 100).expect("memory")));
-        let elsewhere = cache.acquire_cookie(&other, &key, 100).expect("memory");
-        first.write(0, &[1; 100]).expect("fits");
-        assert!(first.is_complete() && !elsewhere.is_complete());
-    }
-
-    #[test]
-    fn a_cookie_in_use_is_not_given_out_with_another_size() {
-        let cache = Cache::new(Memory::new());
-        let (volume, key) = keys();
-        let _first = cache.acquire_cookie(&volume, &key, 100).expect("memory");
-        let second = cache.acquire_cookie(&volume, &key, 101);
-        assert!(matches!(second, Err(Error::Size { expected: 101, found: 100, .. })), "{second:?}");
-    }
-
-    #[test]
-    fn bytes_outlive_the_cookie_and_so_do_its_counters() {
-        let cache = Cache::new(Memory::new());
-        let (volume, key) = keys();
-        cache.acquire_cookie(&volume, &key, 100).expect("memory").write(0, &[1; 100]).expect("fits");
-        assert!(cache.cookies().is_empty());
-        assert!(cache.acquire_cookie(&volume, &key, 100).expect("memory").is_complete());
-        let counts = cache.counts();
-        assert_eq!((counts.acquires, counts.writes, counts.write_bytes), (2, 1, 100));
-    }
-
-    #[test]
-    fn an_object_is_removed_only_when_nobody_has_it() {
-        let cache = Cache::new(Memory::new());
-        let (volume, key) = keys();
-        let cookie = cache.acquire_cookie(&volume, &key, 100).expect("memory");
-        cookie.write(0, &[1; 100]).expect("fits");
-        assert!(matches!(cache.backend().remove(&volume, &key), Err(Error::Busy { .. })));
-        drop(cookie);
-        cache.backend().remove(&volume, &key).expect("idle");
-        assert!(!cache.acquire_cookie(&volume, &key, 100).expect("memory").is_complete());
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

@@ -1,16 +1,17 @@
 //! [`decide`]: where the first bytes of a read come from, and how far that answer holds.
 //!
 //! The rows are those of `cachefiles_do_prepare_read()` (fs/cachefiles/io.c, v6.12). There one function
-//! probes the file and decides; here the backend probes its presence map first ([`Run`]) and a pure
-//! function decides. What a map cannot meet is gone: there is no cookie flag NO_DATA beside the map
-//! (row 2), no file to wait for (row 3), no failing SEEK (rows 5 and 8). Two rules are stricter:
+//! probes the file and decides; here the object is probed first ([`Probe`]) and a pure function decides.
+//! Row R, which has a hole brought and decides again, is a loop around it
+//! ([`CacheResources::prepare_ondemand_read`](crate::CacheResources::prepare_ondemand_read)). Two rules are
+//! stricter than the kernel's:
 //!
 //! - an answer never crosses the end of the object (the kernel rounds it up to a block there), so that
 //!   every byte of a `ReadFromCache` answer is a present byte and every byte of a download exists;
 //! - an answer of no bytes is always [`IoSource::InvalidRead`]. The kernel's row 9 can shorten a read to
 //!   nothing and leaves it to the caller to notice.
 
-use crate::{BlockSize, ObjectRange};
+use crate::{BlockSize, ObjectRange, ReadFlags};
 
 /// Where the bytes of a read come from: `enum netfs_io_source`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -63,6 +64,25 @@ pub enum Run {
     },
 }
 
+/// What is known about an object when a decision is taken.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Probe {
+    /// The presence map was asked.
+    Map(Run),
+    /// The object is new and nobody has written to it: the cookie flag NO_DATA.
+    NoData,
+    /// There is no object: the cache was withdrawn, or the look-up failed.
+    NoFile,
+    /// The object could not be probed.
+    Failed,
+}
+
+impl From<Run> for Probe {
+    fn from(run: Run) -> Self {
+        Self::Map(run)
+    }
+}
+
 /// The answer to a read: source, the part of the range it holds for, and the reason.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Decision {
@@ -72,16 +92,50 @@ pub struct Decision {
     pub range: ObjectRange,
     /// Why it fell so.
     pub why: Why,
+    /// The flags of the question, with [`ReadFlags::COPY_TO_CACHE`] where the cache wants the bytes.
+    pub flags: ReadFlags,
 }
 
-/// Decides where the first bytes of `want` come from, in an object of `size` bytes.
+/// Decides where the first bytes of `want` come from, when bytes exist up to `eof`.
 ///
-/// Pure: `found` is the run of the presence map at `want.start()`.
-pub fn decide(want: ObjectRange, size: u64, block: BlockSize, found: Run) -> Decision {
-    let end_in_object = want.end().min(size);
-    let (source, end, why) = match found {
-        _ if want.start() >= size => (IoSource::FillWithZeroes, want.end(), Why::AfterEof),
-        Run::Hole { until } if until >= size => (IoSource::DownloadFromServer, end_in_object, Why::SeekEnxio),
+/// Pure: `found` is what the object says at `want.start()`.
+#[inline]
+pub fn decide(
+    want: ObjectRange,
+    eof: u64,
+    block: BlockSize,
+    found: impl Into<Probe>,
+    flags: ReadFlags,
+) -> Decision {
+    let end_in_object = want.end().min(eof);
+    let (source, end, why) = match found.into() {
+        _ if want.start() >= eof => (IoSource::FillWithZeroes, want.end(), Why::AfterEof),
+        // With ONDEMAND the kernel goes on to the next rows: an object without data has one hole, to its end.
+        Probe::NoData if flags.contains(ReadFlags::ONDEMAND) => {
+            (IoSource::DownloadFromServer, end_in_object, Why::SeekEnxio)
+        }
+        Probe::NoData => (IoSource::DownloadFromServer, end_in_object, Why::NoData),
+        Probe::NoFile => (IoSource::DownloadFromServer, end_in_object, Why::NoFile),
+        Probe::Failed => (IoSource::DownloadFromServer, end_in_object, Why::SeekError),
+        Probe::Map(run) => of_map(want, eof, block, run),
+    };
+    let flags = match why {
+        _ if source != IoSource::DownloadFromServer || flags.contains(ReadFlags::ONDEMAND) => flags,
+        // No cache to copy to.
+        Why::NoFile | Why::SeekError => flags,
+        _ => flags | ReadFlags::COPY_TO_CACHE,
+    };
+    match ObjectRange::new(want.start(), end) {
+        Some(range) if !range.is_empty() => Decision { source, range, why, flags },
+        _ => Decision { source: IoSource::InvalidRead, range: ObjectRange::at(want.start(), 0), why, flags },
+    }
+}
+
+#[inline]
+fn of_map(want: ObjectRange, eof: u64, block: BlockSize, run: Run) -> (IoSource, u64, Why) {
+    let end_in_object = want.end().min(eof);
+    match run {
+        Run::Hole { until } if until >= eof => (IoSource::DownloadFromServer, end_in_object, Why::SeekEnxio),
         Run::Hole { until } if until >= want.end() => {
             (IoSource::DownloadFromServer, want.end(), Why::FoundHole)
         }
@@ -95,10 +149,6 @@ pub fn decide(want: ObjectRange, size: u64, block: BlockSize, found: Run) -> Dec
         }
         // A block that is present in part is a hole: rounded down, perhaps to nothing.
         Run::Present { until } => (IoSource::ReadFromCache, block.round_down(until), Why::HaveData),
-    };
-    match ObjectRange::new(want.start(), end) {
-        Some(range) if !range.is_empty() => Decision { source, range, why },
-        _ => Decision { source: IoSource::InvalidRead, range: ObjectRange::at(want.start(), 0), why },
     }
 }
 
@@ -106,7 +156,7 @@ pub fn decide(want: ObjectRange, size: u64, block: BlockSize, found: Run) -> Dec
 mod tests {
     use super::IoSource::{DownloadFromServer, FillWithZeroes, InvalidRead, ReadFromCache};
     use super::Run::{Hole, Present};
-    use super::Why::{AfterEof, FoundHole, FoundPart, HaveData, SeekEnxio};
+    use super::Why::{AfterEof, FoundHole, FoundPart, HaveData, NoData, NoFile, SeekEnxio, SeekError};
     use super::*;
     use proptest::prelude::*;
 
@@ -115,11 +165,57 @@ mod tests {
     /// An object of ten blocks and a bit.
     const SIZE: u64 = 10 * K4 + 100;
 
-    fn ask(start: u64, end: u64, found: Run) -> (IoSource, u64, Why) {
-        let want = ObjectRange::new(start, end).expect("forwards");
-        let got = decide(want, SIZE, BLOCK, found);
-        assert_eq!(got.range.start(), start, "an answer starts where the question does");
+    fn ask(start: u64, end: u64, found: impl Into<Probe>) -> (IoSource, u64, Why) {
+        let got = ask_with(start, end, found, ReadFlags::empty());
         (got.source, got.range.end(), got.why)
+    }
+
+    fn ask_with(start: u64, end: u64, found: impl Into<Probe>, flags: ReadFlags) -> Decision {
+        let want = ObjectRange::new(start, end).expect("forwards");
+        let got = decide(want, SIZE, BLOCK, found, flags);
+        assert_eq!(got.range.start(), start, "an answer starts where the question does");
+        got
+    }
+
+    #[test]
+    fn row_2_an_object_without_data_is_downloaded_and_copied_to_the_cache() {
+        assert_eq!(ask(K4, 3 * K4, Probe::NoData), (DownloadFromServer, 3 * K4, NoData));
+        assert_eq!(ask(K4, 99 * K4, Probe::NoData), (DownloadFromServer, SIZE, NoData));
+        let got = ask_with(K4, 3 * K4, Probe::NoData, ReadFlags::empty());
+        assert_eq!(got.flags, ReadFlags::COPY_TO_CACHE);
+    }
+
+    #[test]
+    fn row_2_on_demand_an_object_without_data_is_one_hole() {
+        let got = ask_with(K4, 3 * K4, Probe::NoData, ReadFlags::ONDEMAND);
+        assert_eq!((got.source, got.range.end(), got.why), (DownloadFromServer, 3 * K4, SeekEnxio));
+        assert_eq!(got.flags, ReadFlags::ONDEMAND);
+    }
+
+    #[test]
+    fn row_3_without_an_object_it_is_downloaded_and_not_copied() {
+        let got = ask_with(K4, 99 * K4, Probe::NoFile, ReadFlags::empty());
+        assert_eq!((got.source, got.range.end(), got.why), (DownloadFromServer, SIZE, NoFile));
+        assert_eq!(got.flags, ReadFlags::empty());
+    }
+
+    #[test]
+    fn rows_5_and_8_an_object_that_cannot_be_probed_is_downloaded_and_not_copied() {
+        let got = ask_with(K4, 3 * K4, Probe::Failed, ReadFlags::empty());
+        assert_eq!((got.source, got.range.end(), got.why), (DownloadFromServer, 3 * K4, SeekError));
+        assert_eq!(got.flags, ReadFlags::empty());
+    }
+
+    #[test]
+    fn rows_4_6_and_7_want_what_is_downloaded_in_the_cache_unless_it_is_brought_on_demand() {
+        for until in [2 * K4, 3 * K4, SIZE] {
+            let got = ask_with(K4, 3 * K4, Hole { until }, ReadFlags::SEEK_DATA_READ);
+            assert_eq!(got.flags, ReadFlags::SEEK_DATA_READ | ReadFlags::COPY_TO_CACHE);
+            let got = ask_with(K4, 3 * K4, Hole { until }, ReadFlags::ONDEMAND);
+            assert_eq!(got.flags, ReadFlags::ONDEMAND);
+        }
+        let got = ask_with(K4, 3 * K4, Present { until: SIZE }, ReadFlags::empty());
+        assert_eq!(got.flags, ReadFlags::empty());
     }
 
     #[test]
@@ -162,7 +258,7 @@ mod tests {
         let last = 10 * K4;
         assert_eq!(ask(last, 12 * K4, Hole { until: last + 1 }), (DownloadFromServer, SIZE, FoundPart));
         let want = ObjectRange::at(0, u64::MAX);
-        let got = decide(want, u64::MAX, BLOCK, Hole { until: u64::MAX - 1 });
+        let got = decide(want, u64::MAX, BLOCK, Hole { until: u64::MAX - 1 }, ReadFlags::empty());
         assert_eq!((got.range, got.why), (want, FoundPart));
     }
 
@@ -222,6 +318,7 @@ mod tests {
             bits in 9u8..=11,
             map in proptest::collection::vec(any::<bool>(), 1..12),
             tail in 0u64..512,
+            flags in any::<u16>(),
             (from, len) in (0u64..14_000, 0u64..9_000),
         ) {
             let block = BlockSize::from_bits(bits).expect("in range");
@@ -230,7 +327,7 @@ mod tests {
             let presence = crate::Presence::new(&words, size, block).expect("enough words");
             let want = ObjectRange::at(from, len);
             for found in [presence.probe(want), presence.probe(ObjectRange::at(from, u64::MAX))] {
-                let got = decide(want, size, block, found);
+                let got = decide(want, size, block, found, ReadFlags::from_bits_truncate(flags));
                 prop_assert_eq!((got.source, got.range.end()), naive(&map, want, size, block));
                 prop_assert_eq!(got.range.start(), want.start());
                 prop_assert_eq!(got.range.is_empty(), got.source == InvalidRead);
@@ -240,11 +337,12 @@ mod tests {
         #[test]
         fn whatever_a_backend_claims_no_answer_leaves_the_question_or_the_object(
             from in any::<u64>(), len in any::<u64>(), size in any::<u64>(), until in any::<u64>(),
-            hole in any::<bool>(), bits in 9u8..=16,
+            hole in any::<bool>(), bits in 9u8..=16, flags in any::<u16>(),
         ) {
             let found = if hole { Hole { until } } else { Present { until } };
             let want = ObjectRange::at(from, len);
-            let got = decide(want, size, BlockSize::from_bits(bits).expect("in range"), found);
+            let block = BlockSize::from_bits(bits).expect("in range");
+            let got = decide(want, size, block, found, ReadFlags::from_bits_truncate(flags));
             prop_assert!(got.range.start() == want.start() && got.range.end() <= want.end());
             match got.source {
                 FillWithZeroes => prop_assert!(want.start() >= size),

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::{CookieKey, ObjectRange};
+use crate::{CookieKey, ObjectRange, VolumeKey};
 
 /// Why the cache could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,45 @@ pub enum Error {
         /// The first missing byte.
         at: u64,
     },
+    /// The cookie or volume is in use for another version of its content.
+    #[error("{name}: in use with other coherency data")]
+    Coherency {
+        /// The cookie or the volume.
+        name: String,
+    },
+    /// Coherency data is longer than a backend keeps.
+    #[error("{len} bytes of coherency data are more than the {max} that an object may have")]
+    AuxTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most that is kept, in bytes.
+        max: usize,
+    },
+    /// The object was taken away under its users: invalidated, resized, or the whole cache is gone.
+    #[error("cookie {cookie}: its object was withdrawn from the cache")]
+    Withdrawn {
+        /// The cookie.
+        cookie: CookieKey,
+    },
+    /// The cookie was given back; who still has it cannot use it any more.
+    #[error("cookie {cookie}: relinquished")]
+    Relinquished {
+        /// The cookie.
+        cookie: CookieKey,
+    },
+    /// The bytes of a hole could not be brought.
+    #[error("cookie {cookie}: {range} could not be brought")]
+    Bring {
+        /// The cookie.
+        cookie: CookieKey,
+        /// What was asked for.
+        range: ObjectRange,
+        /// The error number for whoever reads.
+        errno: i32,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The object is in use and cannot be taken away.
     #[error("cookie {cookie}: in use")]
     Busy {
@@ -67,6 +106,17 @@ pub enum Error {
     NoSpace {
         /// The cookie.
         cookie: CookieKey,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The storage below failed for a whole volume.
+    #[error("volume {volume}: {doing} failed")]
+    VolumeIo {
+        /// The volume.
+        volume: VolumeKey,
         /// What was being done.
         doing: &'static str,
         /// What the system said.
@@ -99,13 +149,17 @@ impl Error {
     /// The error number that a kernel front end answers with.
     pub fn errno(&self) -> i32 {
         let errno = match self {
-            Self::Key { .. } | Self::OutOfBounds { .. } => Errno::INVAL,
+            Self::Bring { errno, .. } => return *errno,
+            Self::Key { .. } | Self::OutOfBounds { .. } | Self::AuxTooLong { .. } => Errno::INVAL,
+            Self::Withdrawn { .. } | Self::Relinquished { .. } | Self::Coherency { .. } => Errno::STALE,
             Self::Size { .. } => Errno::STALE,
             Self::TooLarge { .. } => Errno::FBIG,
             Self::Hole { .. } => Errno::NODATA,
             Self::Busy { .. } => Errno::BUSY,
             Self::NoSpace { .. } => Errno::NOSPC,
-            Self::Io { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+            Self::Io { source, .. } | Self::VolumeIo { source, .. } => {
+                Errno::from_io_error(source).unwrap_or(Errno::IO)
+            }
         };
         errno.raw_os_error()
     }
@@ -117,11 +171,22 @@ impl Error {
             Self::NoSpace { .. } => {
                 Some("make room on the cache's file system, or move the cache to a larger one")
             }
-            Self::Io { .. } => Some("check the health of the cache's file system (dmesg)"),
+            Self::Io { .. } | Self::VolumeIo { .. } => {
+                Some("check the health of the cache's file system (dmesg)")
+            }
             Self::Size { .. } => {
                 Some("two images claim the same content with different sizes: one of them is damaged")
             }
-            Self::Key { .. } | Self::TooLarge { .. } | Self::OutOfBounds { .. } | Self::Hole { .. } => None,
+            Self::Withdrawn { .. } | Self::Coherency { .. } => {
+                Some("open it again: the content changed, or the cache was taken away")
+            }
+            Self::Key { .. }
+            | Self::TooLarge { .. }
+            | Self::AuxTooLong { .. }
+            | Self::OutOfBounds { .. }
+            | Self::Hole { .. }
+            | Self::Relinquished { .. }
+            | Self::Bring { .. } => None,
         }
     }
 }

@@ -13,11 +13,22 @@ pub struct Table<K: Eq + Hash, T> {
 }
 
 struct Shared<K, T> {
-    slots: Mutex<HashMap<K, Slot<T>>>,
+    slots: Mutex<Slots<K, T>>,
     changed: Condvar,
 }
 
-enum Slot<T> {
+struct Slots<K, T> {
+    by_key: HashMap<K, Slot<T>>,
+    leases: u64,
+}
+
+struct Slot<T> {
+    /// Number of the lease that the slot belongs to; never used twice.
+    lease: u64,
+    holder: Holder<T>,
+}
+
+enum Holder<T> {
     /// Somebody is opening the value, or works on the key while it has none.
     Taken,
     /// The value is alive, or its drop has not yet returned its [`Lease`].
@@ -25,16 +36,30 @@ enum Slot<T> {
 }
 
 /// The right to be the value of a key. The value keeps it as its *last* field: the key is free again when
-/// the lease is dropped.
+/// the lease is dropped, unless another value has taken its place before.
 pub struct Lease<K: Eq + Hash, T> {
     shared: Arc<Shared<K, T>>,
     key: K,
+    number: u64,
+}
+
+impl<K: Eq + Hash, T> Lease<K, T> {
+    /// Frees the key now: who asks for it from now on gets another value, while this one lives on.
+    pub fn release(&self) {
+        let mut slots = self.shared.lock();
+        if slots.by_key.get(&self.key).is_some_and(|slot| slot.lease == self.number) {
+            slots.by_key.remove(&self.key);
+        }
+        drop(slots);
+        self.shared.changed.notify_all();
+    }
 }
 
 impl<K: Eq + Hash + Clone, T> Table<K, T> {
     /// Returns an empty table.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { slots: Mutex::new(HashMap::new()), changed: Condvar::new() }) }
+        let slots = Slots { by_key: HashMap::new(), leases: 0 };
+        Self { shared: Arc::new(Shared { slots: Mutex::new(slots), changed: Condvar::new() }) }
     }
 
     /// Returns the value of `key`, opening it with `open` when nobody has it.
@@ -51,13 +76,34 @@ impl<K: Eq + Hash + Clone, T> Table<K, T> {
     ) -> Result<Arc<T>, E> {
         match self.shared.enter(key) {
             Entered::Live(value) => Ok(value),
-            Entered::Leased(lease) => {
-                let value = Arc::new(open(lease)?);
-                self.shared.lock().insert(key.clone(), Slot::Live(Arc::downgrade(&value)));
-                self.shared.changed.notify_all();
-                Ok(value)
-            }
+            Entered::Leased(lease) => self.fill(lease, open),
         }
+    }
+
+    /// Puts a new value, opened with `open`, in the place of the one that `key` has, if any. The old one lives on
+    /// for those who have it.
+    ///
+    /// Blocks while another thread opens the key's value. When `open` fails the key has no value.
+    ///
+    /// # Errors
+    ///
+    /// What `open` says.
+    pub fn replace<E>(&self, key: &K, open: impl FnOnce(Lease<K, T>) -> Result<T, E>) -> Result<Arc<T>, E> {
+        let lease = self.shared.seize(key);
+        self.fill(lease, open)
+    }
+
+    fn fill<E>(
+        &self,
+        lease: Lease<K, T>,
+        open: impl FnOnce(Lease<K, T>) -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let (key, number) = (lease.key.clone(), lease.number);
+        let value = Arc::new(open(lease)?);
+        let holder = Holder::Live(Arc::downgrade(&value));
+        self.shared.lock().by_key.insert(key, Slot { lease: number, holder });
+        self.shared.changed.notify_all();
+        Ok(value)
     }
 
     /// Runs `work` while `key` has no value and can get none; returns `None` when it has one.
@@ -71,9 +117,9 @@ impl<K: Eq + Hash + Clone, T> Table<K, T> {
     /// Returns the living values, in no order.
     pub fn values(&self) -> Vec<Arc<T>> {
         let slots = self.shared.lock();
-        let live = slots.values().filter_map(|slot| match slot {
-            Slot::Live(value) => value.upgrade(),
-            Slot::Taken => None,
+        let live = slots.by_key.values().filter_map(|slot| match &slot.holder {
+            Holder::Live(value) => value.upgrade(),
+            Holder::Taken => None,
         });
         live.collect()
     }
@@ -91,7 +137,7 @@ enum Entered<K: Eq + Hash, T> {
 }
 
 impl<K: Eq + Hash, T> Shared<K, T> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Slot<T>>> {
+    fn lock(&self) -> MutexGuard<'_, Slots<K, T>> {
         // A panic elsewhere cannot leave the map half changed: each change is one insert or remove.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,27 +147,44 @@ impl<K: Eq + Hash, T> Shared<K, T> {
         K: Clone,
     {
         let mut slots = self.lock();
-        loop {
-            match slots.get(key) {
-                None => break,
-                Some(Slot::Taken) => {}
-                Some(Slot::Live(value)) => {
-                    if let Some(value) = value.upgrade() {
-                        return Entered::Live(value);
-                    }
-                }
+        while let Some(slot) = slots.by_key.get(key) {
+            if let Holder::Live(value) = &slot.holder
+                && let Some(value) = value.upgrade()
+            {
+                return Entered::Live(value);
             }
             slots = self.changed.wait(slots).unwrap_or_else(PoisonError::into_inner);
         }
-        slots.insert(key.clone(), Slot::Taken);
-        Entered::Leased(Lease { shared: Arc::clone(self), key: key.clone() })
+        Entered::Leased(self.lease(&mut slots, key))
+    }
+
+    /// Takes the key from whoever has it, except from one who is just opening it.
+    fn seize(self: &Arc<Self>, key: &K) -> Lease<K, T>
+    where
+        K: Clone,
+    {
+        let is_taken = |slots: &mut Slots<K, T>| {
+            slots.by_key.get(key).is_some_and(|slot| matches!(slot.holder, Holder::Taken))
+        };
+        let slots = self.lock();
+        let mut slots = self.changed.wait_while(slots, is_taken).unwrap_or_else(PoisonError::into_inner);
+        self.lease(&mut slots, key)
+    }
+
+    fn lease(self: &Arc<Self>, slots: &mut Slots<K, T>, key: &K) -> Lease<K, T>
+    where
+        K: Clone,
+    {
+        slots.leases += 1;
+        let number = slots.leases;
+        slots.by_key.insert(key.clone(), Slot { lease: number, holder: Holder::Taken });
+        Lease { shared: Arc::clone(self), key: key.clone(), number }
     }
 }
 
 impl<K: Eq + Hash, T> Drop for Lease<K, T> {
     fn drop(&mut self) {
-        self.shared.lock().remove(&self.key);
-        self.shared.changed.notify_all();
+        self.release();
     }
 }
 
@@ -150,7 +213,7 @@ mod tests {
         assert_eq!(table.values().len(), 1, "the value of key 2 is gone again");
         drop(first);
         assert!(table.values().is_empty());
-        assert!(table.shared.lock().is_empty(), "dead entries do not stay behind");
+        assert!(table.shared.lock().by_key.is_empty(), "dead entries do not stay behind");
     }
 
     #[test]
@@ -191,5 +254,30 @@ mod tests {
         drop(value);
         assert_eq!(table.while_idle(&1, || 5), Some(5));
         open(&table, 1);
+    }
+
+    #[test]
+    fn a_value_that_was_replaced_does_not_take_its_successor_with_it() {
+        let table = Table::new();
+        let old = open(&table, 1);
+        let new: Result<_, ()> = table.replace(&1, |lease| Ok(Value { _lease: lease }));
+        let new = new.expect("opening cannot fail");
+        assert!(!Arc::ptr_eq(&old, &new));
+        drop(old);
+        assert!(Arc::ptr_eq(&new, &open(&table, 1)), "the key is the new one's");
+        assert_eq!(table.while_idle(&1, || ()), None);
+        drop(new);
+        assert_eq!(table.while_idle(&1, || ()), Some(()));
+    }
+
+    #[test]
+    fn a_released_key_gets_another_value_while_the_old_one_lives() {
+        let table = Table::new();
+        let old = open(&table, 1);
+        old._lease.release();
+        let new = open(&table, 1);
+        assert!(!Arc::ptr_eq(&old, &new));
+        drop(old);
+        assert!(Arc::ptr_eq(&new, &open(&table, 1)));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use larder_fscache::{BlockSize, Cookie};
+use larder_fscache::{BlockSize, CacheResources};
 use larder_remote::BlobRange;
 
 use crate::{ChunkTable, Error, Layer};
@@ -11,9 +11,9 @@ use crate::{ChunkTable, Error, Layer};
 /// Most stored bytes of one request, so that memory stays bounded; few images have so much metadata.
 const REQUEST_BYTES_MAX: u64 = 32 << 20;
 
-/// Fills `cookie` with the whole of `layer`: one request up to 32 MiB of stored bytes, decoded while it arrives.
+/// Fills the object of `resources` with the whole of `layer`: one request up to 32 MiB of stored bytes, decoded while it arrives.
 ///
-/// Every byte that is written was vouched for by the digest of its chunk. A cookie that is complete already costs no
+/// Every byte that is written was vouched for by the digest of its chunk. An object that is complete already costs no
 /// request. An error leaves what was written before it.
 ///
 /// # Errors
@@ -22,14 +22,14 @@ const REQUEST_BYTES_MAX: u64 = 32 << 20;
 ///
 /// # Panics
 ///
-/// When `cookie` has another size than the decoded layer.
-pub async fn fetch_metadata(layer: &Layer, cookie: &Arc<Cookie>) -> Result<(), Error> {
-    assert_eq!(cookie.size(), layer.table.decoded_size(), "a cookie for another layer");
-    if cookie.is_complete() {
+/// When the object has another size than the decoded layer.
+pub async fn fetch_metadata(layer: &Layer, resources: &CacheResources) -> Result<(), Error> {
+    assert_eq!(resources.size(), layer.table.decoded_size(), "a cookie for another layer");
+    if resources.is_complete() {
         return Ok(());
     }
     let place = format!("metadata layer {}", layer.descriptor.digest());
-    let mut filler = Filler::new(Arc::clone(&layer.table), Arc::clone(cookie));
+    let mut filler = Filler::new(Arc::clone(&layer.table), resources.clone());
     let len = layer.source.len();
     let mut start = 0;
     while start < len && !filler.is_done() {
@@ -63,7 +63,7 @@ async fn fill(layer: &Layer, range: BlobRange, mut filler: Filler, place: &str) 
 /// Takes the stored bytes of a layer in order and writes the decoded ones to its cookie.
 struct Filler {
     table: Arc<ChunkTable>,
-    cookie: Arc<Cookie>,
+    resources: CacheResources,
     /// Stored bytes not used yet, and where in the blob they begin.
     stored: BytesMut,
     stored_at: u64,
@@ -75,9 +75,9 @@ struct Filler {
 }
 
 impl Filler {
-    fn new(table: Arc<ChunkTable>, cookie: Arc<Cookie>) -> Self {
+    fn new(table: Arc<ChunkTable>, resources: CacheResources) -> Self {
         let (stored, tail) = (BytesMut::new(), BytesMut::new());
-        Self { table, cookie, stored, stored_at: 0, next: 0, tail, decoded_end: 0 }
+        Self { table, resources, stored, stored_at: 0, next: 0, tail, decoded_end: 0 }
     }
 
     fn is_done(&self) -> bool {
@@ -127,7 +127,7 @@ impl Filler {
         };
         let whole = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
         if whole > 0 {
-            let written = self.cookie.write(start, &bytes[..whole]);
+            let written = self.resources.write(start, &bytes[..whole]);
             written.map_err(|source| Error::Cache(Box::new(source)))?;
         }
         self.tail.extend_from_slice(&bytes[whole..]);
@@ -148,7 +148,7 @@ impl Filler {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use larder_fscache::{Cache, OnHole, VolumeKey, memory::Memory};
+    use larder_fscache::{AuxData, Cache, ObjectSpec, OnHole, VolumeKey, memory::Memory};
     use larder_remote::RangeSource;
     use oci_spec::image::{Descriptor, MediaType};
 
@@ -215,12 +215,13 @@ mod tests {
             let layer = layer(&data, chunk_bytes, piece);
             let volume = VolumeKey::new("test").expect("a key");
             let size = layer.table.decoded_size();
-            let cookie = Cache::new(Memory::new()).acquire_cookie(&volume, layer.table.identity(), size);
-            let cookie = cookie.expect("memory");
-            fetch_metadata(&layer, &cookie).await.expect("it is all there");
-            assert!(cookie.is_complete(), "chunks of {chunk_bytes}, pieces of {piece}");
+            let volume =
+                Cache::new(Memory::new()).acquire_volume(&volume, &AuxData::default()).expect("memory");
+            let resources = volume.open(layer.table.identity(), &ObjectSpec::of_size(size)).expect("memory");
+            fetch_metadata(&layer, &resources).await.expect("it is all there");
+            assert!(resources.is_complete(), "chunks of {chunk_bytes}, pieces of {piece}");
             let mut read = vec![0; data.len()];
-            cookie.read(0, &mut read, OnHole::Fail).expect("complete");
+            resources.read(0, &mut read, OnHole::Fail).expect("complete");
             assert!(read == data, "chunks of {chunk_bytes}, pieces of {piece}");
         }
     }

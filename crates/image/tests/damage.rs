@@ -140,21 +140,23 @@ async fn a_flipped_bit_in_any_chunk_is_found_before_it_is_decoded() {
 
 #[tokio::test]
 async fn metadata_with_a_flipped_bit_is_not_kept() {
-    use larder_fscache::{Cache, VolumeKey, memory::Memory};
+    use larder_fscache::{AuxData, Cache, ObjectSpec, VolumeKey, memory::Memory};
     let sample = Sample::new();
     let image = load_from(&sample.out(), "v1").await.expect("it loads");
     let table = &image.metadata.table;
     let cache = Cache::new(Memory::new());
     let volume = VolumeKey::new("test").expect("a key");
-    let cookie = cache.acquire_cookie(&volume, table.identity(), table.decoded_size()).expect("memory");
+    let volume = cache.acquire_volume(&volume, &AuxData::default()).expect("memory");
+    let resources =
+        volume.open(table.identity(), &ObjectSpec::of_size(table.decoded_size())).expect("memory");
     flip(&sample.layer(1), 40);
     let error =
-        larder_image::fetch_metadata(&image.metadata, &cookie).await.expect_err("the damage is found");
+        larder_image::fetch_metadata(&image.metadata, &resources).await.expect_err("the damage is found");
     assert!(matches!(error, Error::Chunk { chunk: 0, fault: ChunkFault::Digest, .. }), "{error}");
-    assert_eq!(cookie.object().present_bytes(), 0);
+    assert_eq!(resources.present_bytes(), 0);
     flip(&sample.layer(1), 40);
-    larder_image::fetch_metadata(&image.metadata, &cookie).await.expect("the next try succeeds");
-    assert!(cookie.is_complete());
+    larder_image::fetch_metadata(&image.metadata, &resources).await.expect("the next try succeeds");
+    assert!(resources.is_complete());
 }
 
 #[tokio::test]

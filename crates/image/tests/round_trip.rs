@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{build_sample, files, load_from, options, read_layer, tree_of};
 use larder_erofs::{ExtentKind, Image, LogicalAddr};
-use larder_fscache::{Cache, Cookie, VolumeKey, memory::Memory};
+use larder_fscache::{AuxData, Cache, CacheResources, ObjectSpec, VolumeKey, memory::Memory};
 use larder_image::build::{BuildOptions, Compression, build};
 use larder_image::chunk::Encoding;
 use larder_image::{
@@ -142,10 +142,11 @@ async fn chunks_have_the_size_asked_for() {
     }
 }
 
-fn cookie(image: &LoadedImage) -> Arc<Cookie> {
+fn resources(image: &LoadedImage) -> CacheResources {
     let volume = VolumeKey::new("test").expect("a key");
     let table = &image.metadata.table;
-    Cache::new(Memory::new()).acquire_cookie(&volume, table.identity(), table.decoded_size()).expect("memory")
+    let volume = Cache::new(Memory::new()).acquire_volume(&volume, &AuxData::default()).expect("memory");
+    volume.open(table.identity(), &ObjectSpec::of_size(table.decoded_size())).expect("memory")
 }
 
 #[tokio::test]
@@ -155,14 +156,14 @@ async fn metadata_comes_in_one_request_and_only_once() {
         let out = dir.path().join("image");
         build_sample(&out, compression);
         let image = load_from(&out, "v1").await.expect("it loads");
-        let cookie = cookie(&image);
+        let resources = resources(&image);
         for _ in 0..2 {
-            fetch_metadata(&image.metadata, &cookie).await.expect("it is there");
-            assert!(cookie.is_complete());
+            fetch_metadata(&image.metadata, &resources).await.expect("it is there");
+            assert!(resources.is_complete());
             assert_eq!(image.metadata.source.meter().expect("files count").read().requests, 1);
         }
-        let mut bytes = vec![0; usize::try_from(cookie.size()).expect("small")];
-        cookie.read(0, &mut bytes, larder_fscache::OnHole::Fail).expect("complete");
+        let mut bytes = vec![0; usize::try_from(resources.size()).expect("small")];
+        resources.read(0, &mut bytes, larder_fscache::OnHole::Fail).expect("complete");
         assert!(bytes == read_layer(&image.metadata).await.expect("good chunks"));
     }
 }

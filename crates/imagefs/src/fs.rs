@@ -5,7 +5,7 @@ use std::{fmt, io, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use larder_erofs::{DeviceId, Image, Inode, Nid};
-use larder_fscache::{IoSource, ObjectRange, OnHole};
+use larder_fscache::{IoSource, ObjectRange, OnHole, ReadFlags};
 use larder_ondemand::{Blob, Cause, Engine};
 
 use crate::{
@@ -135,7 +135,8 @@ impl ImageFs {
         let mut at = range.start();
         while at < range.end() {
             let rest = ObjectRange::at(at, range.end() - at);
-            let decision = blob.cookie().prepare_ondemand_read(rest);
+            let decision = blob.resources().prepare_ondemand_read(rest, u64::MAX, ReadFlags::empty());
+            let decision = decision.map_err(|source| Error::Cache { nid, device, source })?;
             match decision.source {
                 IoSource::ReadFromCache if !decision.range.is_empty() => at = decision.range.end(),
                 _ => return Ok(Some(rest)),
@@ -157,8 +158,8 @@ impl ImageFs {
                 if let Some(range) = self.first_hole(nid, device, range)? {
                     return Err(Error::SecondMiss { nid, device, range });
                 }
-                let cookie = self.device(nid, device)?.cookie();
-                let read = cookie.read(range.start(), buf, OnHole::Fail);
+                let resources = self.device(nid, device)?.resources();
+                let read = resources.read(range.start(), buf, OnHole::Fail);
                 match read {
                     Ok(len) if len == buf.len() => {}
                     Ok(_) | Err(larder_fscache::Error::Hole { .. }) => {

@@ -15,7 +15,7 @@ use larder_erofs::{
     DeviceTag, Image, Inode,
     writer::{Attributes, Dictionary, Options, Tree, write_data},
 };
-use larder_fscache::{Cache, CookieKey, VolumeKey, memory::Memory};
+use larder_fscache::{AuxData, Cache, CookieKey, ObjectSpec, VolumeKey, memory::Memory};
 use larder_image::{
     ChunkTable,
     chunk::{Encoding, IndexBuilder, LayerFacts},
@@ -127,8 +127,9 @@ fn blob(name: &str, source: &Arc<Source>) -> Arc<Blob> {
     let table = ChunkTable::bind(builder.finish(at).expect("ascending"), facts).expect("it fits");
     let volume = VolumeKey::new("volume").expect("a key");
     let key = CookieKey::new(name).expect("a key");
-    let cookie = Cache::new(Memory::new()).acquire_cookie(&volume, &key, at).expect("memory");
-    Blob::new(name, cookie, Arc::new(table), Arc::clone(source) as Arc<dyn RangeSource>)
+    let volume = Cache::new(Memory::new()).acquire_volume(&volume, &AuxData::default()).expect("memory");
+    let resources = volume.open(&key, &ObjectSpec::of_size(at)).expect("memory");
+    Blob::new(name, resources, Arc::new(table), Arc::clone(source) as Arc<dyn RangeSource>)
 }
 
 impl Fixture {

@@ -91,11 +91,11 @@ fn a_complete_blob_loses_its_mark_and_reads_on() {
     let Some(rig) = Rig::new() else { return };
     let whole = larder_fscache::ObjectRange::at(0, rig.worker.blob.size());
     rig.worker.runtime.block_on(rig.worker.engine.prefetch(&rig.worker.blob, whole)).unwrap();
-    rig.worker.blob.cookie().object().commit().unwrap();
+    rig.worker.blob.resources().object().commit().unwrap();
     rig.mounted.on_complete(&rig.worker.blob);
-    let lookups = rig.worker.blob.cookie().stats().counts().lookups;
+    let decisions = rig.worker.blob.cookie().volume().counts().decisions;
     assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
-    assert_eq!(rig.worker.blob.cookie().stats().counts().lookups, lookups, "the kernel asked nobody");
+    assert_eq!(rig.worker.blob.cookie().volume().counts().decisions, decisions, "the kernel asked nobody");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use larder_fscache::{Cookie, ObjectRange, Run};
+use larder_fscache::{CacheResources, Cookie, ObjectRange, Run};
 use larder_image::ChunkTable;
 use larder_remote::RangeSource;
 
@@ -25,7 +25,7 @@ use crate::{
 /// One blob that is filled on demand.
 pub struct Blob {
     name: Arc<str>,
-    cookie: Arc<Cookie>,
+    resources: CacheResources,
     table: Arc<ChunkTable>,
     source: Arc<dyn RangeSource>,
     gate: OnceLock<Gate>,
@@ -40,20 +40,20 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Binds a cookie to what belongs in it and to whoever has it. `name` is for reports and messages.
+    /// Binds an operation on a cookie to what belongs in it and to whoever has it. `name` is for reports and messages.
     ///
     /// # Panics
     ///
-    /// When `cookie` and `table` differ in size: the cookie was acquired for another table.
+    /// When `resources` and `table` differ in size: the cookie was acquired for another table.
     pub fn new(
         name: impl Into<Arc<str>>,
-        cookie: Arc<Cookie>,
+        resources: CacheResources,
         table: Arc<ChunkTable>,
         source: Arc<dyn RangeSource>,
     ) -> Arc<Self> {
-        let size = cookie.size();
+        let size = resources.size();
         assert_eq!(size, table.decoded_size(), "the cookie was acquired for another chunk table");
-        let block = cookie.block_size();
+        let block = resources.block_size();
         let blob = Self {
             name: name.into(),
             table,
@@ -65,8 +65,8 @@ impl Blob {
             marks: std::array::from_fn(|_| AtomicU64::new(u64::MAX)),
             counters: Counters::default(),
             last_error: Mutex::default(),
-            completion_told: AtomicBool::new(cookie.is_complete()),
-            cookie,
+            completion_told: AtomicBool::new(resources.is_complete()),
+            resources,
         };
         Arc::new(blob)
     }
@@ -78,7 +78,12 @@ impl Blob {
 
     /// The cookie that is filled.
     pub fn cookie(&self) -> &Arc<Cookie> {
-        &self.cookie
+        self.resources.cookie()
+    }
+
+    /// The operation on the cookie through which it is asked, filled and read.
+    pub fn resources(&self) -> &CacheResources {
+        &self.resources
     }
 
     /// What belongs in the cookie.
@@ -93,12 +98,12 @@ impl Blob {
 
     /// Length of the decoded blob in bytes.
     pub fn size(&self) -> u64 {
-        self.cookie.size()
+        self.resources.size()
     }
 
     /// Whether every byte is present.
     pub fn is_complete(&self) -> bool {
-        self.cookie.is_complete()
+        self.resources.is_complete()
     }
 
     /// What the blob has cost so far.
@@ -153,7 +158,7 @@ impl Blob {
 
     /// Cuts `want` at the object's end and widens it to whole blocks, the unit of presence.
     pub(crate) fn whole_blocks(&self, want: ObjectRange) -> ObjectRange {
-        let block = self.cookie.block_size();
+        let block = self.resources.block_size();
         let want = want.clamp_to(self.size());
         if want.is_empty() {
             return want;
@@ -180,7 +185,7 @@ impl Blob {
         let mut at = want.start();
         while at < want.end() {
             let rest = ObjectRange::at(at, want.end() - at);
-            let (run, is_hole) = match self.cookie.object().probe_within(rest) {
+            let (run, is_hole) = match self.resources.object().probe_within(rest) {
                 Run::Present { until } => (until, false),
                 Run::Hole { until } => (until, true),
             };
@@ -205,7 +210,7 @@ impl Blob {
     }
 
     fn waits_in_seams(&self, hole: ObjectRange, chunk: ObjectRange) -> bool {
-        let block = self.cookie.block_size();
+        let block = self.resources.block_size();
         let seams = lock(&self.seams);
         if seams.is_empty() {
             return false;

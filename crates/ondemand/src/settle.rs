@@ -53,7 +53,7 @@ pub(crate) fn settle(blob: &Blob, arrived: Arrived, tries: Tries) -> Settled {
         Err(error) => return Settled::Done(Err(refuse(error))),
     };
     for whole in blob.join_seams(chunk.decoded.start(), &decoded) {
-        if let Err(error) = blob.cookie().write(whole.at, &whole.bytes) {
+        if let Err(error) = blob.resources().write(whole.at, &whole.bytes) {
             let (blob, chunk, range) = (Arc::clone(blob.name()), chunk.number, chunk.decoded);
             return Settled::Done(Err(FillError::Cache { blob, chunk, range, source: Arc::new(error) }));
         }

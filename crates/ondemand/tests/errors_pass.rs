@@ -15,7 +15,8 @@ use std::{
 use common::{DEMAND, Fixture, KIB, Link, MIB, at, bytes, engine, engine_with, even, no_readahead};
 use futures_util::future::join_all;
 use larder_fscache::{
-    Backend, BlockSize, CacheObject, CookieKey, Error, ObjectRange, Run, VolumeKey, memory::Memory,
+    Backend, BlockSize, CacheObject, CookieKey, Error, ObjectRange, ObjectSpec, Run, VolumeKey,
+    memory::Memory,
 };
 use larder_ondemand::{Cause, EngineConfig, FillError};
 
@@ -171,9 +172,9 @@ impl Backend for Full {
         &self,
         volume: &VolumeKey,
         cookie: &CookieKey,
-        size: u64,
+        spec: &ObjectSpec,
     ) -> Result<Arc<dyn CacheObject>, Error> {
-        let object = self.memory.acquire(volume, cookie, size)?;
+        let object = self.memory.acquire(volume, cookie, spec)?;
         Ok(Arc::new(FullObject { object, cookie: cookie.clone(), full: Arc::clone(&self.full) }))
     }
 
@@ -195,6 +196,12 @@ impl CacheObject for FullObject {
     }
     fn probe_within(&self, want: ObjectRange) -> Run {
         self.object.probe_within(want)
+    }
+    fn generation(&self) -> u64 {
+        self.object.generation()
+    }
+    fn withdraw(&self) {
+        self.object.withdraw();
     }
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.object.read_at(at, buf)

@@ -70,7 +70,7 @@ impl Fixture {
 
     fn assert_present(&self, start: u64, len: u64) {
         let mut got = vec![0; usize::try_from(len).expect("small")];
-        self.blob.cookie().read(start, &mut got, OnHole::Fail).expect("present");
+        self.blob.resources().read(start, &mut got, OnHole::Fail).expect("present");
         let from = usize::try_from(start).expect("small");
         assert!(got == self.data[from..from + got.len()], "wrong bytes at {start}");
     }

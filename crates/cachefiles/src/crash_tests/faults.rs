@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use larder_fscache::{Backend, CookieKey, Error, ObjectRange};
+use larder_fscache::{Backend, CookieKey, Error, ObjectRange, ObjectSpec};
 
 use super::{Machine, PAGE, SIZE, check, fill, finish, volume};
 use crate::storage::sim::Stop;
@@ -110,10 +110,11 @@ fn p1_a_full_disk_marks_nothing_and_the_next_try_succeeds() {
     assert!(matches!(worker.object.commit(), Err(Error::NoSpace { .. })));
     assert_eq!(check(&*worker.object), [ObjectRange::at(0, PAGE)]);
     let other = CookieKey::new("other").expect("valid");
-    let failed = worker.cache.acquire(&volume(), &other, SIZE).map(|_| ()).expect_err("full");
+    let failed =
+        worker.cache.acquire(&volume(), &other, &ObjectSpec::of_size(SIZE)).map(|_| ()).expect_err("full");
     assert!(matches!(failed, Error::NoSpace { .. }), "{failed:?}");
     machine.disk.fill_up(false);
     fill(&*worker.object, ObjectRange::at(PAGE, 3 * PAGE)).expect("space");
     worker.object.commit().expect("space");
-    worker.cache.acquire(&volume(), &other, SIZE).expect("space");
+    worker.cache.acquire(&volume(), &other, &ObjectSpec::of_size(SIZE)).expect("space");
 }

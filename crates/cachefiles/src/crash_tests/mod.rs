@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use larder_fscache::{Backend, CacheObject, CookieKey, Error, ObjectRange, Run, VolumeKey};
+use larder_fscache::{Backend, CacheObject, CookieKey, Error, ObjectRange, ObjectSpec, Run, VolumeKey};
 
 use crate::holder::tests::MapHolder;
 use crate::storage::sim::{SimDisk, Stop, Stopped};
@@ -41,7 +41,7 @@ impl Machine {
         let boot_id = BootId::from_bytes([self.boot; 16]);
         let store = Store::new(Arc::new(self.disk.clone()), PathBuf::from("/sim"), boot_id, holder);
         let cache = Cachefiles::over(store, None).expect("a simulated disk with space is fit");
-        let object = cache.acquire(&volume(), &cookie(), size)?;
+        let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(size))?;
         Ok(Worker { cache, object })
     }
 

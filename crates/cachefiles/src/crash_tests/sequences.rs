@@ -1,6 +1,6 @@
 //! Any sequence of fills, commits, faults, deaths and power losses.
 
-use larder_fscache::{Backend, CacheObject, Error, ObjectRange};
+use larder_fscache::{Backend, CacheObject, Error, ObjectRange, ObjectSpec};
 use proptest::prelude::*;
 
 use super::{Machine, PAGE, SIZE, Worker, check, cookie, covers, fill, volume};
@@ -128,7 +128,7 @@ impl World {
             cache.remove(&volume(), &cookie()).expect("idle");
             self.durable.clear();
         }
-        let object = cache.acquire(&volume(), &cookie(), self.size).expect("space");
+        let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(self.size)).expect("space");
         assert!(!remove || object.present_bytes() == 0);
         self.worker = Some(Worker { cache, object });
     }

@@ -51,6 +51,7 @@ impl CacheFile {
         if let Err(source) = synced {
             let lost = {
                 let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+                self.generation.fetch_add(1, Ordering::AcqRel);
                 let lost = live.presence().retain(durable);
                 self.present.fetch_sub(lost, Ordering::AcqRel);
                 lost

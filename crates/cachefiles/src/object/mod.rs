@@ -38,6 +38,10 @@ pub(crate) struct CacheFile {
     /// Device and inode of the backing file.
     identity: (u64, u64),
     file: Box<dyn StorageFile>,
+    /// Raised before bytes are taken away.
+    generation: AtomicU64,
+    /// Set when the object was taken away under its users, never cleared.
+    withdrawn: AtomicBool,
     /// Set once everything is durable, never cleared.
     sealed: AtomicBool,
     /// None when the object was sealed already when it was opened.
@@ -63,6 +67,10 @@ impl CacheFile {
         if self.is_sealed() { None } else { self.live.as_ref() }
     }
 
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
     fn failed(&self, doing: &'static str, source: io::Error) -> Error {
         Error::io(&self.place.cookie, doing, source)
     }
@@ -78,11 +86,24 @@ impl CacheObject for CacheFile {
     }
 
     fn probe_within(&self, want: ObjectRange) -> Run {
+        if self.is_withdrawn() {
+            return Run::Hole { until: u64::MAX };
+        }
         match self.live() {
             Some(live) => live.presence().probe(want),
             None if want.start() < self.size => Run::Present { until: self.size },
             None => Run::Hole { until: u64::MAX },
         }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn withdraw(&self) {
+        let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.withdrawn.store(true, Ordering::Release);
     }
 
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -97,6 +118,9 @@ impl CacheObject for CacheFile {
         // The same content is there already: the key is its digest.
         let Some(live) = self.live() else { return Ok(()) };
         let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_withdrawn() {
+            return Err(Error::Withdrawn { cookie: self.place.cookie.clone() });
+        }
         write_all(&*self.file, data, at).map_err(|source| self.failed("writing", source))?;
         let fresh = live.presence().set(range);
         self.present.fetch_add(fresh, Ordering::AcqRel);
@@ -107,6 +131,9 @@ impl CacheObject for CacheFile {
     }
 
     fn present_bytes(&self) -> u64 {
+        if self.is_withdrawn() {
+            return 0;
+        }
         match self.live() {
             // Adding and taking back are not one step with the bits: for an instant the sum may be below 0.
             Some(_) => {

@@ -61,6 +61,8 @@ pub(crate) fn open(
         size,
         identity: (backing.stat.dev, backing.stat.ino),
         file: backing.file,
+        generation: AtomicU64::new(0),
+        withdrawn: AtomicBool::new(false),
         sealed: AtomicBool::new(live.is_none()),
         live,
         present: AtomicU64::new(present),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use larder_fscache::{Backend, CacheObject, CookieKey, ObjectRange, Run, VolumeKey};
+use larder_fscache::{Backend, CacheObject, CookieKey, ObjectRange, ObjectSpec, Run, VolumeKey};
 use tempfile::TempDir;
 
 use crate::holder::tests::MapHolder;
@@ -29,7 +29,7 @@ impl Machine {
     /// Starts a worker and acquires the one object.
     fn start(&self) -> (Cachefiles, Arc<dyn CacheObject>) {
         let cache = self.worker();
-        let object = cache.acquire(&volume(), &cookie(), SIZE).expect("a healthy disk");
+        let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(SIZE)).expect("a healthy disk");
         (cache, object)
     }
 
@@ -187,7 +187,7 @@ fn an_object_of_no_bytes_is_complete() {
     let machine = Machine::new();
     let cache = machine.worker();
     for _ in 0..2 {
-        let object = cache.acquire(&volume(), &cookie(), 0).expect("space");
+        let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(0)).expect("space");
         assert!(object.is_complete());
         object.commit().expect("a healthy disk");
     }

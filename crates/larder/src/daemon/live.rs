@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_fscache::{Cookie, CookieKey};
+use larder_fscache::{CacheResources, CookieKey};
 use larder_mount::Mounted;
 use larder_ondemand::Blob;
 
@@ -19,7 +19,7 @@ pub struct Live {
     /// What fetching manifest, indexes and metadata cost.
     pub opening: Cost,
     /// Its metadata.
-    pub metadata: Arc<Cookie>,
+    pub metadata: CacheResources,
     /// Stored size of its metadata.
     pub metadata_stored_bytes: u64,
     /// Its data.
@@ -48,7 +48,7 @@ impl Live {
     /// The keys of all its cookies.
     pub fn keys(&self) -> Vec<CookieKey> {
         let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
-        std::iter::once(self.metadata.key().clone()).chain(devices).collect()
+        std::iter::once(self.metadata.cookie().key().clone()).chain(devices).collect()
     }
 
     /// Whether every byte of the image is here.

@@ -64,12 +64,13 @@ impl Daemon {
         let mut now = BTreeMap::new();
         let mut changed = false;
         for cookie in self.store.cache().cookies() {
-            let present = cookie.object().present_bytes();
+            let Some(object) = cookie.object() else { continue };
+            let present = object.present_bytes();
             if before.get(cookie.key()) == Some(&present) {
                 now.insert(cookie.key().clone(), present);
                 continue;
             }
-            match cookie.object().commit() {
+            match object.commit() {
                 Ok(()) => {
                     changed = true;
                     now.insert(cookie.key().clone(), present);
@@ -91,7 +92,7 @@ impl Daemon {
     }
 
     fn seal(&self, blob: &Arc<Blob>) {
-        if let Err(error) = blob.cookie().object().commit() {
+        if let Err(error) = blob.resources().object().commit() {
             // The hook stays on: what is not durable must be looked at again after a crash.
             tracing::warn!(blob = %blob.name(), %error, "cachefiles_commit");
             return;

@@ -73,8 +73,8 @@ fn blobs(mounts: &[Arc<Live>]) -> Vec<Blob> {
     for live in mounts {
         let metadata = &live.metadata;
         let present = metadata.object().present_bytes();
-        blobs.entry(metadata.key().as_str().to_owned()).or_insert_with(|| Blob {
-            name: metadata.key().as_str().to_owned(),
+        blobs.entry(metadata.cookie().key().as_str().to_owned()).or_insert_with(|| Blob {
+            name: metadata.cookie().key().as_str().to_owned(),
             size_bytes: metadata.size(),
             stored_bytes: live.metadata_stored_bytes,
             present_bytes: present,
@@ -96,7 +96,7 @@ fn view(blob: &Filled) -> Blob {
         name: blob.name().to_string(),
         size_bytes: blob.size(),
         stored_bytes: blob.source().len(),
-        present_bytes: blob.cookie().object().present_bytes(),
+        present_bytes: blob.resources().present_bytes(),
         complete: blob.is_complete(),
         fetched_bytes: stats.fetched_bytes,
         requests: stats.requests,

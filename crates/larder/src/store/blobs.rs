@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use larder_cachefiles::Cachefiles;
-use larder_fscache::{Backend as _, Cache, Cookie, CookieKey, VolumeKey};
+use larder_fscache::{Backend as _, Cache, CacheResources, CookieKey, ObjectSpec, Volume};
 use larder_image::Layer;
 use larder_ondemand::Blob;
 
 /// The blobs in use, one a cookie.
 pub struct Blobs {
     cache: Arc<Cache<Cachefiles>>,
-    volume: VolumeKey,
+    volume: Arc<Volume>,
     open: Mutex<BTreeMap<CookieKey, Weak<Blob>>>,
     /// Cookies of mounts that are gone, to be relinquished when nobody uses them.
     left: Mutex<BTreeSet<CookieKey>>,
@@ -19,17 +19,18 @@ pub struct Blobs {
 
 impl Blobs {
     /// No blobs yet.
-    pub fn new(cache: Arc<Cache<Cachefiles>>, volume: VolumeKey) -> Self {
+    pub fn new(cache: Arc<Cache<Cachefiles>>, volume: Arc<Volume>) -> Self {
         Self { cache, volume, open: Mutex::default(), left: Mutex::default() }
     }
 
-    /// The cookie for what `layer` decodes to. Blocks for I/O.
+    /// An operation on the cookie for what `layer` decodes to. Blocks for I/O.
     ///
     /// # Errors
     ///
     /// What the cache says.
-    pub fn cookie(&self, layer: &Layer) -> anyhow::Result<Arc<Cookie>> {
-        Ok(self.cache.acquire_cookie(&self.volume, layer.table.identity(), layer.table.decoded_size())?)
+    pub fn resources(&self, layer: &Layer) -> anyhow::Result<CacheResources> {
+        let spec = ObjectSpec::of_size(layer.table.decoded_size());
+        Ok(self.volume.open(layer.table.identity(), &spec)?)
     }
 
     /// The blob for `layer`: the one in use, or a new one. Blocks for I/O.
@@ -43,8 +44,8 @@ impl Blobs {
         if let Some(blob) = open.get(key).and_then(Weak::upgrade) {
             return Ok(blob);
         }
-        let cookie = self.cookie(layer)?;
-        let blob = Blob::new(key.as_str(), cookie, Arc::clone(&layer.table), Arc::clone(&layer.source));
+        let resources = self.resources(layer)?;
+        let blob = Blob::new(key.as_str(), resources, Arc::clone(&layer.table), Arc::clone(&layer.source));
         open.retain(|_, blob| blob.strong_count() > 0);
         open.insert(key.clone(), Arc::downgrade(&blob));
         Ok(blob)
@@ -55,7 +56,7 @@ impl Blobs {
     pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.extend(keys);
-        left.retain(|key| match self.cache.backend().relinquish(&self.volume, key) {
+        left.retain(|key| match self.cache.backend().relinquish(self.volume.key(), key) {
             Ok(()) => {
                 tracing::debug!(cookie = %key, "fscache_relinquish");
                 false

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use larder_cachefiles::Cachefiles;
 use larder_erofs as erofs;
-use larder_fscache::{Cache, Cookie, CookieKey, VolumeKey};
+use larder_fscache::{AuxData, Cache, CacheResources, CookieKey, VolumeKey};
 use larder_image::{LoadedImage, Repository, Version};
 use larder_ondemand::{Blob, Engine};
 use tokio::task::spawn_blocking;
@@ -41,7 +41,7 @@ pub struct OpenImage {
     /// The manifest, its layers and their chunk tables.
     pub image: LoadedImage,
     /// The metadata image in the cache, complete.
-    pub metadata: Arc<Cookie>,
+    pub metadata: CacheResources,
     /// Stored bytes that were fetched for it now: none when the cache had it.
     pub metadata_fetched_bytes: u64,
     /// The backing file of `metadata`.
@@ -57,10 +57,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Never in practice: the volume's name is a constant.
+    /// When the cache cannot ready the volume.
     pub fn new(cachefiles: Cachefiles, engine: Arc<Engine>) -> anyhow::Result<Self> {
         let cache = Arc::new(Cache::new(cachefiles));
-        let blobs = Arc::new(Blobs::new(Arc::clone(&cache), VolumeKey::new(VOLUME)?));
+        let volume = cache.acquire_volume(&VolumeKey::new(VOLUME)?, &AuxData::default())?;
+        let blobs = Arc::new(Blobs::new(Arc::clone(&cache), volume));
         Ok(Self { cache, engine, blobs })
     }
 
@@ -97,7 +98,7 @@ impl Store {
             let metadata_path = metadata
                 .object()
                 .path()
-                .with_context(|| format!("{}: the cache object has no file", metadata.key()))?
+                .with_context(|| format!("{}: the cache object has no file", metadata.cookie().key()))?
                 .to_owned();
             let file = File::open(&metadata_path)
                 .with_context(|| format!("{}: cannot be opened", metadata_path.display()))?;
@@ -110,18 +111,18 @@ impl Store {
     }
 
     /// The metadata, complete and durable, and how many bytes were fetched for it.
-    async fn metadata(&self, image: &LoadedImage) -> anyhow::Result<(Arc<Cookie>, u64)> {
+    async fn metadata(&self, image: &LoadedImage) -> anyhow::Result<(CacheResources, u64)> {
         let layer = image.metadata.clone();
         let blobs = Arc::clone(&self.blobs);
-        let cookie = spawn_blocking(move || blobs.cookie(&layer)).await??;
-        if cookie.is_complete() {
-            return Ok((cookie, 0));
+        let resources = spawn_blocking(move || blobs.resources(&layer)).await??;
+        if resources.is_complete() {
+            return Ok((resources, 0));
         }
-        larder_image::fetch_metadata(&image.metadata, &cookie).await?;
+        larder_image::fetch_metadata(&image.metadata, &resources).await?;
         // Sealed before the mount: the kernel reads this file without asking anybody.
-        let object = Arc::clone(cookie.object());
+        let object = Arc::clone(resources.object());
         spawn_blocking(move || object.commit()).await??;
-        Ok((cookie, image.metadata.descriptor.size()))
+        Ok((resources, image.metadata.descriptor.size()))
     }
 
     /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
@@ -135,6 +136,6 @@ impl OpenImage {
     /// The keys of all its cookies.
     pub fn keys(&self) -> Vec<CookieKey> {
         let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
-        std::iter::once(self.metadata.key().clone()).chain(devices).collect()
+        std::iter::once(self.metadata.cookie().key().clone()).chain(devices).collect()
     }
 }

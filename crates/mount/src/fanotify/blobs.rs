@@ -41,7 +41,7 @@ impl Watched {
     }
 
     fn file(&self) -> BorrowedFd<'_> {
-        self.blob.cookie().object().file()
+        self.blob.resources().object().file()
     }
 }
 
@@ -94,7 +94,7 @@ impl BlobTable {
     /// Enters `blob` for the mount `user` and marks its file, unless it is complete and durable. A mark that is there
     /// already (an earlier worker's) stays as it is.
     pub(super) fn watch(&self, group: &Group, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
-        let object = blob.cookie().object();
+        let object = blob.resources().object();
         let id = FileId::of(object.file())?;
         // A mark may only be missing where a lost write cannot bring a hole back: complete is not enough.
         let sealed = object.is_complete() && object.commit().is_ok() && object.is_complete();
@@ -135,7 +135,7 @@ impl BlobTable {
 
     /// Takes the mark off a blob that is complete and durable.
     pub(super) fn on_complete(&self, group: &Group, blob: &Arc<Blob>) {
-        let Ok(id) = FileId::of(blob.cookie().object().file()) else { return };
+        let Ok(id) = FileId::of(blob.resources().object().file()) else { return };
         if !blob.is_complete() {
             tracing::warn!(blob = %blob.name(), "called complete, but it has holes: its mark stays");
             return;

@@ -3,7 +3,7 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-use larder_fscache::{IoSource, ObjectRange};
+use larder_fscache::{IoSource, ObjectRange, ReadFlags};
 
 use super::blobs::{FileId, Watched};
 use super::group::{Answered, Group, Response};
@@ -30,7 +30,8 @@ impl Present {
         let mut at = range.start();
         while at < range.end() {
             let rest = ObjectRange::at(at, range.end() - at);
-            let decision = watched.blob().cookie().prepare_ondemand_read(rest);
+            let asked = watched.blob().resources().prepare_ondemand_read(rest, u64::MAX, ReadFlags::empty());
+            let Ok(decision) = asked else { return Err(rest) };
             if decision.source != IoSource::ReadFromCache || decision.range.end() <= at {
                 return Err(rest);
             }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use larder_cachefiles::{BootId, Cachefiles, Config, DescriptorHolder};
 use larder_erofs::DeviceTag;
 use larder_erofs::writer::{Options, Tree, write_data};
-use larder_fscache::{Cache, VolumeKey};
+use larder_fscache::{AuxData, Cache, ObjectSpec, VolumeKey};
 use larder_image::ChunkTable;
 use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
 use larder_mount::keeper::Holder;
@@ -181,9 +181,10 @@ impl Worker {
         });
         let cache = Cache::new(backend.unwrap());
         let volume = VolumeKey::new("v").unwrap();
-        let cookie = cache.acquire_cookie(&volume, table.identity(), table.decoded_size()).unwrap();
+        let volume = cache.acquire_volume(&volume, &AuxData::default()).unwrap();
+        let resources = volume.open(table.identity(), &ObjectSpec::of_size(table.decoded_size())).unwrap();
         let source = Source::new(data);
-        let blob = Blob::new("blob", cookie, table, Arc::clone(&source) as Arc<dyn RangeSource>);
+        let blob = Blob::new("blob", resources, table, Arc::clone(&source) as Arc<dyn RangeSource>);
         let target = dir.join("mnt");
         let _ = fs::create_dir(&target);
         let spec = MountSpec {

@@ -14,7 +14,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_fscache::{
-    Backend, Cache, Cookie, CookieKey, IoSource, ObjectRange, OnHole, VolumeKey, memory::Memory,
+    AuxData, Backend, Cache, CacheResources, CookieKey, IoSource, ObjectRange, ObjectSpec, OnHole, ReadFlags,
+    VolumeKey, memory::Memory,
 };
 use larder_image::{
     ChunkTable,
@@ -220,7 +221,7 @@ impl Fixture {
             open: watch::Sender::new(true),
             streams: AtomicBool::new(true),
         });
-        let cookie = cookie(backend, data.len() as u64);
+        let cookie = resources(backend, data.len() as u64);
         let blob = Blob::new("blob", cookie, table, Arc::clone(&source) as Arc<dyn RangeSource>);
         Self { data, source, blob }
     }
@@ -232,7 +233,8 @@ impl Fixture {
         want: Range<u64>,
     ) -> Result<(), larder_ondemand::FillError> {
         let range = ObjectRange::new(want.start, want.end).expect("ascending");
-        let decision = self.blob.cookie().prepare_ondemand_read(range);
+        let decision = self.blob.resources().prepare_ondemand_read(range, u64::MAX, ReadFlags::empty());
+        let decision = decision.expect("asking cannot fail");
         if decision.source == IoSource::ReadFromCache && decision.range == range {
             engine.touch(&self.blob, range);
         } else {
@@ -246,19 +248,20 @@ impl Fixture {
     pub fn assert_present(&self, want: Range<u64>) {
         let want = index(want);
         let mut got = vec![0; want.len()];
-        self.blob.cookie().read(want.start as u64, &mut got, OnHole::Fail).expect("the bytes are present");
+        self.blob.resources().read(want.start as u64, &mut got, OnHole::Fail).expect("the bytes are present");
         assert!(got == self.data[want.clone()], "wrong bytes at {want:?}");
     }
 
     pub fn present_bytes(&self) -> u64 {
-        self.blob.cookie().object().present_bytes()
+        self.blob.resources().present_bytes()
     }
 }
 
-pub fn cookie(backend: impl Backend, size: u64) -> Arc<Cookie> {
+pub fn resources(backend: impl Backend, size: u64) -> CacheResources {
     let volume = VolumeKey::new("volume").expect("a key");
     let key = CookieKey::new("cookie").expect("a key");
-    Cache::new(backend).acquire_cookie(&volume, &key, size).expect("the backend works")
+    let volume = Cache::new(backend).acquire_volume(&volume, &AuxData::default()).expect("the backend works");
+    volume.open(&key, &ObjectSpec::of_size(size)).expect("the backend works")
 }
 
 pub fn engine() -> Arc<Engine> {
