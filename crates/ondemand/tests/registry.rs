@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{DEMAND, KIB, MIB, at, bytes, cookie};
+use common::{DEMAND, KIB, MIB, at, bytes, resources};
 use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
 use larder_fscache::OnHole;
 use larder_image::{
@@ -47,7 +47,7 @@ impl Fixture {
         let dir = tempfile::tempdir().expect("a directory");
         let boot_id = BootId::of_this_machine().expect("this machine has booted");
         let config = Config { root: dir.path().to_owned(), boot_id, holder: Arc::new(NoHolder) };
-        let cookie = cookie(Cachefiles::open(config).expect("the directory will do"), len);
+        let resources = resources(Cachefiles::open(config).expect("the directory will do"), len);
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -56,7 +56,7 @@ impl Fixture {
         let client = HttpClient::new(policy).expect("a client");
         let place = larder_remote::Registry::new(client, &registry.host(), "image").expect("an address");
         let source = place.blob(&blob_digest, stored_len);
-        let blob = Blob::new("blob", cookie, table, source);
+        let blob = Blob::new("blob", resources, table, source);
         let engine = Engine::new(
             runtime.handle().clone(),
             EngineConfig { around_bytes: 0, ..EngineConfig::default() },
@@ -116,7 +116,7 @@ fn p1_a_registry_that_flips_a_bit_gets_nothing_into_the_cache_and_the_next_read_
     let error = fixture.fill(192 * KIB, 4 * KIB).expect_err("twice the wrong bytes");
     assert!(matches!(error, FillError::Content { chunk: 3, .. }), "{error:?}");
     assert_eq!(error.errno(), 5);
-    assert_eq!(fixture.blob.cookie().object().present_bytes(), 0);
+    assert_eq!(fixture.blob.resources().present_bytes(), 0);
 
     fixture.registry.clear_faults();
     fixture.fill(192 * KIB, 4 * KIB).expect("the registry is honest again");
