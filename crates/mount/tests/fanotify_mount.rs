@@ -81,7 +81,7 @@ fn p3_a_liar_gives_eio_and_an_honest_source_heals() {
     rig.worker.source.lies.store(true, Ordering::Relaxed);
     let error = fs::read(rig.path("big")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
-    assert_eq!(rig.worker.blob.cookie().object().present_bytes(), 0, "the cache keeps nothing of it");
+    assert_eq!(rig.worker.blob.resources().object().present_bytes(), 0, "the cache keeps nothing of it");
     rig.worker.source.lies.store(false, Ordering::Relaxed);
     assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
 }
@@ -163,7 +163,7 @@ fn p4_what_a_worker_hands_over_is_answered_by_the_next() {
         move || fs::read(path).unwrap()
     });
     // EROFS asks again where readahead was denied; who reads the backing file itself would see the error.
-    let backing = first.blob.cookie().object().path().expect("the cache has files").to_owned();
+    let backing = first.blob.resources().object().path().expect("the cache has files").to_owned();
     let bare_reader = std::thread::spawn(move || {
         let mut page = [0; 4096];
         fs::File::open(backing).unwrap().read_exact_at(&mut page, 1 << 20).map(|()| page)

@@ -46,7 +46,7 @@ fn measure_a_question_whose_bytes_are_present() {
     fs::read(worker.spec.target.join("rest")).unwrap();
     let whole = ObjectRange::at(0, worker.blob.size());
     worker.runtime.block_on(worker.engine.prefetch(&worker.blob, whole)).unwrap();
-    worker.blob.cookie().object().commit().unwrap();
+    worker.blob.resources().object().commit().unwrap();
     mounted.on_complete(&worker.blob);
     let mut unmarked = Vec::new();
     for _ in 0..ROUNDS {
@@ -61,7 +61,7 @@ fn round(worker: &Worker, file: &fs::File) -> Duration {
     drop_caches();
     let mut page = [0; 4096];
     for n in 0..worker.blob.size().div_ceil(4096) {
-        worker.blob.cookie().object().read_at(n * 4096, &mut page).unwrap();
+        worker.blob.resources().object().read_at(n * 4096, &mut page).unwrap();
     }
     let start = Instant::now();
     for n in 0..PAGES {
