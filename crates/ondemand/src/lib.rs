@@ -14,6 +14,9 @@
 mod cause;
 mod config;
 
+// Who asks, and who is answered.
+pub mod table;
+
 // Pure: who brings a chunk, what is asked of the source, what comes next.
 mod flight;
 mod inbox;
@@ -26,6 +29,7 @@ mod admission;
 mod blob;
 mod engine;
 mod settle;
+mod sync;
 mod trip;
 
 // What is told.
