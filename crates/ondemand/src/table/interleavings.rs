@@ -1,6 +1,6 @@
 //! Readers, a daemon, and whoever ends them, in every order that shuttle comes upon.
 //!
-//! Shuttle runs each of these thousands of times with another schedule; a reader that nobody wakes is a deadlock, which
+//! Shuttle runs each of these hundreds of times with another schedule; a reader that nobody wakes is a deadlock, which
 //! it reports. A failing schedule is printed and can be replayed.
 
 use std::sync::{
@@ -14,7 +14,7 @@ use super::{Body, Ending, Limits, Message, ObjectId, Refused, Reply, SharedTable
 
 type Shared = SharedTables<u8, u8, u8>;
 
-const SCHEDULES: usize = 1000;
+const SCHEDULES: usize = 300;
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);

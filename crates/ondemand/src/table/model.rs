@@ -480,7 +480,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn the_tables_do_what_a_list_of_everything_does(ops in prop::collection::vec(op(), 1..160)) {

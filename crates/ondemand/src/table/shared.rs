@@ -277,6 +277,13 @@ pub struct Hold<O: Clone, R: Clone, E: Clone> {
     object: ObjectId,
 }
 
+impl<O: Clone, R: Clone, E: Clone> Hold<O, R, E> {
+    /// The object.
+    pub fn object(&self) -> ObjectId {
+        self.object
+    }
+}
+
 impl<O: Clone, R: Clone, E: Clone> Drop for Hold<O, R, E> {
     fn drop(&mut self) {
         self.tables.step(|tables| tables.unhold(self.object));

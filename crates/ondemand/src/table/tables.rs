@@ -308,6 +308,11 @@ impl<O: Clone, R: Clone, E: Clone> Tables<O, R, E> {
         self.objects.get(&object).map(|found| found.state)
     }
 
+    /// Objects on record, those that are going included.
+    pub fn objects(&self) -> usize {
+        self.objects.len()
+    }
+
     /// Requests on record, those that are over but not collected included.
     pub fn len(&self) -> usize {
         self.requests.len()
