@@ -1,109 +1,84 @@
-//! [`Admission`] and [`Gate`]: how many requests are on the wire, and for whom.
-//!
-//! Each priority has a budget of its own, so that no reader waits behind readahead or prefetch. A blob may have only so
-//! many requests out, and one lane of its own for a waiting reader when others have used up the budget: a blob whose
-//! source hangs holds up nobody else's readers.
+//! [`Admission`]: the [`Schedule`] under a lock, for requests that wait for their turn.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 use crate::{
     EngineConfig,
-    cause::{PerPriority, Priority},
+    blob::lock,
+    cause::Priority,
+    schedule::{Schedule, Turn, Wish},
+    table::ObjectId,
 };
 
-/// The budget counts in these, so that it fits a semaphore.
-const UNIT_BYTES: u64 = 4 << 10;
-
-/// What a request costs at least: it bounds the number of requests as well.
-const REQUEST_BYTES_MIN: u64 = 128 << 10;
-
-/// The engine's budget of bytes on the wire.
+/// Lets requests out in the order of the schedule.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    bytes: PerPriority<Budget>,
+pub(crate) struct Admission(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    schedule: Schedule,
+    waiting: HashMap<Turn, oneshot::Sender<()>>,
 }
 
-/// One blob's share.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    requests: PerPriority<Arc<Semaphore>>,
-    lane: Arc<Semaphore>,
-}
-
-/// Leave to have one request on the wire; given back on drop.
+/// A place in the schedule; once admitted, leave to have one request on the wire. Given back on drop, at any time.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    _request: Option<OwnedSemaphorePermit>,
-    _bytes: Option<OwnedSemaphorePermit>,
-}
-
-#[derive(Debug)]
-struct Budget {
-    units: Arc<Semaphore>,
-    size: u32,
-}
-
-impl Gate {
-    pub fn new(config: &EngineConfig) -> Self {
-        let requests = config.requests_per_blob();
-        let gate = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
-        Self {
-            requests: PerPriority {
-                prefetch: gate(requests.prefetch),
-                readahead: gate(requests.readahead),
-                demand: gate(requests.demand),
-            },
-            lane: gate(1),
-        }
-    }
+    admission: Arc<Admission>,
+    turn: Turn,
 }
 
 impl Admission {
-    pub fn new(config: &EngineConfig) -> Self {
-        let bytes = config.bytes();
-        Self {
-            bytes: PerPriority {
-                prefetch: Budget::new(bytes.prefetch),
-                readahead: Budget::new(bytes.readahead),
-                demand: Budget::new(bytes.demand),
-            },
+    pub fn new(config: &EngineConfig) -> Arc<Self> {
+        let schedule = Schedule::new(config.budgets());
+        Arc::new(Self(Mutex::new(State { schedule, waiting: HashMap::new() })))
+    }
+
+    /// Waits until a request may go out. Its place in the queue is taken at once, not when this is first polled.
+    pub fn admit(self: &Arc<Self>, wish: Wish) -> impl Future<Output = Pass> + use<> {
+        let (grant, granted) = oneshot::channel();
+        let mut state = lock(&self.0);
+        let turn = state.schedule.enter(wish);
+        state.waiting.insert(turn, grant);
+        state.let_go();
+        drop(state);
+        let pass = Pass { admission: Arc::clone(self), turn };
+        async move {
+            // The sender is there until it has sent: the pass holds its place.
+            let _ = granted.await;
+            pass
         }
     }
 
-    /// Waits until a request of `bytes` may go out.
-    ///
-    /// The semaphores are never closed, so that the errors ignored here cannot happen.
-    pub async fn admit(&self, gate: &Gate, priority: Priority, bytes: u64) -> Pass {
-        let request = Arc::clone(gate.requests.of(priority)).acquire_owned().await.ok();
-        let budget = self.bytes.of(priority);
-        let shared = Arc::clone(&budget.units).acquire_many_owned(budget.cost(bytes));
-        let bytes = if priority == Priority::Demand {
-            tokio::select! {
-                biased;
-                permit = shared => permit,
-                permit = Arc::clone(&gate.lane).acquire_owned() => permit,
-            }
-        } else {
-            shared.await
-        };
-        Pass { _request: request, _bytes: bytes.ok() }
+    /// Requests of `blob` that wait for their turn.
+    pub fn queued(&self, blob: ObjectId, priority: Priority) -> usize {
+        lock(&self.0).schedule.queued(blob, priority)
     }
 }
 
-impl Budget {
-    fn new(bytes: usize) -> Self {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let size = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
-        let permits = usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(permits)), size }
+impl State {
+    fn let_go(&mut self) {
+        while let Some(turn) = self.schedule.grant() {
+            if let Some(grant) = self.waiting.remove(&turn) {
+                // Whoever does not listen any more gives the turn back by itself.
+                let _ = grant.send(());
+            }
+        }
     }
+}
 
-    /// A request larger than the whole budget waits for all of it.
-    fn cost(&self, bytes: u64) -> u32 {
-        let units = bytes.max(REQUEST_BYTES_MIN).div_ceil(UNIT_BYTES);
-        u32::try_from(units).unwrap_or(u32::MAX).min(self.size)
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = lock(&self.admission.0);
+        state.schedule.leave(self.turn);
+        let waited = state.waiting.remove(&self.turn);
+        state.let_go();
+        drop(state);
+        drop(waited);
     }
 }
 
@@ -113,53 +88,30 @@ mod tests {
 
     use super::*;
 
-    fn config() -> EngineConfig {
-        EngineConfig {
-            demand_bytes: 1 << 20,
-            readahead_bytes: 1 << 20,
-            demand_requests_per_blob: 4,
-            ..Default::default()
-        }
-    }
-
-    fn now(admission: &Admission, gate: &Gate, priority: Priority, bytes: u64) -> Option<Pass> {
-        admission.admit(gate, priority, bytes).now_or_never()
+    fn wish(blob: u64, bytes: u64) -> Wish {
+        Wish { blob: ObjectId::from(blob), priority: Priority::Readahead, bytes, at_once_max: 4 }
     }
 
     #[test]
-    fn demand_does_not_wait_behind_readahead() {
-        let (admission, gate) = (Admission::new(&config()), Gate::new(&config()));
-        let _held = now(&admission, &gate, Priority::Readahead, 1 << 20).expect("the budget is free");
-        assert!(now(&admission, &gate, Priority::Readahead, 1).is_none());
-        assert!(now(&admission, &gate, Priority::Demand, 1 << 20).is_some());
+    fn a_pass_gives_its_place_back_and_the_next_one_goes() {
+        let admission = Admission::new(&EngineConfig { readahead_bytes: 1 << 20, ..EngineConfig::default() });
+        let held = admission.admit(wish(1, 1 << 20)).now_or_never().expect("the budget is free");
+        let mut next = Box::pin(admission.admit(wish(2, 1 << 20)));
+        assert!((&mut next).now_or_never().is_none());
+        assert_eq!(admission.queued(ObjectId::from(2), Priority::Readahead), 1);
+        drop(held);
+        assert!((&mut next).now_or_never().is_some());
     }
 
     #[test]
-    fn a_blob_has_a_lane_of_its_own_when_another_has_used_up_the_budget() {
-        let admission = Admission::new(&config());
-        let (greedy, other) = (Gate::new(&config()), Gate::new(&config()));
-        let _held = now(&admission, &greedy, Priority::Demand, 1 << 20).expect("the budget is free");
-        let lane = now(&admission, &other, Priority::Demand, 1 << 16).expect("the lane is free");
-        assert!(now(&admission, &other, Priority::Demand, 1 << 16).is_none(), "there is one lane");
-        drop(lane);
-        assert!(now(&admission, &other, Priority::Demand, 1 << 16).is_some());
-    }
-
-    #[test]
-    fn requests_are_bounded_for_each_blob_and_a_pass_gives_its_place_back() {
-        let admission = Admission::new(&EngineConfig::default());
-        let gate = Gate::new(&config());
-        let passes: Vec<Pass> =
-            (0..4).map(|_| now(&admission, &gate, Priority::Demand, 1).expect("under the limit")).collect();
-        assert!(now(&admission, &gate, Priority::Demand, 1).is_none());
-        drop(passes);
-        assert!(now(&admission, &gate, Priority::Demand, 1).is_some());
-    }
-
-    #[test]
-    fn a_request_larger_than_the_budget_goes_alone() {
-        let (admission, gate) = (Admission::new(&config()), Gate::new(&config()));
-        let _held = now(&admission, &gate, Priority::Readahead, u64::MAX).expect("it takes the whole budget");
-        assert!(now(&admission, &gate, Priority::Readahead, 1).is_none());
+    fn whoever_gives_up_waiting_holds_nobody_up() {
+        let admission = Admission::new(&EngineConfig { readahead_bytes: 1 << 20, ..EngineConfig::default() });
+        let held = admission.admit(wish(1, 1 << 20)).now_or_never().expect("the budget is free");
+        let impatient = admission.admit(wish(2, 1 << 20));
+        let patient = admission.admit(wish(3, 1 << 20));
+        drop(impatient);
+        drop(held);
+        assert!(patient.now_or_never().is_some());
+        assert_eq!(lock(&admission.0).waiting.len(), 0, "nothing is left");
     }
 }

@@ -14,8 +14,8 @@ use larder_image::ChunkTable;
 use larder_remote::RangeSource;
 
 use crate::{
-    BlobStats, EngineConfig, FillError, LastError,
-    admission::Gate,
+    BlobStats, FillError, LastError,
+    demand::Entered,
     flight::FlightTable,
     readahead::{Reach, Readahead, STREAMS_MAX},
     seam::{Seams, Whole},
@@ -28,7 +28,7 @@ pub struct Blob {
     resources: CacheResources,
     table: Arc<ChunkTable>,
     source: Arc<dyn RangeSource>,
-    gate: OnceLock<Gate>,
+    entered: OnceLock<Entered>,
     flights: Mutex<FlightTable>,
     seams: Mutex<Seams>,
     readahead: Mutex<Readahead>,
@@ -58,7 +58,7 @@ impl Blob {
             name: name.into(),
             table,
             source,
-            gate: OnceLock::new(),
+            entered: OnceLock::new(),
             flights: Mutex::default(),
             seams: Mutex::new(Seams::new(block, size)),
             readahead: Mutex::new(Readahead::new(size)),
@@ -127,16 +127,21 @@ impl Blob {
         self.marks.iter().any(hit)
     }
 
+    pub(crate) fn entered(&self) -> &OnceLock<Entered> {
+        &self.entered
+    }
+
+    /// Its object's number in the tables, for traces; 0 before its first fault.
+    pub(crate) fn object_number(&self) -> u64 {
+        self.entered.get().map_or(0, |entered| entered.object().get())
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
     pub(crate) fn flights(&self) -> MutexGuard<'_, FlightTable> {
         lock(&self.flights)
-    }
-
-    pub(crate) fn gate(&self, config: &EngineConfig) -> &Gate {
-        self.gate.get_or_init(|| Gate::new(config))
     }
 
     /// Takes note of a read; returns what to bring ahead of the next.

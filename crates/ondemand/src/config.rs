@@ -2,7 +2,12 @@
 
 use std::{num::NonZero, time::Duration};
 
-use crate::{cause::PerPriority, plan::Shape, readahead::Reach};
+use crate::{
+    cause::{PerPriority, Priority},
+    plan::Shape,
+    readahead::Reach,
+    table::Limits,
+};
 
 /// How much the engine may do at once. The defaults suit a daemon that should stay small.
 #[derive(Clone, Copy, Debug)]
@@ -11,12 +16,18 @@ pub struct EngineConfig {
     pub demand_bytes: usize,
     /// Bytes on the wire ahead of readers, over all blobs.
     pub readahead_bytes: usize,
+    /// Bytes on the wire for access profiles, over all blobs.
+    pub profile_bytes: usize,
     /// Bytes on the wire for prefetch, over all blobs.
     pub prefetch_bytes: usize,
     /// Requests for waiting readers side by side, for each blob.
     pub demand_requests_per_blob: usize,
     /// Readahead requests side by side, for each blob.
     pub readahead_requests_per_blob: usize,
+    /// Requests for an access profile side by side, for each blob.
+    pub profile_requests_per_blob: usize,
+    /// Readahead requests that may wait for their turn, for each blob; what would come on top is not brought ahead.
+    pub readahead_queued_per_blob_max: usize,
     /// Bytes after which a waiting reader's request is split, so that its parts travel side by side.
     pub demand_request_bytes_max: u64,
     /// The same for readahead and prefetch.
@@ -35,6 +46,8 @@ pub struct EngineConfig {
     pub decoders: NonZero<usize>,
     /// How long a reader waits, and how long one request may take, before it is an error.
     pub deadline: Duration,
+    /// How many objects, and how many questions of each, may wait.
+    pub tables: Limits,
     /// Records kept of each kind.
     pub records_max: usize,
 }
@@ -44,9 +57,12 @@ impl Default for EngineConfig {
         Self {
             demand_bytes: 8 << 20,
             readahead_bytes: 6 << 20,
+            profile_bytes: 4 << 20,
             prefetch_bytes: 2 << 20,
             demand_requests_per_blob: 16,
             readahead_requests_per_blob: 8,
+            profile_requests_per_blob: 4,
+            readahead_queued_per_blob_max: 64,
             demand_request_bytes_max: 512 << 10,
             ahead_request_bytes_max: 512 << 10,
             bridge_bytes_max: 64 << 10,
@@ -56,32 +72,43 @@ impl Default for EngineConfig {
             window_bytes_max: 8 << 20,
             decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             deadline: Duration::from_secs(60),
+            tables: Limits::default(),
             records_max: 32_768,
         }
     }
 }
 
 impl EngineConfig {
-    pub(crate) fn bytes(&self) -> PerPriority<usize> {
+    pub(crate) fn budgets(&self) -> PerPriority<u64> {
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         PerPriority {
-            prefetch: self.prefetch_bytes,
-            readahead: self.readahead_bytes,
-            demand: self.demand_bytes,
+            prefetch: bytes(self.prefetch_bytes),
+            profile: bytes(self.profile_bytes),
+            readahead: bytes(self.readahead_bytes),
+            demand: bytes(self.demand_bytes),
         }
     }
 
-    pub(crate) fn requests_per_blob(&self) -> PerPriority<usize> {
-        PerPriority {
-            prefetch: 1,
-            readahead: self.readahead_requests_per_blob,
-            demand: self.demand_requests_per_blob,
+    /// Requests that one blob may have on the wire. What is on this machine is limited by the processors alone.
+    pub(crate) fn at_once_max(&self, priority: Priority, is_here: bool) -> usize {
+        match priority {
+            _ if is_here => self.decoders.get(),
+            Priority::Demand => self.demand_requests_per_blob,
+            Priority::Readahead => self.readahead_requests_per_blob,
+            Priority::Profile => self.profile_requests_per_blob,
+            Priority::Prefetch => 1,
         }
     }
 
     pub(crate) fn shapes(&self) -> PerPriority<Shape> {
         let shape = |bytes_max| Shape { bytes_max, bridge_bytes_max: self.bridge_bytes_max };
         let ahead = shape(self.ahead_request_bytes_max);
-        PerPriority { prefetch: ahead, readahead: ahead, demand: shape(self.demand_request_bytes_max) }
+        PerPriority {
+            prefetch: ahead,
+            profile: ahead,
+            readahead: ahead,
+            demand: shape(self.demand_request_bytes_max),
+        }
     }
 
     pub(crate) fn reach(&self) -> Reach {

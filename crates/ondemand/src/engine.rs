@@ -6,19 +6,21 @@ use std::{
     time::Duration,
 };
 
+use larder_faults::{Site, point};
 use larder_fscache::ObjectRange;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
     time::{Instant, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, trace_span, warn};
 
 use crate::{
     Blob, Cause, EngineConfig, FaultRecord, FillError, FillRecord,
     admission::Admission,
     blob::lock,
     cause::{PerPriority, Priority},
+    demand::{EngineTables, Entered},
     flight::{Booked, Ticket},
     plan::{Shape, Wanted, plan},
     record::Ring,
@@ -37,14 +39,15 @@ type OnComplete = Box<dyn Fn(&Arc<Blob>) + Send + Sync>;
 pub struct Engine {
     pub(crate) handle: Handle,
     pub(crate) config: EngineConfig,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) tables: Arc<EngineTables>,
     pub(crate) decoders: Arc<Semaphore>,
     shapes: PerPriority<Shape>,
     started: Instant,
     faults: Mutex<Ring<FaultRecord>>,
     fills: Mutex<Ring<FillRecord>>,
-    /// Readers that wait right now; prefetch stands back while there are any.
-    waiting: watch::Sender<usize>,
+    /// What prefetch stands back for.
+    urgent: watch::Sender<Urgent>,
     on_complete: Mutex<Vec<Arc<OnComplete>>>,
 }
 
@@ -54,12 +57,13 @@ impl Engine {
         let _entered = handle.enter();
         Arc::new(Self {
             admission: Admission::new(&config),
+            tables: EngineTables::new(config.tables),
             decoders: Arc::new(Semaphore::new(config.decoders.get())),
             shapes: config.shapes(),
             started: Instant::now(),
             faults: Mutex::new(Ring::new(config.records_max)),
             fills: Mutex::new(Ring::new(config.records_max)),
-            waiting: watch::Sender::new(0),
+            urgent: watch::Sender::new(Urgent::default()),
             on_complete: Mutex::default(),
             handle: handle.clone(),
             config,
@@ -86,13 +90,24 @@ impl Engine {
         want: ObjectRange,
         cause: Cause,
     ) -> Result<(), FillError> {
+        let span = question(blob, want, cause);
+        self.fill_inside(blob, want, cause).instrument(span).await
+    }
+
+    async fn fill_inside(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+    ) -> Result<(), FillError> {
         let want = blob.whole_blocks(want);
         let _waits = Waits::new(self, cause);
+        let until = Instant::now() + self.config.deadline;
         let mut at = want.start();
         while at < want.end() {
             let window = ObjectRange::at(at, self.config.window_bytes_max.max(1)).clamp_to(want.end());
             let window = blob.whole_blocks(window);
-            self.fill_window(blob, window, cause).await?;
+            self.fill_window(blob, window, cause, until).await?;
             at = window.end();
         }
         Ok(())
@@ -107,26 +122,71 @@ impl Engine {
         done: impl FnOnce(Result<(), FillError>) + Send + 'static,
     ) {
         let (engine, blob) = (Arc::clone(self), Arc::clone(blob));
-        self.handle.spawn(async move { done(engine.fill(&blob, want, cause).await) });
+        let span = question(&blob, want, cause);
+        let answered = async move { done(engine.fill_inside(&blob, want, cause).await) };
+        self.handle.spawn(answered.instrument(span));
     }
 
-    /// Brings `range` at leisure: after every waiting reader and behind all readahead. Dropping the future stops it
-    /// after the request on the wire.
+    /// Brings `range` at leisure: after every waiting reader and behind all readahead and profiles. Dropping the future
+    /// stops it after the request on the wire.
     ///
     /// # Errors
     ///
     /// The first [`FillError`]; what was brought until then stays.
     pub async fn prefetch(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) -> Result<(), FillError> {
+        self.at_leisure(blob, range, Cause::Prefetch).await
+    }
+
+    /// Brings the ranges of a recorded access profile, in its order: behind readers and their readahead, before any
+    /// prefetch. Readers may wait meanwhile: it is for a start, when somebody nearly always does.
+    ///
+    /// # Errors
+    ///
+    /// The first [`FillError`]; what was brought until then stays.
+    pub async fn prefetch_profile(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        ranges: impl IntoIterator<Item = ObjectRange>,
+    ) -> Result<(), FillError> {
+        let _waits = Waits::new(self, Cause::Profile);
+        for range in ranges {
+            self.at_leisure(blob, range, Cause::Profile).await?;
+        }
+        Ok(())
+    }
+
+    async fn at_leisure(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        range: ObjectRange,
+        cause: Cause,
+    ) -> Result<(), FillError> {
         let range = blob.whole_blocks(range);
+        let piece_bytes = self.piece_bytes(blob, cause);
         let mut at = range.start();
         while at < range.end() {
-            self.quiet().await;
-            let piece = ObjectRange::at(at, self.config.ahead_request_bytes_max.max(1)).clamp_to(range.end());
+            if cause == Cause::Prefetch {
+                self.quiet().await;
+            }
+            let piece = ObjectRange::at(at, piece_bytes.max(1)).clamp_to(range.end());
             let piece = blob.whole_blocks(piece);
-            self.fill_window(blob, piece, Cause::Prefetch).await?;
+            let tickets = self.book(blob, piece, cause)?;
+            self.see_through(blob, piece, cause, tickets).await?;
             at = piece.end();
         }
         Ok(())
+    }
+
+    /// As much as may be on the wire at once: what is booked ahead could only wait.
+    fn piece_bytes(&self, blob: &Blob, cause: Cause) -> u64 {
+        match cause {
+            _ if blob.source().here().is_some() => self.config.window_bytes_max,
+            Cause::Profile => {
+                let requests = u64::try_from(self.config.profile_requests_per_blob).unwrap_or(1);
+                self.config.ahead_request_bytes_max.saturating_mul(requests)
+            }
+            _ => self.config.ahead_request_bytes_max,
+        }
     }
 
     /// Takes note of a read of present bytes, so that readahead goes on for a reader that never misses. Cheap unless
@@ -158,9 +218,19 @@ impl Engine {
         self.started.elapsed()
     }
 
+    /// Questions in the tables: of readers who wait, and of those who have left while somebody works for them.
+    pub fn questions(&self) -> usize {
+        self.tables.step(|tables| tables.len())
+    }
+
+    /// Blobs in the tables: each from its first fault until nobody has it any more.
+    pub fn objects(&self) -> usize {
+        self.tables.step(|tables| tables.objects())
+    }
+
     /// Readers that wait right now.
     pub fn readers_waiting(&self) -> usize {
-        *self.waiting.borrow()
+        self.urgent.borrow().readers
     }
 
     pub(crate) fn record_fill(&self, record: FillRecord) {
@@ -180,21 +250,22 @@ impl Engine {
         blob: &Arc<Blob>,
         want: ObjectRange,
         cause: Cause,
+        until: Instant,
     ) -> Result<(), FillError> {
-        let tickets = self.book(blob, want, cause);
-        if tickets.is_empty() {
-            return Ok(());
-        }
         let Cause::Demand { pid } = cause else {
+            let tickets = self.book(blob, want, cause)?;
             return self.see_through(blob, want, cause, tickets).await;
         };
-        self.read_ahead(blob, want);
+        if blob.missing(want).is_empty() {
+            return Ok(());
+        }
         let at = self.now();
-        let result = self.see_through(blob, want, cause, tickets).await;
+        let result = self.demand(blob, want, pid, until).await;
         let (waited, ok) = (self.now().saturating_sub(at), result.is_ok());
         blob.counters().faults.add(1);
         if let Err(error) = &result {
             blob.counters().failed_faults.add(1);
+            blob.set_last_error(error);
             warn!(blob = %blob.name(), start = want.start(), len = want.len(), error = %error.chain(), "fault failed");
         }
         lock(&self.faults).push(FaultRecord {
@@ -230,7 +301,7 @@ impl Engine {
         result
     }
 
-    async fn rounds(
+    pub(crate) async fn rounds(
         self: &Arc<Self>,
         blob: &Arc<Blob>,
         want: ObjectRange,
@@ -246,7 +317,7 @@ impl Engine {
                     landing.result?;
                 }
             }
-            tickets = self.book(blob, want, cause);
+            tickets = self.book(blob, want, cause)?;
             if tickets.is_empty() {
                 return Ok(());
             }
@@ -257,7 +328,16 @@ impl Engine {
     /// Joins or starts the flights that `want` needs.
     ///
     /// Probing and booking are one step under the flight table's lock: see [`crate::flight`].
-    fn book(self: &Arc<Self>, blob: &Arc<Blob>, want: ObjectRange, cause: Cause) -> Vec<Ticket> {
+    pub(crate) fn book(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        want: ObjectRange,
+        cause: Cause,
+    ) -> Result<Vec<Ticket>, FillError> {
+        let object = self.enter(blob)?;
+        // Held until the last trip of this booking has ended, so that a drop of the blob waits for it.
+        let hold = self.tables.hold(object).map_err(|refused| FillError::refused(blob, &refused))?;
+        let hold = Arc::new(hold);
         let priority = cause.priority();
         let (mut tickets, mut mine) = (Vec::new(), Vec::new());
         let mut flights = blob.flights();
@@ -272,32 +352,58 @@ impl Engine {
             }
         }
         drop(flights);
+        let _ = point(Site::OndemandBooked);
         for request in plan(mine, self.shape(priority)) {
-            let trip = Trip::new(Arc::clone(self), Arc::clone(blob), booking, request.chunks, cause);
+            let trip = Trip::new(
+                Arc::clone(self),
+                Arc::clone(blob),
+                booking,
+                request.chunks,
+                cause,
+                Arc::clone(&hold),
+            );
             self.handle.spawn(trip.run());
         }
-        tickets
+        Ok(tickets)
     }
 
-    fn read_ahead(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) {
+    pub(crate) fn read_ahead(self: &Arc<Self>, blob: &Arc<Blob>, range: ObjectRange) {
         let mut reach = self.config.reach();
         if self.readers_waiting() > AROUND_READERS_MAX {
             // Side by side they hide the round trips themselves: what is left to save is the link.
             reach.around_bytes = 0;
         }
-        if let Some(ahead) = blob.note_read(range, reach) {
-            self.book(blob, blob.whole_blocks(ahead), Cause::Readahead);
+        if let Some(ahead) = blob.note_read(range, reach)
+            && !self.has_too_much_ahead(blob)
+        {
+            // Refused for a blob that is going: its readers are told elsewhere.
+            let _ = self.book(blob, blob.whole_blocks(ahead), Cause::Readahead);
         }
+    }
+
+    fn has_too_much_ahead(&self, blob: &Blob) -> bool {
+        let queued = |entered: &Entered| self.admission.queued(entered.object(), Priority::Readahead);
+        blob.entered().get().map_or(0, queued) >= self.config.readahead_queued_per_blob_max
     }
 
     pub(crate) fn shape(&self, priority: Priority) -> Shape {
         *self.shapes.of(priority)
     }
 
-    /// Waits until no reader waits.
+    /// Waits until no reader waits and no profile is being brought.
     async fn quiet(&self) {
         // The sender lives in self, so that the channel cannot be closed.
-        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting == 0).await;
+        let _ = self.urgent.subscribe().wait_for(|urgent| *urgent == Urgent::default()).await;
+    }
+}
+
+/// The span of a reader's question, from its arrival to its answer; none for what nobody waits for.
+fn question(blob: &Blob, want: ObjectRange, cause: Cause) -> Span {
+    match cause {
+        Cause::Demand { pid } => {
+            trace_span!("question", blob = %blob.name(), start = want.start(), len = want.len(), pid)
+        }
+        _ => Span::none(),
     }
 }
 
@@ -307,23 +413,35 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Counts a reader while it waits.
-struct Waits<'a>(Option<&'a Engine>);
+/// What is under way that prefetch stands back for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Urgent {
+    readers: usize,
+    profiles: usize,
+}
+
+impl Urgent {
+    fn count(&mut self, cause: Cause) -> Option<&mut usize> {
+        match cause {
+            Cause::Demand { .. } => Some(&mut self.readers),
+            Cause::Profile => Some(&mut self.profiles),
+            Cause::Readahead | Cause::Prefetch => None,
+        }
+    }
+}
+
+/// Counts a reader while it waits, and a profile while it is brought.
+struct Waits<'a>(&'a Engine, Cause);
 
 impl<'a> Waits<'a> {
     fn new(engine: &'a Engine, cause: Cause) -> Self {
-        let counted = matches!(cause, Cause::Demand { .. }).then_some(engine);
-        if let Some(engine) = counted {
-            engine.waiting.send_modify(|waiting| *waiting += 1);
-        }
-        Self(counted)
+        engine.urgent.send_if_modified(|urgent| urgent.count(cause).map(|count| *count += 1).is_some());
+        Self(engine, cause)
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        if let Some(engine) = self.0 {
-            engine.waiting.send_modify(|waiting| *waiting -= 1);
-        }
+        self.0.urgent.send_if_modified(|urgent| urgent.count(self.1).map(|count| *count -= 1).is_some());
     }
 }

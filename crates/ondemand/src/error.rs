@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use larder_fscache::ObjectRange;
 use larder_remote::BlobRange;
 
+use crate::{Blob, table::Refused};
+
 /// Why a hole stayed a hole. One failed fetch answers many readers, so an error can be cloned.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,14 +72,28 @@ pub enum FillError {
         /// Name of the blob.
         blob: Arc<str>,
     },
+    /// The tables of objects and requests did not take the question.
+    #[error("blob {blob}: the question was refused")]
+    Refused {
+        /// Name of the blob.
+        blob: Arc<str>,
+        /// The cause below: withdrawn, shut down, or too many.
+        #[source]
+        source: Refused,
+    },
 }
 
 impl FillError {
+    pub(crate) fn refused(blob: &Blob, refused: &Refused) -> Self {
+        Self::Refused { blob: Arc::clone(blob.name()), source: *refused }
+    }
+
     /// The error number that a reader gets: ENOSPC and the like from the cache, else EIO.
     pub fn errno(&self) -> i32 {
         const EIO: i32 = 5;
         match self {
             Self::Cache { source, .. } => source.errno(),
+            Self::Refused { source, .. } => source.errno(),
             Self::Fetch { .. }
             | Self::Content { .. }
             | Self::Deadline { .. }
@@ -97,6 +113,7 @@ impl FillError {
             Self::Deadline { .. } => Some("check that the registry is up and fast enough"),
             Self::StillMissing { .. } => Some("check the cache's file system for errors"),
             Self::Abandoned { .. } => None,
+            Self::Refused { source, .. } => source.hint(),
         }
     }
 

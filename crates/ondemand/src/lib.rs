@@ -1,6 +1,7 @@
 //! From a hole to verified bytes: the fill engine.
 //!
-//! A front end meets a hole in a cookie and calls [`Engine::fill`]. The engine finds the chunks that cover it, joins the
+//! A front end meets a hole in a cookie and calls [`Engine::fill`]. The question goes through the [`table`]s of objects and
+//! requests, like the kernel's own to its daemon. The engine finds the chunks that cover it, joins the
 //! flights already under way or starts new ones, and for every chunk, in this order: checks the digest, decodes, writes
 //! to the cache, sets the presence bits, wakes whoever waits. Whether a byte is present is asked of the cookie, never of
 //! a table kept here.
@@ -14,18 +15,26 @@
 mod cause;
 mod config;
 
+// Who asks, and who is answered.
+pub mod table;
+
 // Pure: who brings a chunk, what is asked of the source, what comes next.
 mod flight;
 mod inbox;
 mod plan;
 mod readahead;
+mod schedule;
 mod seam;
 
 // The way of a chunk.
 mod admission;
 mod blob;
+mod bring;
+mod demand;
 mod engine;
+mod here;
 mod settle;
+mod sync;
 mod trip;
 
 // What is told.

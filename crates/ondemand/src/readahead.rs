@@ -156,6 +156,8 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KIB: u64 = 1 << 10;
@@ -164,6 +166,73 @@ mod tests {
 
     fn at(start: u64, len: u64) -> ObjectRange {
         ObjectRange::at(start, len)
+    }
+
+    proptest! {
+        /// However large the reads are and wherever they begin.
+        #[test]
+        fn the_window_of_any_sequential_reader_grows_to_its_limit_and_never_outruns_what_was_read(
+            begin in 0u64..1 << 40,
+            lens in prop::collection::vec(1u64..2 * MIB, 200..300),
+        ) {
+            let mut ahead = Readahead::new(1 << 50);
+            let (mut next, mut reached, mut largest, mut before) = (begin, begin, 0, 0);
+            for len in lens {
+                let more = ahead.read(at(next, len), REACH);
+                next += len;
+                reached = reached.max(next);
+                if let Some(more) = more {
+                    prop_assert_eq!(more.start(), reached, "no gap and nothing twice");
+                    reached = more.end();
+                    let window = reached - next;
+                    prop_assert!(window <= REACH.bytes_max && window <= next - begin, "{window}");
+                    prop_assert!(window >= before, "it shrank from {before} to {window}");
+                    before = window;
+                    largest = largest.max(window);
+                }
+            }
+            prop_assert_eq!(largest, REACH.bytes_max, "200 reads of a megabyte each are enough");
+        }
+
+        /// A quarter of the confidence for each read that nothing foretold.
+        #[test]
+        fn random_reads_shrink_the_window_of_any_stream(run in 8u64..200, random in 1u32..7) {
+            let mut ahead = Readahead::new(1 << 50);
+            for n in 0..run {
+                ahead.read(at(n * 128 * KIB, 128 * KIB), REACH);
+            }
+            let before = ahead.streams[0].run;
+            for n in 1..=random {
+                prop_assert_eq!(ahead.read(at(u64::from(n) << 40, 4 * KIB), REACH), None);
+            }
+            let kept = ahead.streams.iter().find(|stream| stream.next == run * 128 * KIB);
+            let kept = kept.expect("it is still followed").run;
+            let expected = (0..random).fold(before, |run, _| run - run / 4);
+            prop_assert_eq!(kept, expected);
+            prop_assert!(kept < before);
+        }
+
+        /// Any reads at all: what is brought ahead lies inside the object and is never more than the largest window.
+        #[test]
+        fn whatever_is_read_what_is_brought_ahead_is_bounded(
+            size in 1u64..64 * MIB,
+            reads in prop::collection::vec((0u64..64 * MIB, 1u64..MIB), 1..200),
+            around_bytes in prop::sample::select(vec![0, 512 * KIB]),
+        ) {
+            let reach = Reach { around_bytes, ..REACH };
+            let mut ahead = Readahead::new(size);
+            for (start, len) in reads {
+                let range = at(start, len).clamp_to(size);
+                if range.is_empty() {
+                    continue;
+                }
+                if let Some(more) = ahead.read(range, reach) {
+                    prop_assert!(!more.is_empty() && more.end() <= size);
+                    prop_assert!(more.len() <= reach.bytes_max + range.len() + 2 * around_bytes);
+                }
+                prop_assert!(ahead.streams.len() <= STREAMS_MAX);
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! [`Trip`]: one booking's run of neighbouring chunks, from the queue to the cache.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join;
+use larder_faults::{Site, point};
 use larder_fscache::ObjectRange;
 use larder_remote::BlobRange;
 use tokio::{
@@ -14,9 +15,12 @@ use tracing::debug;
 
 use crate::{
     Blob, Cause, Engine, FillError, FillRecord,
+    demand::EngineHold,
     flight::BookingId,
+    here::{bring_piece, pieces},
     inbox::Inbox,
     plan::{Request, Wanted, plan},
+    schedule::Wish,
     settle::{Arrived, Settled, Tries, settle},
 };
 
@@ -33,6 +37,7 @@ pub(crate) struct Trip {
     booking: BookingId,
     chunks: Range<u32>,
     cause: Cause,
+    hold: Arc<EngineHold>,
 }
 
 impl Trip {
@@ -42,18 +47,38 @@ impl Trip {
         booking: BookingId,
         chunks: Range<u32>,
         cause: Cause,
+        hold: Arc<EngineHold>,
     ) -> Self {
-        Self { engine, blob, booking, chunks, cause }
+        Self { engine, blob, booking, chunks, cause, hold }
+    }
+
+    /// Brings its chunks, unless the blob is withdrawn before.
+    pub async fn run(self) {
+        let object = self.hold.object();
+        tokio::select! {
+            biased;
+            () = self.engine.tables.going(object) => {}
+            () = self.bring() => {}
+        }
     }
 
     /// Waits for its turn, then brings what nobody has overtaken meanwhile.
-    pub async fn run(self) {
-        let priority = self.cause.priority();
-        let gate = self.blob.gate(&self.engine.config);
-        let _pass = self.engine.admission.admit(gate, priority, self.stored(&self.chunks).len()).await;
+    async fn bring(&self) {
+        let _pass = self.engine.admission.admit(self.wish()).await;
+        let _ = point(Site::OndemandAdmitted);
         for request in self.take_off() {
-            self.fly(&request).await;
+            match self.blob.source().here() {
+                Some(_) => self.fetch_here(&request).await,
+                None => self.fly(&request).await,
+            }
         }
+    }
+
+    fn wish(&self) -> Wish {
+        let priority = self.cause.priority();
+        let is_here = self.blob.source().here().is_some();
+        let at_once_max = self.engine.config.at_once_max(priority, is_here);
+        Wish { blob: self.hold.object(), priority, bytes: self.stored(&self.chunks).len(), at_once_max }
     }
 
     /// The chunks that are still this trip's, as requests: one, unless something was taken out of the middle.
@@ -86,12 +111,34 @@ impl Trip {
             };
             self.fail(unpacked..request.chunks.end, &error);
         }
+        self.record(request, at, began, ok);
+    }
+
+    fn record(&self, request: &Request, at: Duration, began: Instant, ok: bool) {
         let took = began.elapsed();
         let range = self.decoded(&request.chunks);
         debug!(blob = %self.blob.name(), start = range.start(), len = range.len(), stored = request.stored.len(),
             cause = self.cause.as_str(), ?took, ok, "filled");
         let (blob, stored, cause) = (Arc::clone(self.blob.name()), request.stored, self.cause);
         self.engine.record_fill(FillRecord { at, blob, range, stored, cause, took, ok });
+    }
+
+    /// Reads, verifies, decodes and writes the whole request on one thread that may block: bytes that are on this machine
+    /// are not worth a way through the runtime each.
+    async fn fetch_here(&self, request: &Request) {
+        let (at, began) = (self.engine.now(), Instant::now());
+        self.blob.counters().requests.add(1);
+        // Never closed, so that the error cannot happen.
+        let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
+        let (engine, blob, booking) = (Arc::clone(&self.engine), Arc::clone(&self.blob), self.booking);
+        let (hold, chunks) = (Arc::clone(&self.hold), request.chunks.clone());
+        let work = move || {
+            let _held = (permit, hold);
+            pieces(blob.table(), chunks)
+                .fold(true, |ok, piece| ok & bring_piece(&engine, &blob, booking, piece))
+        };
+        let ok = self.engine.handle.spawn_blocking(work).await.unwrap_or(false);
+        self.record(request, at, began, ok);
     }
 
     /// Settles chunks as their bytes arrive. Returns the first chunk whose bytes did not come, and what came of those
@@ -147,8 +194,10 @@ impl Trip {
         // Never closed, so that the error cannot happen.
         let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
         let (engine, blob, booking) = (Arc::clone(&self.engine), Arc::clone(&self.blob), self.booking);
+        // A trip that is given up leaves this behind: whoever drops the blob waits for it too.
+        let hold = Arc::clone(&self.hold);
         let work = move || {
-            let _permit = permit;
+            let _held = (permit, hold);
             let mut outcome = Outcome::default();
             for arrived in batch {
                 let number = arrived.number;
@@ -262,12 +311,19 @@ impl Drop for Trip {
     }
 }
 
-fn land(engine: &Engine, blob: &Arc<Blob>, booking: BookingId, number: u32, result: Result<(), FillError>) {
+pub(crate) fn land(
+    engine: &Engine,
+    blob: &Arc<Blob>,
+    booking: BookingId,
+    number: u32,
+    result: Result<(), FillError>,
+) {
     match &result {
         Ok(()) => blob.counters().chunks.add(1),
         Err(error) => blob.set_last_error(error),
     }
     blob.flights().land(number, booking, result);
+    let _ = point(Site::OndemandLanded);
     if blob.has_just_become_complete() {
         engine.tell_complete(blob);
     }

@@ -3,23 +3,23 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::{buffer::spare_capacity, io::Errno};
 
-use crate::{BlobRange, Error, Meter, RangeSource};
+use crate::{BlobRange, Error, Meter, RangeSource, source::ReadHere};
 
 /// A local file, read by range. Its length is taken once, when it is opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DirectorySource {
     file: Arc<File>,
     path: PathBuf,
     len: u64,
-    meter: Meter,
+    meter: Arc<Meter>,
 }
 
 impl DirectorySource {
@@ -38,7 +38,7 @@ impl DirectorySource {
         }
         let file = File::open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
-        Ok(Self { file: Arc::new(file), path: path.to_owned(), len, meter: Meter::default() })
+        Ok(Self { file: Arc::new(file), path: path.to_owned(), len, meter: Arc::new(Meter::default()) })
     }
 
     /// Opens the regular file at `path`, which must have `len` bytes. Blocks on the file system.
@@ -53,6 +53,13 @@ impl DirectorySource {
         } else {
             Err(source.length("the whole file".into(), len, source.len))
         }
+    }
+
+    fn check(&self, range: BlobRange) -> Result<(), Error> {
+        if range.end() > self.len {
+            return Err(Error::OutOfBounds { place: self.describe(), range, len: self.len });
+        }
+        Ok(())
     }
 
     fn length(&self, range: String, expected: u64, found: u64) -> Error {
@@ -71,17 +78,34 @@ impl RangeSource for DirectorySource {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
-        if range.end() > self.len {
-            return Err(Error::OutOfBounds { place: self.describe(), range, len: self.len });
+        if range.is_empty() {
+            return self.check(range).map(|()| Bytes::new());
         }
+        let here = self.clone();
+        let read = tokio::task::spawn_blocking(move || here.read_here(range)).await;
+        read.unwrap_or_else(|stopped| {
+            Err(Error::Io { place: self.describe(), source: io::Error::other(stopped) })
+        })
+    }
+
+    fn here(&self) -> Option<&dyn ReadHere> {
+        Some(self)
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(&self.meter)
+    }
+}
+
+impl ReadHere for DirectorySource {
+    fn read_here(&self, range: BlobRange) -> Result<Bytes, Error> {
+        self.check(range)?;
         if range.is_empty() {
             return Ok(Bytes::new());
         }
         self.meter.count_request();
-        let file = Arc::clone(&self.file);
-        let read = tokio::task::spawn_blocking(move || read_up_to(&file, range)).await;
-        let outcome = read.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
-        let bytes = outcome.map_err(|source| Error::Io { place: self.describe(), source });
+        let bytes = read_up_to(&self.file, range);
+        let bytes = bytes.map_err(|source| Error::Io { place: self.describe(), source });
         let bytes = bytes.inspect_err(|_| self.meter.count_error())?;
         self.meter.count_bytes(bytes.len());
         let found = bytes.len() as u64;
@@ -91,26 +115,22 @@ impl RangeSource for DirectorySource {
         }
         Ok(Bytes::from(bytes))
     }
-
-    fn meter(&self) -> Option<&Meter> {
-        Some(&self.meter)
-    }
 }
 
 /// Reads `range`, or what there is of it when the file ends before.
 fn read_up_to(file: &File, range: BlobRange) -> io::Result<Vec<u8>> {
     let len = usize::try_from(range.len()).map_err(io::Error::other)?;
-    let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut bytes[filled..], range.start() + filled as u64) {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = range.start() + bytes.len() as u64;
+        // Into memory that nobody has to clear first; never past what was asked.
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) => bytes.truncate(len),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(filled);
     Ok(bytes)
 }
 

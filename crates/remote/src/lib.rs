@@ -44,4 +44,4 @@ pub use meter::{Meter, Reading};
 pub use policy::Policy;
 pub use range::BlobRange;
 pub use registry::{FetchedManifest, Registry};
-pub use source::RangeSource;
+pub use source::{RangeSource, ReadHere};

@@ -45,8 +45,23 @@ pub trait RangeSource: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The same source for callers that may block, where its bytes lie on this machine.
+    fn here(&self) -> Option<&dyn ReadHere> {
+        None
+    }
+
     /// What was asked of the far side so far, where the source keeps count.
     fn meter(&self) -> Option<&Meter> {
         None
     }
+}
+
+/// A source whose bytes lie on this machine: reading them waits for a disk at most, never for somebody else.
+pub trait ReadHere: Send + Sync {
+    /// Reads exactly `range` on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RangeSource::read_range`].
+    fn read_here(&self, range: BlobRange) -> Result<Bytes, Error>;
 }

@@ -1,0 +1,72 @@
+//! Chunks whose stored bytes lie on this machine: read, verified, decoded and written by one thread, piece by piece.
+//!
+//! A piece is small enough to stay in the processor's cache from the read to the write.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use larder_image::ChunkTable;
+use larder_remote::BlobRange;
+
+use crate::{
+    Blob, Engine, FillError,
+    flight::BookingId,
+    settle::{Arrived, Settled, Tries, settle_all},
+    trip::land,
+};
+
+/// Stored bytes that are read at once, unless a single chunk is longer.
+const PIECE_BYTES_MAX: u64 = 128 << 10;
+
+/// Cuts neighbouring chunks into pieces.
+pub(crate) fn pieces(table: &ChunkTable, chunks: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+    let mut next = chunks.start;
+    std::iter::from_fn(move || {
+        let start = next;
+        let from = (start < chunks.end).then(|| table.chunk(start).stored.start())?;
+        next += 1;
+        while next < chunks.end && table.chunk(next).stored.end() - from <= PIECE_BYTES_MAX {
+            next += 1;
+        }
+        Some(start..next)
+    })
+}
+
+/// Brings one piece and lands its chunks; whether all of them are present now.
+pub(crate) fn bring_piece(engine: &Engine, blob: &Arc<Blob>, booking: BookingId, chunks: Range<u32>) -> bool {
+    let (range, bytes) = match read(blob, &chunks) {
+        Ok(read) => read,
+        Err(error) => {
+            chunks.for_each(|number| land(engine, blob, booking, number, Err(error.clone())));
+            return false;
+        }
+    };
+    let offset = |at: u64| usize::try_from(at - range.start()).unwrap_or(usize::MAX).min(bytes.len());
+    let cut = |number: u32| {
+        let stored = blob.table().chunk(number).stored;
+        Arrived { number, bytes: bytes.slice(offset(stored.start())..offset(stored.end())) }
+    };
+    let arrived = chunks.map(cut).collect();
+    // A file that lies once lies again: it is not asked a second time.
+    settle_all(blob, &bytes, arrived, Tries::Last).into_iter().fold(true, |ok, (number, settled)| {
+        let Settled::Done(result) = settled else { return false };
+        let is_there = result.is_ok();
+        land(engine, blob, booking, number, result);
+        ok && is_there
+    })
+}
+
+fn read(blob: &Blob, chunks: &Range<u32>) -> Result<(BlobRange, Bytes), FillError> {
+    let stored = |number: u32| blob.table().chunk(number).stored;
+    let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
+    let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
+    // Asked only of a source that has said it is here.
+    let read = blob.source().here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range));
+    let bytes = read.map_err(|source| FillError::Fetch {
+        blob: Arc::clone(blob.name()),
+        range,
+        source: Arc::new(source),
+    })?;
+    blob.counters().fetched_bytes.add(bytes.len() as u64);
+    Ok((range, bytes))
+}
