@@ -46,6 +46,40 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The limits contradict each other.
+    #[error("limits for {kind}: stop {stop} % < cull {cull} % < run {run} % < 100 % does not hold")]
+    Limits {
+        /// Blocks or files.
+        kind: &'static str,
+        /// Culling ends here.
+        run: u8,
+        /// Culling begins below this.
+        cull: u8,
+        /// Below this nothing is written.
+        stop: u8,
+    },
+    /// A cache without any room.
+    #[error("a quota of 0 bytes leaves no room for a cache")]
+    Quota,
+    /// The directory is another cache than the configuration means.
+    #[error("cache {}: its tag is {found:?}, expected {expected:?}", root.display())]
+    Tag {
+        /// The directory.
+        root: PathBuf,
+        /// The tag it has.
+        found: String,
+        /// The tag asked for.
+        expected: String,
+    },
+    /// The index of the cache cannot be made.
+    #[error("cache {}: the index cannot be made", root.display())]
+    Index {
+        /// The directory.
+        root: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The cache could not be looked through.
     #[error("cache {}: {place}: cannot be read", root.display())]
     Walk {
@@ -64,21 +98,21 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Locked { .. } => Some("stop that daemon, or give this one a cache directory of its own"),
-            Self::Root { source, .. } | Self::Lock { source, .. } | Self::Unfit { source, .. } => {
-                match Errno::from_io_error(source) {
-                    Some(Errno::ACCESS | Errno::PERM) => {
-                        Some("run as the owner of the directory, or choose another")
-                    }
-                    Some(Errno::ROFS) => {
-                        Some("the file system is mounted read-only: choose another directory")
-                    }
-                    Some(Errno::NOSPC | Errno::DQUOT) => {
-                        Some("make room on the file system, or choose another")
-                    }
-                    Some(Errno::NOTDIR) => Some("a part of the path is no directory"),
-                    _ => Some("put the cache on ext4, xfs or btrfs"),
+            Self::Limits { .. } => Some("the defaults are run 7, cull 5, stop 1"),
+            Self::Quota => Some("leave the quota out to have none"),
+            Self::Tag { .. } => Some("name this cache's tag in the configuration, or another directory"),
+            Self::Root { source, .. }
+            | Self::Lock { source, .. }
+            | Self::Unfit { source, .. }
+            | Self::Index { source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::ACCESS | Errno::PERM) => {
+                    Some("run as the owner of the directory, or choose another")
                 }
-            }
+                Some(Errno::ROFS) => Some("the file system is mounted read-only: choose another directory"),
+                Some(Errno::NOSPC | Errno::DQUOT) => Some("make room on the file system, or choose another"),
+                Some(Errno::NOTDIR) => Some("a part of the path is no directory"),
+                _ => Some("put the cache on ext4, xfs or btrfs"),
+            },
             Self::Walk { .. } => Some("check the health of the cache's file system (dmesg)"),
         }
     }

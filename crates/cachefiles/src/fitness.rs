@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::layout::{CACHE, TMP};
+use crate::coherency::OBJECT_ATTR;
+use crate::layout::{CACHE, GRAVEYARD, TMP};
 use crate::storage::{Storage, StorageFile, mkdir_durably, read_exact, write_all};
 
 /// Length of the file that is tried, and where a block is written into it.
@@ -16,11 +17,12 @@ pub(crate) struct Unfit {
     pub source: io::Error,
 }
 
-/// Tries everything that objects do, and leaves the two folders of the cache behind.
+/// Tries everything that objects do, and leaves the folders of the cache behind.
 pub(crate) fn try_out(storage: &dyn Storage) -> Result<(), Unfit> {
     let step = |step| move |source| Unfit { step, source };
     mkdir_durably(storage, TMP).map_err(step("making a folder"))?;
     mkdir_durably(storage, CACHE).map_err(step("making a folder"))?;
+    mkdir_durably(storage, GRAVEYARD).map_err(step("making a folder"))?;
     let (old, new) = (&format!("{TMP}/fitness"), &format!("{TMP}/fitness@renamed"));
     for left in [old, new] {
         storage.unlink(left).map_err(step("removing a file"))?;
@@ -41,6 +43,11 @@ fn try_file(file: &dyn StorageFile) -> Result<(), Unfit> {
     let broken = |reason| io::Error::new(io::ErrorKind::Unsupported, reason);
     let block = [0x5a; 4096];
     file.set_len(LEN).map_err(step("making a sparse file"))?;
+    let attribute = [0x5a; 40];
+    file.set_attr(OBJECT_ATTR, &attribute).map_err(step("setting an extended attribute"))?;
+    if file.attr(OBJECT_ATTR).map_err(step("reading an extended attribute"))?.as_deref() != Some(&attribute) {
+        return Err(step("reading an extended attribute")(broken("it has another value than was set")));
+    }
     write_all(file, &block, AT).map_err(step("writing into a sparse file"))?;
     file.fdatasync().map_err(step("syncing a file"))?;
     let mut back = [0; 4096];
@@ -51,6 +58,11 @@ fn try_file(file: &dyn StorageFile) -> Result<(), Unfit> {
     let stat = file.stat().map_err(step("looking at a file"))?;
     if stat.len != LEN || stat.stored >= LEN {
         return Err(step("making a sparse file")(broken("holes take space on this file system")));
+    }
+    file.punch(AT, block.len() as u64).map_err(step("punching a hole"))?;
+    read_exact(file, &mut back, AT).map_err(step("reading a file"))?;
+    if back != [0; 4096] {
+        return Err(step("punching a hole")(broken("the bytes are still there")));
     }
     Ok(())
 }

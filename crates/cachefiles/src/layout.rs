@@ -6,8 +6,18 @@ use larder_fscache::{CookieKey, VolumeKey};
 pub(crate) const TMP: &str = "tmp";
 /// The folder of volumes, below the root.
 pub(crate) const CACHE: &str = "cache";
+/// The folder of what is to be deleted, below the root.
+pub(crate) const GRAVEYARD: &str = "graveyard";
+/// The file that says what the folder is, below the root.
+pub(crate) const FORMAT: &str = "format";
+/// The file with the reserve, below the root.
+pub(crate) const RESERVE: &str = "reserve";
+/// The file of the index, below the root.
+pub(crate) const INDEX: &str = "index.redb";
 /// What the name of a durable map ends with. '@' cannot stand in a key, so no data file has such a name.
 const MAP_SUFFIX: &str = "@map";
+/// What the name of a pin ends with: an empty file that keeps its object from being culled.
+const PIN_SUFFIX: &str = "@pin";
 /// Longest name that a holder takes.
 const HELD_NAME_BYTES_MAX: usize = 200;
 
@@ -24,6 +34,8 @@ pub(crate) struct Place {
     pub data: String,
     /// The durable map.
     pub map: String,
+    /// The pin.
+    pub pin: String,
     /// The live map's name with the holder.
     pub live: String,
     /// The fill descriptor's name with the holder.
@@ -32,10 +44,11 @@ pub(crate) struct Place {
 
 impl Place {
     pub fn new(volume: &VolumeKey, cookie: &CookieKey) -> Self {
-        let volume_dir = format!("{CACHE}/{volume}");
+        let volume_dir = volume_dir(volume);
         let dir = format!("{volume_dir}/{:02x}", hash(cookie.as_str()) & 0xff);
         let data = format!("{dir}/{cookie}");
         let map = format!("{data}{MAP_SUFFIX}");
+        let pin = format!("{data}{PIN_SUFFIX}");
         let whole = format!("{volume}/{cookie}");
         Self {
             volume: volume.clone(),
@@ -46,23 +59,43 @@ impl Place {
             dir,
             data,
             map,
+            pin,
         }
     }
 
-    /// Volume and key in one: what the headers of both maps are compared with.
+    /// Volume and key in one: what the header of the live map is compared with.
     pub fn name(&self) -> String {
         format!("{}/{}", self.volume, self.cookie)
     }
+
+    /// What the attribute of the data file is compared with.
+    pub fn name_hash(&self) -> u64 {
+        hash(&self.name())
+    }
 }
 
-/// Whether a file in an object folder is a durable map rather than data.
-pub(crate) fn is_map(file_name: &str) -> bool {
-    file_name.ends_with(MAP_SUFFIX)
+/// What a file in an object folder is, by its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Part<'a> {
+    Data(&'a str),
+    Map(&'a str),
+    Pin(&'a str),
 }
 
-/// The durable map's path for the data file at `data`.
-pub(crate) fn map_of(data: &str) -> String {
-    format!("{data}{MAP_SUFFIX}")
+/// Says what a file in an object folder is, and of which key.
+pub(crate) fn part_of(file_name: &str) -> Part<'_> {
+    if let Some(key) = file_name.strip_suffix(MAP_SUFFIX) {
+        Part::Map(key)
+    } else if let Some(key) = file_name.strip_suffix(PIN_SUFFIX) {
+        Part::Pin(key)
+    } else {
+        Part::Data(file_name)
+    }
+}
+
+/// The folder of a volume.
+pub(crate) fn volume_dir(volume: &VolumeKey) -> String {
+    format!("{CACHE}/{volume}")
 }
 
 /// The folder that a path lies in.
@@ -97,6 +130,10 @@ mod tests {
         assert_eq!(place.dir, "cache/images/3d");
         assert_eq!(place.data, "cache/images/3d/sha256-00");
         assert_eq!(place.map, "cache/images/3d/sha256-00@map");
+        assert_eq!(place.pin, "cache/images/3d/sha256-00@pin");
+        assert_eq!(part_of("sha256-00"), Part::Data("sha256-00"));
+        assert_eq!(part_of("sha256-00@map"), Part::Map("sha256-00"));
+        assert_eq!(part_of("sha256-00@pin"), Part::Pin("sha256-00"));
         assert_eq!(
             (place.live.as_str(), place.fill.as_str()),
             ("live/images/sha256-00", "fill/images/sha256-00")
@@ -109,6 +146,8 @@ mod tests {
         for one in &names {
             for other in &names {
                 assert_ne!(one.map, other.data);
+                assert_ne!(one.pin, other.data);
+                assert_ne!(one.pin, other.map);
                 assert_eq!(one.map == other.map, one.cookie == other.cookie);
             }
         }

@@ -23,11 +23,13 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::BootId;
+use crate::coherency::InstanceId;
+use crate::durable::Owner;
 use crate::storage::Stat;
 use crate::sys::Mapping;
 
 const MAGIC: [u8; 8] = *b"LarderLM";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes and words of the header page.
 const HEADER_BYTES: u64 = 4096;
 const HEADER_WORDS: usize = 512;
@@ -43,14 +45,17 @@ pub(crate) struct Identity {
     pub name: String,
     pub size: u64,
     pub block: BlockSize,
+    /// The data file's own number.
+    pub instance: InstanceId,
     /// Device and inode of the data file.
     pub file: (u64, u64),
 }
 
 impl Identity {
     /// The identity of the object `name` whose data file is the one that `stat` saw.
-    pub fn new(boot_id: BootId, name: String, size: u64, block: BlockSize, stat: &Stat) -> Self {
-        Self { boot_id, name, size, block, file: (stat.dev, stat.ino) }
+    pub fn new(boot_id: BootId, name: String, owner: &Owner, stat: &Stat) -> Self {
+        let Owner { instance, size, block } = *owner;
+        Self { boot_id, name, size, block, instance, file: (stat.dev, stat.ino) }
     }
 
     fn words(&self) -> u64 {
@@ -73,6 +78,7 @@ struct Header {
     dev: U64,
     ino: U64,
     boot_id: [u8; 16],
+    instance: [u8; 16],
     name_len: U32,
     reserved: U32,
     name: [u8; NAME_BYTES],
@@ -90,6 +96,7 @@ impl Header {
             dev: U64::new(identity.file.0),
             ino: U64::new(identity.file.1),
             boot_id: *identity.boot_id.as_bytes(),
+            instance: identity.instance.0,
             name_len: U32::new(u32::try_from(identity.name.len()).ok()?),
             reserved: U32::new(0),
             name,
@@ -104,6 +111,7 @@ impl Header {
             (self.boot_id == expected.boot_id, "boot id"),
             (self.size == expected.size, "size"),
             (self.block_bits == expected.block_bits, "block size"),
+            (self.instance == expected.instance, "instance"),
             ((self.dev, self.ino) == (expected.dev, expected.ino), "data file"),
             (self.name_len == expected.name_len && self.name == expected.name, "name"),
         ]
@@ -219,6 +227,7 @@ mod tests {
             name: "v/c".to_owned(),
             size: 100 * 4096 + 5,
             block: BlockSize::FOUR_KIB,
+            instance: InstanceId([5; 16]),
             file: (8, 9),
         }
     }
@@ -249,6 +258,7 @@ mod tests {
             ("name", Identity { name: "v/c2".to_owned(), ..identity() }),
             ("size", Identity { size: identity().size - 1, ..identity() }),
             ("length", Identity { size: identity().size * 2, ..identity() }),
+            ("instance", Identity { instance: InstanceId([6; 16]), ..identity() }),
             ("data file", Identity { file: (8, 10), ..identity() }),
             ("data file", Identity { file: (7, 9), ..identity() }),
         ];

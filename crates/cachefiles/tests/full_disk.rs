@@ -26,17 +26,15 @@ fn p1_a_full_disk_is_an_error_of_its_own_and_marks_nothing() {
         return;
     }
     let _tmpfs = Tmpfs(dir.path());
-    let config = Config {
-        root: dir.path().join("cache"),
-        boot_id: BootId::of_this_machine().expect("/proc is mounted"),
-        holder: Arc::new(NoHolder),
-    };
+    let boot_id = BootId::of_this_machine().expect("/proc is mounted");
+    let config = Config::new(dir.path().join("cache"), boot_id, Arc::new(NoHolder));
     let cache = Cachefiles::open(config).expect("a tmpfs is fit");
     let (volume, key) = (VolumeKey::new("v").expect("valid"), |text| CookieKey::new(text).expect("valid"));
 
     let ballast = cache.acquire(&volume, &key("ballast"), &ObjectSpec::of_size(1 << 20)).expect("sparse");
     (0u64..8).for_each(|n| ballast.write(n * PIECE as u64, &[1; PIECE]).expect("space"));
     drop(ballast);
+    assert!(cache.pin(&volume, &key("ballast")).expect("space"), "what is pinned is not culled");
     let object = cache.acquire(&volume, &key("large"), &ObjectSpec::of_size(8 << 20)).expect("sparse");
     let (at, failed) = (0u64..128)
         .map(|n| n * PIECE as u64)

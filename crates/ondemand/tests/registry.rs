@@ -46,7 +46,7 @@ impl Fixture {
 
         let dir = tempfile::tempdir().expect("a directory");
         let boot_id = BootId::of_this_machine().expect("this machine has booted");
-        let config = Config { root: dir.path().to_owned(), boot_id, holder: Arc::new(NoHolder) };
+        let config = Config::new(dir.path().to_owned(), boot_id, Arc::new(NoHolder));
         let resources = resources(Cachefiles::open(config).expect("the directory will do"), len);
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -16,7 +16,7 @@ fn p1_what_is_written_during_a_sync_is_not_vouched_for_by_it() {
     let (before, during) = (ObjectRange::at(0, PAGE), ObjectRange::at(2 * PAGE, PAGE));
     fill(&*worker.object, before).expect("space");
     let object = Arc::clone(&worker.object);
-    machine.disk.after_next("fdatasync", move || fill(&*object, during).expect("space"));
+    machine.disk.after_next("fsync", move || fill(&*object, during).expect("space"));
     worker.object.commit().expect("a healthy disk");
     assert_eq!(check(&*worker.object), [before, during]);
     drop(worker);
@@ -65,7 +65,7 @@ fn p1_a_write_that_a_failing_sync_lost_does_not_mark_its_blocks_afterwards() {
     // The bytes are written, the bits not yet set; meanwhile a commit in another thread fails.
     machine.disk.after_next("pwrite", move || {
         let (failed, failure) = mpsc::channel();
-        disk.after_next("fdatasync", move || failed.send(()).expect("somebody waits"));
+        disk.after_next("fsync", move || failed.send(()).expect("somebody waits"));
         started.send(thread::spawn(move || object.commit())).expect("somebody waits");
         failure.recv().expect("the sync is reached");
         thread::sleep(Duration::from_millis(100));
@@ -84,7 +84,11 @@ fn p1_a_worker_killed_in_a_sync_that_fails_leaves_nothing_that_the_sync_lost() {
         machine.disk.fail_syncs(true);
         let stop = Stop { step: machine.disk.steps(), applied: true };
         assert!(!machine.survives(stop, || worker.object.commit().expect("never returns")));
-        assert_eq!(machine.disk.stopped_in(), Some("fdatasync"));
+        assert_eq!(
+            machine.disk.stopped_in(),
+            Some("fsync"),
+            "the first sync of a file takes its attribute along"
+        );
         machine.disk.fail_syncs(false);
         drop(worker);
         // The kernel has reported the failure to a process that is gone; the next sync succeeds.

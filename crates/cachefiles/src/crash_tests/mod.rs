@@ -5,7 +5,6 @@ mod sequences;
 mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use larder_fscache::{Backend, CacheObject, CookieKey, Error, ObjectRange, ObjectSpec, Run, VolumeKey};
@@ -39,8 +38,8 @@ impl Machine {
     fn start(&self, size: u64) -> Result<Worker, Error> {
         let holder = Arc::clone(&self.keeper) as Arc<dyn DescriptorHolder>;
         let boot_id = BootId::from_bytes([self.boot; 16]);
-        let store = Store::new(Arc::new(self.disk.clone()), PathBuf::from("/sim"), boot_id, holder);
-        let cache = Cachefiles::over(store, None).expect("a simulated disk with space is fit");
+        let store = Store::over(Arc::new(self.disk.clone()), boot_id, holder);
+        let cache = Cachefiles::over(store).expect("a simulated disk with space is fit");
         let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(size))?;
         Ok(Worker { cache, object })
     }

@@ -90,7 +90,12 @@ impl World {
                 let stop = Stop { step: self.machine.disk.steps() + after, applied };
                 let before = check(self.object());
                 let lived = self.machine.survives(stop, || drop(self.object().commit()));
-                let in_sync = !lived && self.machine.disk.stopped_in() == Some("fdatasync");
+                let in_sync = !lived
+                    && self
+                        .machine
+                        .disk
+                        .stopped_in()
+                        .is_some_and(|step| ["fsync", "fdatasync"].contains(&step));
                 if power {
                     self.lose_power(seed)
                 } else {

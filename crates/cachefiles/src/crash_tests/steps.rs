@@ -63,7 +63,7 @@ fn p4_after_the_death_of_the_worker_at_any_step_everything_marked_is_there_and_r
         let worker = machine.start(SIZE).expect("space");
         let present = check(&*worker.object);
         // Who dies in a sync takes its outcome to the grave: only what was durable before is trusted.
-        let in_sync = machine.disk.stopped_in() == Some("fdatasync");
+        let in_sync = machine.disk.stopped_in().is_some_and(|step| ["fsync", "fdatasync"].contains(&step));
         let expected = if in_sync { progress.committed } else { progress.written };
         for range in expected {
             assert!(covers(&present, range), "{range} was marked, {stop:?}");

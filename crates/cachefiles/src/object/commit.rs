@@ -1,16 +1,20 @@
 //! Committing: what is in the live map becomes durable.
 //!
 //! The order is the promise. First the bits are copied, then the data is synced, then the copy is written as
-//! the durable map: it names no block whose data was not on the disk before.
+//! the durable map: it names no block whose data was not on the disk before. The first sync of a file takes its
+//! attribute along, since a map without it is another file's. A complete object needs no map: its
+//! attribute says *complete* once all data is synced.
 
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use larder_fscache::Error;
+use larder_fscache::{CacheObject, Error};
 
-use super::{BLOCK, CacheFile};
-use crate::durable::{DurableMap, Owner};
+use super::{CacheFile, Durable};
+use crate::coherency::{Coherency, OBJECT_ATTR, State};
+use crate::durable;
+use crate::index::Row;
 use crate::live::LiveMap;
 
 /// The mode of a sealed data file.
@@ -19,21 +23,30 @@ const SEALED_MODE: u32 = 0o444;
 impl CacheFile {
     pub(super) fn commit_now(&self) -> Result<(), Error> {
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another object has the name, and a map of this one would take its place.
+        if self.is_withdrawn() {
+            return Ok(());
+        }
+        if durable.inherited {
+            self.confirm().map_err(|source| self.failed("syncing what an earlier worker left", source))?;
+            durable.inherited = false;
+        }
         let Some(live) = self.live() else { return Ok(()) };
         let snapshot = live.presence().snapshot();
         let complete = (0..).zip(&snapshot).all(|(n, word)| *word == live.presence().valid_mask(n));
-        if snapshot == *durable && !complete {
+        if snapshot == durable.words && !complete {
             return Ok(());
         }
-        self.sync_data(live, &durable)?;
+        self.sync_data(live, &durable, complete)?;
         self.check_name().map_err(|source| self.failed("checking the backing file's name", source))?;
-        let map = if complete { DurableMap::Complete } else { DurableMap::Partial(snapshot.clone()) };
-        let owner = Owner { name: self.place.name(), size: self.size, block: BLOCK, ino: self.identity.1 };
-        let bytes = map.encode(&owner);
-        self.store
-            .put_bytes(&self.place.map, &bytes)
-            .map_err(|source| self.failed("writing the durable map", source))?;
-        *durable = snapshot;
+        if complete {
+            self.mark_complete().map_err(|source| self.failed("marking the object complete", source))?;
+        } else {
+            self.store
+                .put(&self.place.map, &durable::encode(&snapshot, &self.owner()))
+                .map_err(|source| self.failed("writing the durable map", source))?;
+        }
+        *durable = Durable { words: snapshot, attribute: true, inherited: false };
         tracing::debug!(
             volume = %self.place.volume, cookie = %self.place.cookie, complete,
             present = self.present.load(Ordering::Relaxed), "cachefiles_commit"
@@ -41,18 +54,22 @@ impl CacheFile {
         if complete {
             self.seal();
         }
+        let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        self.settle();
         Ok(())
     }
 
     /// Syncs the data. When that fails, whatever `durable` does not name is a hole again.
-    fn sync_data(&self, live: &LiveMap, durable: &[u64]) -> Result<(), Error> {
+    fn sync_data(&self, live: &LiveMap, durable: &Durable, complete: bool) -> Result<(), Error> {
         live.set_syncing(true);
-        let synced = self.file.fdatasync();
+        // A complete object's attribute is about to change, and is synced then.
+        let data_only = durable.attribute || complete;
+        let synced = if data_only { self.file.fdatasync() } else { self.file.fsync() };
         if let Err(source) = synced {
             let lost = {
                 let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
                 self.generation.fetch_add(1, Ordering::AcqRel);
-                let lost = live.presence().retain(durable);
+                let lost = live.presence().retain(&durable.words);
                 self.present.fetch_sub(lost, Ordering::AcqRel);
                 lost
             };
@@ -67,12 +84,32 @@ impl CacheFile {
         Ok(())
     }
 
-    /// A map written beside another file than ours would vouch for bytes that we never saw.
+    /// The last worker may have died between a step of its commit and the sync of that step. What it left is
+    /// right, and read as such; a commit promises that it also lasts.
+    fn confirm(&self) -> io::Result<()> {
+        if self.is_sealed() {
+            self.file.fsync()?;
+        }
+        self.store.make_names_durable(&self.place.dir)
+    }
+
+    /// A map written beside another file than ours would take the place of the map of that file.
     fn check_name(&self) -> io::Result<()> {
         match self.store.storage.stat(&self.place.data)? {
             Some(found) if (found.dev, found.ino) == self.identity => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it in the cache")),
         }
+    }
+
+    /// Says in the attribute that everything is there, and makes that durable together with the name.
+    fn mark_complete(&self) -> io::Result<()> {
+        let complete = Coherency { state: State::Complete, ..self.coherency.clone() };
+        self.file.set_attr(OBJECT_ATTR, &complete.encode())?;
+        self.file.fsync()?;
+        self.store.make_durable(&self.place.dir)?;
+        self.store.storage.fsync_dir(&self.place.dir)?;
+        // Should the map come back after a power loss, nobody asks it.
+        self.store.storage.unlink(&self.place.map).map(drop)
     }
 
     /// From here on nothing about the object can change. The fill descriptor stays with the holder: a mount
@@ -83,5 +120,22 @@ impl CacheFile {
         }
         self.sealed.store(true, Ordering::Release);
         self.store.holder.release(&self.place.live);
+    }
+
+    /// Replaces the bound of what the object takes by what it takes, and tells the index. No writer may be
+    /// under way, and the object must have its name.
+    pub(super) fn settle(&self) {
+        let found = self.file.stat().and_then(|stat| Ok((stat, self.store.storage.stat(&self.place.map)?)));
+        let Ok((stat, map)) = found else { return };
+        let name = self.name();
+        let row = Row {
+            size: self.size(),
+            stored: stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
+            used_ms: self.store.now_ms(),
+            complete: self.is_sealed(),
+            pinned: self.store.index.get(&name).is_some_and(|row| row.pinned),
+        };
+        self.store.ledger.settle(self.seat.recharge(row.charge()), row.charge());
+        self.store.index.put(&name, row);
     }
 }

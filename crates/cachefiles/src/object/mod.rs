@@ -1,7 +1,9 @@
 //! [`CacheFile`]: one object, a backing file with its presence map.
 
 mod commit;
+mod idle;
 mod open;
+mod replace;
 #[cfg(test)]
 mod tests;
 
@@ -9,16 +11,24 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use larder_fscache::{BlockSize, CacheObject, CookieKey, Error, Lease, ObjectRange, Run, VolumeKey};
+use larder_fscache::{BlockSize, CacheObject, CookieKey, Error, ObjectRange, Run, VolumeKey};
+use rustix::io::Errno;
 
+use crate::coherency::Coherency;
+use crate::durable::Owner;
 use crate::layout::Place;
+use crate::limits::Goal;
 use crate::live::LiveMap;
+use crate::seat::Seat;
 use crate::storage::{StorageFile, write_all};
 use crate::store::Store;
 
+pub use idle::IdleObject;
+use open::Backing;
 pub(crate) use open::open;
+pub(crate) use replace::{replace, resize};
 
 /// What the table of objects is keyed by.
 pub(crate) type Name = (VolumeKey, CookieKey);
@@ -34,16 +44,17 @@ pub(crate) struct CacheFile {
     store: Arc<Store>,
     place: Place,
     path: PathBuf,
-    size: u64,
+    /// What the file says about itself; its state may have gone on since.
+    coherency: Coherency,
     /// Device and inode of the backing file.
     identity: (u64, u64),
-    file: Box<dyn StorageFile>,
-    /// Raised before bytes are taken away.
-    generation: AtomicU64,
-    /// Set when the object was taken away under its users, never cleared.
-    withdrawn: AtomicBool,
+    file: Arc<dyn StorageFile>,
     /// Set once everything is durable, never cleared.
     sealed: AtomicBool,
+    /// Set once the object no longer has its name, never cleared.
+    withdrawn: AtomicBool,
+    /// Raised before anything present is taken away.
+    generation: AtomicU64,
     /// None when the object was sealed already when it was opened.
     live: Option<LiveMap>,
     /// Sum of the live map, in bytes.
@@ -51,15 +62,52 @@ pub(crate) struct CacheFile {
     /// Shared by writers from the first byte to the bit; exclusive for who takes bits back, so that none
     /// comes back for a write that a failed sync has lost.
     writing: RwLock<()>,
-    /// What the durable map is known to name. Held through a commit: one at a time.
-    durable: Mutex<Vec<u64>>,
+    /// What is known to be on the disk. Held through a commit: one at a time.
+    durable: Mutex<Durable>,
+    /// What the ledger charges for the file since it lost its name.
+    orphaned: AtomicU64,
     /// Last, so that the key is free only when the rest is gone.
-    _lease: Lease<Name, CacheFile>,
+    seat: Arc<Seat>,
+}
+
+/// What is known to be on the disk.
+#[derive(Debug)]
+struct Durable {
+    /// What the durable map names.
+    words: Vec<u64>,
+    /// Whether the file's attribute is.
+    attribute: bool,
+    /// An earlier process wrote it, and may have died before it synced the last step.
+    inherited: bool,
+}
+
+impl Durable {
+    fn nothing(owner: &Owner) -> Self {
+        Self { words: owner.holes(), attribute: false, inherited: false }
+    }
 }
 
 impl CacheFile {
+    /// Volume and key.
+    pub fn name(&self) -> Name {
+        (self.place.volume.clone(), self.place.cookie.clone())
+    }
+
+    /// What the client says the content is.
+    pub fn aux(&self) -> &[u8] {
+        &self.coherency.aux
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { instance: self.coherency.instance, size: self.coherency.size, block: BLOCK }
+    }
+
     fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
+    }
+
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// The live map, while it is what counts.
@@ -67,18 +115,70 @@ impl CacheFile {
         if self.is_sealed() { None } else { self.live.as_ref() }
     }
 
-    fn is_withdrawn(&self) -> bool {
-        self.withdrawn.load(Ordering::Acquire)
-    }
-
     fn failed(&self, doing: &'static str, source: io::Error) -> Error {
         Error::io(&self.place.cookie, doing, source)
+    }
+
+    /// Bytes that a write of `range` may take on the disk: its blocks that are not present, and what the file
+    /// system needs to find them.
+    fn cost(&self, live: &LiveMap, range: ObjectRange) -> u64 {
+        let end = BLOCK.round_up(range.end()).unwrap_or(u64::MAX);
+        let (mut at, mut bytes) = (BLOCK.round_down(range.start()), 0);
+        while at < end.min(self.coherency.size) {
+            let (Run::Hole { until } | Run::Present { until }) =
+                live.presence().probe(ObjectRange::new(at, end).unwrap_or(range));
+            let next = until.min(end);
+            if matches!(live.presence().probe(ObjectRange::at(at, 1)), Run::Hole { .. }) {
+                bytes += next.next_multiple_of(BLOCK.bytes()) - at;
+            }
+            at = next;
+        }
+        bytes + bytes.div_ceil(256)
+    }
+
+    /// From now on everything is a hole. On return no writer and no commit is left that did not know it.
+    fn withdraw_now(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.withdrawn.store(true, Ordering::Release);
+        drop(self.durable.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.writing.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The file is about to lose its name: what it is charged with stays with the object to its end.
+    fn orphan(&self, charge_of_successor: u64) {
+        let charged = self.seat.recharge(charge_of_successor);
+        self.orphaned.store(charged, Ordering::Release);
+    }
+
+    /// The object's volume is buried, and the file is charged there from now on.
+    pub fn bury(&self) {
+        self.withdraw_now();
+        let row = self.store.index.get(&self.name());
+        let charged = self.seat.recharge(0);
+        self.store.ledger.settle(charged, row.map_or(0, |row| row.charge()));
+        *self.seat.lock() = Weak::new();
+    }
+}
+
+impl Drop for CacheFile {
+    fn drop(&mut self) {
+        tracing::trace!(volume = %self.place.volume, cookie = %self.place.cookie, "cachefiles_mark_inactive");
+        if self.is_withdrawn() {
+            // Its blocks are free when the descriptor is closed, right after this.
+            self.store.ledger.settle(self.orphaned.load(Ordering::Acquire), 0);
+            return;
+        }
+        let current = self.seat.lock();
+        // Somebody may have opened the file again already, and answers for it now.
+        if std::ptr::eq(current.as_ptr(), self) {
+            self.settle();
+        }
     }
 }
 
 impl CacheObject for CacheFile {
     fn size(&self) -> u64 {
-        self.size
+        self.coherency.size
     }
 
     fn block_size(&self) -> BlockSize {
@@ -86,12 +186,13 @@ impl CacheObject for CacheFile {
     }
 
     fn probe_within(&self, want: ObjectRange) -> Run {
+        let size = self.coherency.size;
         if self.is_withdrawn() {
-            return Run::Hole { until: u64::MAX };
+            return Run::Hole { until: if want.start() < size { size } else { u64::MAX } };
         }
         match self.live() {
             Some(live) => live.presence().probe(want),
-            None if want.start() < self.size => Run::Present { until: self.size },
+            None if want.start() < size => Run::Present { until: size },
             None => Run::Hole { until: u64::MAX },
         }
     }
@@ -101,27 +202,41 @@ impl CacheObject for CacheFile {
     }
 
     fn withdraw(&self) {
-        let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.withdrawn.store(true, Ordering::Release);
+        let mut current = self.seat.lock();
+        let sits_here = std::ptr::eq(current.as_ptr(), self);
+        self.withdraw_now();
+        if sits_here {
+            self.settle();
+            *current = Weak::new();
+        }
     }
 
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_withdrawn() {
+            return Err(Errno::STALE.into());
+        }
+        tracing::trace!(volume = %self.place.volume, cookie = %self.place.cookie, start = at, len = buf.len(), "cachefiles_read");
         self.file.pread(buf, at)
     }
 
     fn write(&self, at: u64, data: &[u8]) -> Result<(), Error> {
         let range = ObjectRange::at(at, data.len() as u64);
-        if range.end() > self.size || range.len() != data.len() as u64 {
-            return Err(Error::OutOfBounds { cookie: self.place.cookie.clone(), range, size: self.size });
+        let size = self.coherency.size;
+        if range.end() > size || range.len() != data.len() as u64 {
+            return Err(Error::OutOfBounds { cookie: self.place.cookie.clone(), range, size });
         }
-        // The same content is there already: the key is its digest.
-        let Some(live) = self.live() else { return Ok(()) };
         let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
         if self.is_withdrawn() {
             return Err(Error::Withdrawn { cookie: self.place.cookie.clone() });
         }
+        // The same content is there already: the key is its digest.
+        let Some(live) = self.live() else { return Ok(()) };
+        let bytes = self.cost(live, range);
+        let drawn =
+            self.store.draw(Goal { bytes, files: 0 }).map_err(|source| self.failed("writing", source))?;
+        self.seat.charge(bytes);
         write_all(&*self.file, data, at).map_err(|source| self.failed("writing", source))?;
+        drop(drawn);
         let fresh = live.presence().set(range);
         self.present.fetch_add(fresh, Ordering::AcqRel);
         tracing::trace!(
@@ -131,15 +246,14 @@ impl CacheObject for CacheFile {
     }
 
     fn present_bytes(&self) -> u64 {
+        let size = self.coherency.size;
         if self.is_withdrawn() {
             return 0;
         }
         match self.live() {
             // Adding and taking back are not one step with the bits: for an instant the sum may be below 0.
-            Some(_) => {
-                Some(self.present.load(Ordering::Acquire)).filter(|sum| *sum <= self.size).unwrap_or(0)
-            }
-            None => self.size,
+            Some(_) => Some(self.present.load(Ordering::Acquire)).filter(|sum| *sum <= size).unwrap_or(0),
+            None => size,
         }
     }
 

@@ -5,83 +5,121 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
-use larder_fscache::{Error, Lease};
+use larder_fscache::Error;
 
-use super::{BLOCK, CacheFile, Name, OBJECT_BYTES_MAX};
-use crate::durable::{DurableMap, Owner};
+use super::{BLOCK, CacheFile, Durable, Name, OBJECT_BYTES_MAX};
+use crate::Spec;
+use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
+use crate::durable::{self, Owner};
+use crate::index::Row;
 use crate::layout::Place;
+use crate::limits::Goal;
 use crate::live::{Identity, LiveMap};
-use crate::storage::{Access, Kind, Stat, Storage, StorageFile, mkdir_durably};
+use crate::seat::Seat;
+use crate::storage::{Access, Kind, Stat, Storage, StorageFile};
 use crate::store::Store;
 
 /// The mode of a data file that is being filled.
-const FILLING_MODE: u32 = 0o600;
+pub(super) const FILLING_MODE: u32 = 0o600;
 
-/// A backing file, and the live map that is known to describe it.
-struct Backing {
-    file: Box<dyn StorageFile>,
-    stat: Stat,
-    live: Option<LiveMap>,
+/// A backing file that is known to be the object's, and the live map that is known to describe it.
+pub(super) struct Backing {
+    pub file: Arc<dyn StorageFile>,
+    pub stat: Stat,
+    pub coherency: Coherency,
+    pub live: Option<LiveMap>,
 }
 
-/// Opens the object at `place`, or makes it.
+/// Opens the object at `place`, or makes it. The seat is locked.
 pub(crate) fn open(
     store: &Arc<Store>,
+    seat: &Arc<Seat>,
     place: Place,
-    size: u64,
-    lease: Lease<Name, CacheFile>,
+    spec: &Spec,
 ) -> Result<CacheFile, Error> {
     let failed = |doing| {
         let cookie = place.cookie.clone();
         move |source| Error::io(&cookie, doing, source)
     };
+    check_size(&place, spec.size)?;
+    let found = match held(store, &place, spec) {
+        Some(backing) => Some(backing),
+        None => on_disk(store, &place, spec).map_err(failed("opening the backing file"))?,
+    };
+    let backing = match found {
+        Some(backing) => {
+            charge_found(store, seat, &place, &backing).map_err(failed("looking at the backing file"))?;
+            backing
+        }
+        None => create(store, seat, &place, spec, false).map_err(failed("making the backing file"))?,
+    };
+    sit_down(store, seat, place.clone(), backing).map_err(failed("making the live map"))
+}
+
+pub(super) fn check_size(place: &Place, size: u64) -> Result<(), Error> {
     if size > OBJECT_BYTES_MAX {
         return Err(Error::TooLarge { cookie: place.cookie.clone(), size, max: OBJECT_BYTES_MAX });
     }
-    let backing = match held(store, &place, size) {
-        Some(backing) => backing,
-        None => on_disk(store, &place, size).map_err(failed("opening the backing file"))?,
-    };
-    let durable = load(store, &place, size, &backing.stat);
-    let (live, words) = match durable {
-        DurableMap::Complete => (None, Vec::new()),
-        DurableMap::Partial(words) => {
-            let live = live_map(store, &place, size, &backing.stat, backing.live, &words);
-            (Some(live.map_err(failed("making the live map"))?), words)
+    Ok(())
+}
+
+/// Makes an object of a backing file: maps, and the keeper.
+pub(super) fn sit_down(
+    store: &Arc<Store>,
+    seat: &Arc<Seat>,
+    place: Place,
+    backing: Backing,
+) -> io::Result<CacheFile> {
+    let Backing { file, stat, coherency, live } = backing;
+    let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
+    let (live, durable) = match coherency.state {
+        State::Complete => (None, Durable { words: Vec::new(), attribute: true, inherited: true }),
+        State::Partial => {
+            let durable = load(store, &place, &owner);
+            let live = live_map(store, &place, &owner, &stat, live, &durable.words)?;
+            (Some(live), durable)
         }
     };
-    keep(store, &place.fill, Some(backing.file.as_fd()));
+    keep(store, &place.fill, Some(file.as_fd()));
     keep(store, &place.live, live.as_ref().map(LiveMap::memfd));
-    let present = live.as_ref().map_or(size, |live| live.presence().present_bytes());
-    tracing::debug!(volume = %place.volume, cookie = %place.cookie, size, present, "cachefiles_lookup");
+    // The time of the last use is a matter of the index; the file's own is for a walk.
+    let _ = file.touch();
+    let present = live.as_ref().map_or(coherency.size, |live| live.presence().present_bytes());
+    tracing::debug!(
+        volume = %place.volume, cookie = %place.cookie, ino = stat.ino, size = coherency.size, present,
+        "cachefiles_lookup"
+    );
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, inode = stat.ino, "cachefiles_mark_active");
     Ok(CacheFile {
         path: store.root.join(&place.data),
         store: Arc::clone(store),
         place,
-        size,
-        identity: (backing.stat.dev, backing.stat.ino),
-        file: backing.file,
-        generation: AtomicU64::new(0),
-        withdrawn: AtomicBool::new(false),
+        coherency,
+        identity: (stat.dev, stat.ino),
+        file,
         sealed: AtomicBool::new(live.is_none()),
+        withdrawn: AtomicBool::new(false),
+        generation: AtomicU64::new(0),
         live,
         present: AtomicU64::new(present),
         writing: RwLock::new(()),
-        durable: Mutex::new(words),
-        _lease: lease,
+        durable: Mutex::new(durable),
+        orphaned: AtomicU64::new(0),
+        seat: Arc::clone(seat),
     })
 }
 
-/// What an earlier worker left with the holder, if it can be this object.
+/// What an earlier worker left with the holder, if it is this object.
 ///
 /// A live map counts only together with the descriptor that it was kept with. The descriptor alone is good
 /// if it is the file that has the name.
-fn held(store: &Store, place: &Place, size: u64) -> Option<Backing> {
+fn held(store: &Store, place: &Place, spec: &Spec) -> Option<Backing> {
     let fill = store.holder.take(&place.fill)?;
     let live = store.holder.take(&place.live);
-    let file = store.storage.adopt(fill).ok()?;
-    let stat = file.stat().ok().filter(|stat| is_backing(stat, size))?;
-    let identity = Identity::new(store.boot_id, place.name(), size, BLOCK, &stat);
+    let file: Arc<dyn StorageFile> = store.storage.adopt(fill).ok()?.into();
+    let (stat, coherency) = check(&*file, place, spec).ok()?.ok()?;
+    let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
+    let identity = Identity::new(store.boot_id, place.name(), &owner, &stat);
     let live = live.and_then(|fd| match LiveMap::resume(fd, &identity) {
         Ok(live) => Some(live),
         Err(why) => {
@@ -90,81 +128,208 @@ fn held(store: &Store, place: &Place, size: u64) -> Option<Backing> {
         }
     });
     let has_name = || matches!(store.storage.stat(&place.data), Ok(Some(found)) if same_file(&found, &stat));
-    (live.is_some() || has_name()).then_some(Backing { file, stat, live })
+    (live.is_some() || has_name()).then_some(Backing { file, stat, coherency, live })
 }
 
-/// The file on the disk, made anew when it is not what it must be.
-fn on_disk(store: &Store, place: &Place, size: u64) -> io::Result<Backing> {
-    let storage = &*store.storage;
-    let file = match storage.stat(&place.data)? {
-        Some(stat) if is_backing(&stat, size) => open_writable(storage, &place.data)?,
-        Some(stat) => {
-            tracing::warn!(
-                volume = %place.volume, cookie = %place.cookie, expected = size, found = stat.len,
-                "cachefiles_coherency: the backing file has another size and is dropped"
-            );
-            create(store, place, size)?
+/// The file on the disk, if it is this object.
+pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>> {
+    let file: Arc<dyn StorageFile> = match open_any(&*store.storage, &place.data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // What is no regular file is replaced, if it can be.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Ok(None);
         }
-        None => create(store, place, size)?,
+        other => other?.into(),
     };
+    match check(&*file, place, spec)? {
+        Ok((stat, coherency)) => {
+            trace_coherency(place, stat.ino, "ok");
+            let file = writable(store, place, file, coherency.state)?;
+            Ok(Some(Backing { file, stat, coherency, live: None }))
+        }
+        Err(why) => {
+            tracing::debug!(volume = %place.volume, cookie = %place.cookie, why, "the backing file is another and is dropped");
+            trace_coherency(place, file.stat()?.ino, why);
+            Ok(None)
+        }
+    }
+}
+
+/// Whether a file is the object: its stat and attribute, or the field that differs.
+fn check(
+    file: &dyn StorageFile,
+    place: &Place,
+    spec: &Spec,
+) -> io::Result<Result<(Stat, Coherency), &'static str>> {
     let stat = file.stat()?;
-    if !is_backing(&stat, size) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it changes while it is opened"));
-    }
-    Ok(Backing { file, stat, live: None })
+    let coherency = match Coherency::parse(file.attr(OBJECT_ATTR)?.as_deref()) {
+        Ok(coherency) => coherency,
+        Err(_) => return Ok(Err("xattr")),
+    };
+    let fields = [
+        (stat.kind == Kind::File, "type"),
+        (coherency.name_hash == place.name_hash(), "name"),
+        (u32::from(coherency.block_bits) == u32::from(BLOCK.bits()), "block"),
+        (coherency.size == spec.size && stat.len == spec.size, "len"),
+        (spec.aux.as_ref().is_none_or(|aux| coherency.aux == *aux), "aux"),
+    ];
+    Ok(match fields.into_iter().find(|(same, _)| !same) {
+        Some((_, why)) => Err(why),
+        None => Ok((stat, coherency)),
+    })
 }
 
-/// A sealed file is read-only. Opened for writing all the same, since only its map can say that it is complete.
-fn open_writable(storage: &dyn Storage, path: &str) -> io::Result<Box<dyn StorageFile>> {
+fn trace_coherency(place: &Place, ino: u64, why: &'static str) {
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino, why, "cachefiles_coherency");
+}
+
+/// A file with fs-verity cannot be opened for writing, and a sealed one only by root.
+fn open_any(storage: &dyn Storage, path: &str) -> io::Result<Box<dyn StorageFile>> {
     match storage.open(path, Access::ReadWrite) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        other => return other,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => storage.open(path, Access::Read),
+        other => other,
     }
-    storage.open(path, Access::Read)?.set_mode(FILLING_MODE)?;
-    storage.open(path, Access::ReadWrite)
 }
 
-/// Makes the backing file: sparse, with its final size, durable before anything else is.
-fn create(store: &Store, place: &Place, size: u64) -> io::Result<Box<dyn StorageFile>> {
-    let storage = &*store.storage;
-    mkdir_durably(storage, &place.volume_dir)?;
-    mkdir_durably(storage, &place.dir)?;
-    // A map that an earlier file left must be gone for good before a new file can have the name.
-    if storage.unlink(&place.map)? {
-        storage.fsync_dir(&place.dir)?;
+/// A partial object must be open for writing, even if a worker died between sealing it and saying so.
+fn writable(
+    store: &Store,
+    place: &Place,
+    file: Arc<dyn StorageFile>,
+    state: State,
+) -> io::Result<Arc<dyn StorageFile>> {
+    if state == State::Complete {
+        return Ok(file);
     }
-    store.put(&place.data, |file| file.set_len(size))
+    let flags = rustix::fs::fcntl_getfl(file.as_fd())?;
+    if flags.contains(rustix::fs::OFlags::RDWR) {
+        return Ok(file);
+    }
+    file.set_mode(FILLING_MODE)?;
+    Ok(store.storage.open(&place.data, Access::ReadWrite)?.into())
+}
+
+/// An object that is on the disk is charged already, or was not known.
+fn charge_found(store: &Store, seat: &Seat, place: &Place, backing: &Backing) -> io::Result<()> {
+    if seat.charged() != 0 {
+        return Ok(());
+    }
+    let name = (place.volume.clone(), place.cookie.clone());
+    let used_ms = store.now_ms();
+    let row = match store.index.get(&name) {
+        Some(row) => Row { used_ms, ..row },
+        None => {
+            let map = store.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
+            let row = Row {
+                size: backing.coherency.size,
+                stored: backing.stat.stored.saturating_add(map),
+                used_ms,
+                complete: backing.coherency.state == State::Complete,
+                pinned: store.storage.stat(&place.pin)?.is_some(),
+            };
+            store.ledger.found(row.charge());
+            row
+        }
+    };
+    seat.recharge(row.charge());
+    store.index.put(&name, row);
+    Ok(())
+}
+
+/// Makes the backing file: sparse, with its final size and its attribute. Nothing is synced: until the first
+/// commit nothing vouches for any byte of it. What had the name is replaced; if it was `orphaned`, an object that
+/// is still alive answers for its charge.
+pub(super) fn create(
+    store: &Store,
+    seat: &Seat,
+    place: &Place,
+    spec: &Spec,
+    orphaned: bool,
+) -> io::Result<Backing> {
+    let name: Name = (place.volume.clone(), place.cookie.clone());
+    let old = store.index.get(&name);
+    let row = Row {
+        size: spec.size,
+        stored: 0,
+        used_ms: store.now_ms(),
+        complete: false,
+        pinned: store.storage.stat(&place.pin)?.is_some(),
+    };
+    let drawn = store.draw(Goal { bytes: row.charge(), files: 1 })?;
+    let made = make_file(store, place, spec);
+    drop(drawn);
+    let (file, coherency) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            store.ledger.settle(row.charge(), 0);
+            return Err(error);
+        }
+    };
+    let charged = match seat.recharge(row.charge()) {
+        _ if orphaned => 0,
+        0 => old.map_or(0, |row| row.charge()),
+        charged => charged,
+    };
+    store.ledger.settle(charged, 0);
+    store.index.put(&name, row);
+    let stat = file.stat()?;
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino = stat.ino, "cachefiles_link");
+    Ok(Backing { file, stat, coherency, live: None })
+}
+
+fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<(Arc<dyn StorageFile>, Coherency)> {
+    let storage = &*store.storage;
+    let coherency = Coherency {
+        state: State::Partial,
+        block_bits: BLOCK.bits(),
+        size: spec.size,
+        instance: InstanceId::random()?,
+        name_hash: place.name_hash(),
+        aux: spec.aux.clone().unwrap_or_default(),
+    };
+    store.through_tmp(|tmp| {
+        let file = storage.create(tmp)?;
+        tracing::trace!(volume = %place.volume, cookie = %place.cookie, "cachefiles_tmpfile");
+        file.set_len(spec.size)?;
+        file.set_attr(OBJECT_ATTR, &coherency.encode())?;
+        storage.mkdir(&place.volume_dir)?;
+        storage.mkdir(&place.dir)?;
+        storage.rename(tmp, &place.data)?;
+        // An old map vouches for nothing any more; it only takes space.
+        storage.unlink(&place.map)?;
+        Ok((file.into(), coherency))
+    })
 }
 
 /// Loads the durable map; whatever is wrong with it means that nothing is known.
-fn load(store: &Store, place: &Place, size: u64, stat: &Stat) -> DurableMap {
-    let owner = Owner { name: place.name(), size, block: BLOCK, ino: stat.ino };
-    let why: Box<dyn std::error::Error> = match store.get_bytes(&place.map, owner.len_max()) {
-        Ok(None) => return DurableMap::holes(&owner),
-        Ok(Some(bytes)) => match DurableMap::parse(&bytes, &owner) {
-            Ok(map) => return map,
+pub(super) fn load(store: &Store, place: &Place, owner: &Owner) -> Durable {
+    let why: Box<dyn std::error::Error> = match store.get_bytes(&place.map, owner.map_len()) {
+        Ok(None) => return Durable::nothing(owner),
+        Ok(Some(bytes)) => match durable::parse(&bytes, owner) {
+            // The attribute was synced before the map was written.
+            Ok(words) => return Durable { words, attribute: true, inherited: true },
             Err(why) => why.into(),
         },
         Err(error) => error.into(),
     };
-    tracing::warn!(
+    tracing::debug!(
         volume = %place.volume, cookie = %place.cookie, %why,
-        "cachefiles_coherency: the durable map is not taken up; everything will be fetched again"
+        "cachefiles_coherency: the durable map is not this file's, which is taken as empty"
     );
-    DurableMap::holes(&owner)
+    Durable::nothing(owner)
 }
 
 /// The live map: the one that was held, or a new one that starts with what is durable.
 fn live_map(
     store: &Store,
     place: &Place,
-    size: u64,
+    owner: &Owner,
     stat: &Stat,
     held: Option<LiveMap>,
     durable: &[u64],
 ) -> io::Result<LiveMap> {
     let Some(live) = held else {
-        let identity = Identity::new(store.boot_id, place.name(), size, BLOCK, stat);
+        let identity = Identity::new(store.boot_id, place.name(), owner, stat);
         return LiveMap::create(&identity, durable);
     };
     if live.is_syncing() {
@@ -184,10 +349,6 @@ fn keep(store: &Store, name: &str, fd: Option<BorrowedFd<'_>>) {
     if let Err(error) = store.holder.keep(name, fd) {
         tracing::warn!(name, %error, "a descriptor could not be handed to the keeper");
     }
-}
-
-fn is_backing(stat: &Stat, size: u64) -> bool {
-    stat.kind == Kind::File && stat.len == size
 }
 
 fn same_file(one: &Stat, other: &Stat) -> bool {

@@ -36,7 +36,7 @@ impl Machine {
     fn worker(&self) -> Cachefiles {
         let boot_id = BootId::from_bytes([self.boot; 16]);
         let holder = Arc::clone(&self.keeper) as Arc<dyn DescriptorHolder>;
-        Cachefiles::open(Config { root: self.root.path().to_owned(), boot_id, holder }).expect("fit")
+        Cachefiles::open(Config::new(self.root.path().to_owned(), boot_id, holder)).expect("fit")
     }
 
     /// The keeper is gone and the boot is another; what was written is all on the disk.
@@ -197,7 +197,7 @@ fn an_object_of_no_bytes_is_complete() {
 fn p1_a_damaged_or_foreign_map_vouches_for_nothing() {
     type Damage = fn(&[u8]) -> Vec<u8>;
     let damages: [(&str, Damage); 4] = [
-        ("bit", |good| good.iter().enumerate().map(|(n, byte)| byte ^ u8::from(n == 56)).collect()),
+        ("bit", |good| good.iter().enumerate().map(|(n, byte)| byte ^ u8::from(n == 48)).collect()),
         ("cut", |good| good[..good.len() - 1].to_vec()),
         ("empty", |_| Vec::new()),
         ("long", |_| vec![7; 1 << 20]),

@@ -7,10 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{
+    self, AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, XattrFlags,
+};
 use rustix::io::Errno;
 
-use super::{Access, Kind, Stat, Storage, StorageFile};
+use super::{ATTR_BYTES_MAX, Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
+use crate::sys::enable_verity;
 
 /// A directory of the machine. Everything goes through its descriptor: a rename of the root does no harm.
 pub(crate) struct Disk {
@@ -76,6 +80,41 @@ impl Storage for Disk {
         }
     }
 
+    fn rmdir(&self, path: &str) -> io::Result<bool> {
+        match fs::unlinkat(&self.root, path, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn dir_attr(&self, path: &str, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+        match self.open_dir(path) {
+            Ok(dir) => attr(&dir, name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_dir_attr(&self, path: &str, name: AttrName, value: &[u8]) -> io::Result<()> {
+        Ok(fs::fsetxattr(self.open_dir(path)?, name, value, XattrFlags::empty())?)
+    }
+
+    fn enable_verity(&self, path: &str) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        enable_verity(fs::openat(&self.root, path, flags, Mode::empty())?.as_fd())
+    }
+
+    fn statfs(&self) -> io::Result<Space> {
+        let found = fs::fstatvfs(&self.root)?;
+        Ok(Space {
+            bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            bytes_free: found.f_bavail.saturating_mul(found.f_frsize),
+            files: found.f_files,
+            files_free: found.f_favail,
+        })
+    }
+
     fn fsync_dir(&self, path: &str) -> io::Result<()> {
         Ok(fs::fsync(self.open_dir(path)?)?)
     }
@@ -120,7 +159,23 @@ fn stat_of(found: &fs::Stat) -> Stat {
     };
     let len = u64::try_from(found.st_size).unwrap_or(0);
     let stored = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
-    Stat { kind, dev: found.st_dev, ino: found.st_ino, len, stored }
+    let seconds = u64::try_from(found.st_atime).unwrap_or(0);
+    let used_ms = seconds.saturating_mul(1000).saturating_add(found.st_atime_nsec / 1_000_000);
+    Stat { kind, dev: found.st_dev, ino: found.st_ino, len, stored, used_ms }
+}
+
+fn attr(fd: &impl AsFd, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; ATTR_BYTES_MAX];
+    match fs::fgetxattr(fd, name, value.as_mut_slice()) {
+        Ok(len) => {
+            value.truncate(len);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA) => Ok(None),
+        // Longer than any of ours: there, and foreign.
+        Err(Errno::RANGE) => Ok(Some(Vec::new())),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 struct DiskFile(File);
@@ -148,6 +203,24 @@ impl StorageFile for DiskFile {
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
+    }
+
+    fn attr(&self, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+        attr(&self.0, name)
+    }
+
+    fn set_attr(&self, name: AttrName, value: &[u8]) -> io::Result<()> {
+        Ok(fs::fsetxattr(&self.0, name, value, XattrFlags::empty())?)
+    }
+
+    fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        Ok(fs::fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)?)
+    }
+
+    fn touch(&self) -> io::Result<()> {
+        let (last_access, last_modification) =
+            (Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT });
+        Ok(fs::futimens(&self.0, &Timestamps { last_access, last_modification })?)
     }
 
     fn stat(&self) -> io::Result<Stat> {

@@ -1,7 +1,8 @@
 //! [`Storage`]: the few things that the cache asks of a file system, so that a test can crash it anywhere.
 //!
 //! Paths are relative to the root of the cache. What lasts through a power loss: data after `fdatasync`
-//! or `fsync` on the file, names after `fsync_dir` on their folder. Nothing else does.
+//! or `fsync` on the file, attributes of a file after `fsync`, names and attributes of a folder after
+//! `fsync_dir` on it. Nothing else does.
 
 mod disk;
 #[cfg(test)]
@@ -28,13 +29,29 @@ pub(crate) trait Storage: Send + Sync + 'static {
     /// Takes over a descriptor that an earlier process had opened.
     fn adopt(&self, fd: OwnedFd) -> io::Result<Box<dyn StorageFile>>;
 
-    /// Renames a file over whatever has the new name.
+    /// Renames a file over whatever has the new name, or a folder to a name that nothing has.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file; returns whether there was one.
     fn unlink(&self, path: &str) -> io::Result<bool>;
 
-    /// Makes the names in a folder durable.
+    /// Removes an empty folder; returns whether there was one.
+    fn rmdir(&self, path: &str) -> io::Result<bool>;
+
+    /// The attribute `name` of a folder, cut at [`ATTR_BYTES_MAX`]; `None` when folder or attribute is missing.
+    fn dir_attr(&self, path: &str, name: AttrName) -> io::Result<Option<Vec<u8>>>;
+
+    /// Sets the attribute `name` of a folder.
+    fn set_dir_attr(&self, path: &str, name: AttrName, value: &[u8]) -> io::Result<()>;
+
+    /// Seals the file with fs-verity; returns whether its file system has that. Nobody may have the file open
+    /// for writing.
+    fn enable_verity(&self, path: &str) -> io::Result<bool>;
+
+    /// What the file system has, and what is left of it.
+    fn statfs(&self) -> io::Result<Space>;
+
+    /// Makes the names in a folder durable, and its attributes.
     fn fsync_dir(&self, path: &str) -> io::Result<()>;
 
     /// The names in a folder, in no order; none when it is no folder.
@@ -65,6 +82,18 @@ pub(crate) trait StorageFile: Send + Sync {
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
 
+    /// The attribute `name`, cut at [`ATTR_BYTES_MAX`]; `None` when it is missing.
+    fn attr(&self, name: AttrName) -> io::Result<Option<Vec<u8>>>;
+
+    /// Sets the attribute `name`.
+    fn set_attr(&self, name: AttrName, value: &[u8]) -> io::Result<()>;
+
+    /// Gives the blocks of a range back; it reads as zeros then. The length stays.
+    fn punch(&self, at: u64, len: u64) -> io::Result<()>;
+
+    /// Sets the time of the last access to now.
+    fn touch(&self) -> io::Result<()>;
+
     /// Looks at the file.
     fn stat(&self) -> io::Result<Stat>;
 
@@ -89,6 +118,24 @@ pub(crate) struct Stat {
     pub len: u64,
     /// Bytes that it takes on the disk.
     pub stored: u64,
+    /// When it was used last, in milliseconds since 1970.
+    pub used_ms: u64,
+}
+
+/// Name of an extended attribute.
+pub(crate) type AttrName = &'static str;
+
+/// No attribute of ours is longer.
+pub(crate) const ATTR_BYTES_MAX: usize = 256;
+
+/// What a file system has, and what of it an ordinary user can still have.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Space {
+    pub bytes: u64,
+    pub bytes_free: u64,
+    /// 0 where files are not counted (btrfs).
+    pub files: u64,
+    pub files_free: u64,
 }
 
 /// What a name stands for.

@@ -69,11 +69,11 @@ async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<Ex
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
-    let cachefiles = Cachefiles::open(Config {
-        root: paths.cache(),
-        boot_id: BootId::of_this_machine()?,
-        holder: Arc::new(Kept(Arc::clone(&holder))),
-    })?;
+    let cachefiles = Cachefiles::open(Config::new(
+        paths.cache(),
+        BootId::of_this_machine()?,
+        Arc::new(Kept(Arc::clone(&holder))),
+    ))?;
     let daemon = Arc::new(Daemon {
         front_ends: Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine))),
         store: Store::new(cachefiles, engine)?,

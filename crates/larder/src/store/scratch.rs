@@ -29,11 +29,8 @@ impl Scratch {
     pub async fn open(reference: &Reference, insecure: bool) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("larder-").tempdir().context("a temporary directory")?;
         let holder = Arc::new(NoHolder);
-        let cachefiles = Cachefiles::open(Config {
-            root: dir.path().to_owned(),
-            boot_id: BootId::of_this_machine()?,
-            holder,
-        })?;
+        let cachefiles =
+            Cachefiles::open(Config::new(dir.path().to_owned(), BootId::of_this_machine()?, holder))?;
         let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
         let store = Store::new(cachefiles, Arc::clone(&engine))?;
         let http = HttpClient::new(Policy::default())?;

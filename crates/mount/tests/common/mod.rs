@@ -174,11 +174,11 @@ impl Worker {
         let engine = Engine::new(runtime.handle().clone(), config);
         let data = fs::read(dir.join("blob")).unwrap();
         let table = table(&data);
-        let backend = Cachefiles::open(Config {
-            root: dir.join("cache"),
-            boot_id: BootId::of_this_machine().unwrap(),
-            holder: Arc::new(Kept(Arc::clone(&holder))),
-        });
+        let backend = Cachefiles::open(Config::new(
+            dir.join("cache"),
+            BootId::of_this_machine().unwrap(),
+            Arc::new(Kept(Arc::clone(&holder))),
+        ));
         let cache = Cache::new(backend.unwrap());
         let volume = VolumeKey::new("v").unwrap();
         let volume = cache.acquire_volume(&volume, &AuxData::default()).unwrap();

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::node::PAGE;
 use super::{SimDisk, State};
-use crate::storage::{Stat, StorageFile};
+use crate::storage::{AttrName, Stat, StorageFile};
 
 /// A handle. The token is a real descriptor that stands for it.
 pub(super) struct SimFile {
@@ -69,9 +69,40 @@ impl StorageFile for SimFile {
 
     fn fsync(&self) -> io::Result<()> {
         self.change("fsync", |state, id| {
-            state.nodes.node_mut(id).sync_some(|| true);
+            let State { nodes, random, .. } = state;
+            if state.syncs_fail {
+                nodes.node_mut(id).lose_some(|| random.bool());
+                return Err(Errno::IO.into());
+            }
+            nodes.node_mut(id).sync_some(|| true);
+            nodes.node_mut(id).sync_attrs();
             Ok(())
         })
+    }
+
+    fn attr(&self, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.disk.lock().nodes.node(self.id).attr(name))
+    }
+
+    fn set_attr(&self, name: AttrName, value: &[u8]) -> io::Result<()> {
+        self.change("set_attr", |state, id| {
+            state.nodes.node_mut(id).set_attr(name, value);
+            Ok(())
+        })
+    }
+
+    fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        self.change("punch", |state, id| {
+            state.nodes.node_mut(id).punch(at, len);
+            Ok(())
+        })
+    }
+
+    fn touch(&self) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        let now = state.steps;
+        state.nodes.node_mut(self.id).touch(now);
+        Ok(())
     }
 
     fn set_mode(&self, _mode: u32) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! [`SimDisk`]: a disk that keeps what was synced apart from what was only written.
 //!
 //! What a process sees and what a power loss leaves are two things. A power loss keeps, of everything not
-//! synced, any subset: pages of data, lengths, and changes of names, each by a coin that a seed decides. A
-//! sync that fails reports it once; the pages it lost are clean afterwards, as Linux has it, and some read
+//! synced, any subset: pages of data, lengths, attributes, and changes of names, each by a coin that a seed
+//! decides. A sync that fails reports it once; the pages it lost are clean afterwards, as Linux has it, and some read
 //! as they were before. Inode numbers are used again as soon as they are free, as ext4 does.
 
 mod file;
@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use self::file::SimFile;
-use self::names::{Entry, Names};
+use self::names::{Entry, Names, attr_path};
 use self::node::Nodes;
-use super::{Access, Kind, Stat, Storage, StorageFile};
+use super::{Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
 use crate::layout::folder_of;
 
 /// The disk, shared by everybody who has it open.
@@ -170,6 +170,7 @@ impl State {
         match self.names.get(path) {
             Some(Entry::File(id)) => Ok(id),
             Some(Entry::Dir) => Err(Errno::ISDIR.into()),
+            Some(Entry::Attr(_)) => Err(Errno::INVAL.into()),
             None => Err(Errno::NOENT.into()),
         }
     }
@@ -232,11 +233,50 @@ impl Storage for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.change("rename", |state| {
-            let id = state.file(from)?;
             state.need_dir(folder_of(to))?;
-            state.names.change(Some(from), Some((to, Entry::File(id))));
+            let entry = state.names.get(from).ok_or(Errno::NOENT)?;
+            if entry == Entry::Dir && state.names.get(to).is_some() {
+                return Err(Errno::EXIST.into());
+            }
+            state.names.change(Some(from), Some((to, entry)));
             Ok(())
         })
+    }
+
+    fn rmdir(&self, path: &str) -> io::Result<bool> {
+        if self.lock().names.get(path).is_none() {
+            return Ok(false);
+        }
+        self.change("rmdir", |state| {
+            if !state.names.list(path).is_empty() {
+                return Err(Errno::NOTEMPTY.into());
+            }
+            state.names.change(Some(path), None);
+            Ok(true)
+        })
+    }
+
+    fn dir_attr(&self, path: &str, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+        Ok(match self.lock().names.get(&attr_path(path, name)) {
+            Some(Entry::Attr(value)) => Some(value.to_vec()),
+            _ => None,
+        })
+    }
+
+    fn set_dir_attr(&self, path: &str, name: AttrName, value: &[u8]) -> io::Result<()> {
+        self.change("set_dir_attr", |state| {
+            state.need_dir(path)?;
+            state.names.change(None, Some((&attr_path(path, name), Entry::Attr(value.into()))));
+            Ok(())
+        })
+    }
+
+    fn enable_verity(&self, _path: &str) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn statfs(&self) -> io::Result<Space> {
+        Ok(Space { bytes: 1 << 40, bytes_free: 1 << 39, files: 1 << 20, files_free: 1 << 19 })
     }
 
     fn unlink(&self, path: &str) -> io::Result<bool> {
@@ -266,7 +306,8 @@ impl Storage for SimDisk {
         let state = self.lock();
         Ok(match state.names.get(path) {
             None => None,
-            Some(Entry::Dir) => Some(Stat { kind: Kind::Dir, dev: 1, ino: 0, len: 0, stored: 0 }),
+            Some(Entry::Attr(_)) => None,
+            Some(Entry::Dir) => Some(Stat { kind: Kind::Dir, dev: 1, ino: 0, len: 0, stored: 0, used_ms: 0 }),
             Some(Entry::File(id)) => Some(state.stat(id)),
         })
     }

@@ -1,14 +1,22 @@
 //! Names of the simulated disk: what a process sees, what is synced, and what lies between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::layout::folder_of;
 
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Entry {
     Dir,
     File(u64),
+    /// An attribute of the folder it lies in: made, lost and synced as a name in it is.
+    Attr(Arc<[u8]>),
+}
+
+/// The path that stands for an attribute of a folder. No name of a file begins with a NUL.
+pub(super) fn attr_path(dir: &str, name: &str) -> String {
+    format!("{dir}/\0{name}")
 }
 
 #[derive(Clone, Default)]
@@ -28,27 +36,47 @@ struct Change {
 
 impl Change {
     fn apply(&self, names: &mut BTreeMap<String, Entry>) {
-        if let Some(path) = &self.removed {
-            names.remove(path);
-        }
+        let removed = self.removed.as_ref().and_then(|path| Some((path, names.remove(path)?)));
         if let Some((path, entry)) = &self.added {
-            names.insert(path.clone(), *entry);
+            names.insert(path.clone(), entry.clone());
+        }
+        match (removed, &self.added) {
+            (Some((from, Entry::Dir)), Some((to, Entry::Dir))) => move_inside(names, from, to),
+            // Only attributes can be left in a folder that is removed.
+            (Some((path, Entry::Dir)), None) => {
+                let prefix = format!("{path}/");
+                names.retain(|inside, _| !inside.starts_with(&prefix));
+            }
+            _ => {}
         }
     }
 
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        self.removed.iter().chain(self.added.iter().map(|(path, _)| path)).map(String::as_str)
+    }
+
     fn touches(&self, dir: &str) -> bool {
-        let paths = self.removed.iter().chain(self.added.iter().map(|(path, _)| path));
-        paths.into_iter().any(|path| folder_of(path) == dir)
+        self.paths().any(|path| folder_of(path) == dir)
+    }
+}
+
+/// Moves what lies in a folder along with it.
+fn move_inside(names: &mut BTreeMap<String, Entry>, from: &str, to: &str) {
+    let prefix = format!("{from}/");
+    let inside: Vec<String> = names.keys().filter(|path| path.starts_with(&prefix)).cloned().collect();
+    for path in inside {
+        let entry = names.remove(&path).expect("just seen");
+        names.insert(format!("{to}/{}", &path[prefix.len()..]), entry);
     }
 }
 
 impl Names {
     pub fn get(&self, path: &str) -> Option<Entry> {
-        self.now.get(path).copied()
+        self.now.get(path).cloned()
     }
 
     pub fn list(&self, dir: &str) -> Vec<String> {
-        let inside = self.now.keys().filter(|path| folder_of(path) == dir);
+        let inside = self.now.keys().filter(|path| folder_of(path) == dir && !path.contains('\0'));
         inside.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
     }
 
@@ -61,11 +89,22 @@ impl Names {
         self.unsynced.push(change);
     }
 
+    /// Syncs the changes of a folder, and what was done before them to the same names: a journal keeps their order.
     pub fn sync(&mut self, dir: &str) {
-        let (covered, rest) = self.unsynced.drain(..).partition(|change| change.touches(dir));
+        let (mut covered, mut rest) = (Vec::new(), Vec::new());
+        let mut names = BTreeSet::new();
+        for change in self.unsynced.drain(..).rev() {
+            let here = change.touches(dir) || change.paths().any(|path| names.contains(path));
+            if here {
+                names.extend(change.paths().map(str::to_owned));
+                covered.push(change);
+            } else {
+                rest.push(change);
+            }
+        }
+        rest.reverse();
         self.unsynced = rest;
-        let covered: Vec<Change> = covered;
-        covered.iter().for_each(|change| change.apply(&mut self.synced));
+        covered.iter().rev().for_each(|change| change.apply(&mut self.synced));
     }
 
     /// Whether any state that a crash could leave, or the present one, has the file.

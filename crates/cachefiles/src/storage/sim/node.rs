@@ -1,13 +1,13 @@
 //! Files of the simulated disk: bytes as a process sees them, and as they are on the platters.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 
 use super::names::Names;
-use crate::storage::{Kind, Stat};
+use crate::storage::{AttrName, Kind, Stat};
 
 /// What is written and lost as one.
 pub(super) const PAGE: usize = 4096;
@@ -24,7 +24,13 @@ pub(super) struct Node {
     synced: Vec<u8>,
     /// Pages that differ, or may.
     dirty: BTreeSet<usize>,
+    attrs: Attrs,
+    synced_attrs: Attrs,
+    used_ms: u64,
 }
+
+/// Attributes of a file.
+type Attrs = BTreeMap<AttrName, Vec<u8>>;
 
 impl Nodes {
     /// Makes an empty file with the lowest free inode number.
@@ -34,7 +40,16 @@ impl Nodes {
         let ino = (1..).find(|ino| !used.contains(ino)).expect("numbers are left");
         let token = memfd_create("sim", MemfdFlags::CLOEXEC).expect("descriptors are left");
         let id = fstat(&token).expect("it is open").st_ino;
-        let node = Node { token: Arc::new(token), ino, now: vec![], synced: vec![], dirty: BTreeSet::new() };
+        let node = Node {
+            token: Arc::new(token),
+            ino,
+            now: vec![],
+            synced: vec![],
+            dirty: BTreeSet::new(),
+            attrs: Attrs::new(),
+            synced_attrs: Attrs::new(),
+            used_ms: 0,
+        };
         self.0.insert(id, node);
         id
     }
@@ -89,7 +104,39 @@ impl Node {
 
     pub fn stat(&self) -> Stat {
         let stored = self.now.chunks(PAGE).filter(|page| **page != [0; PAGE][..page.len()]).count() * PAGE;
-        Stat { kind: Kind::File, dev: 1, ino: self.ino, len: self.now.len() as u64, stored: stored as u64 }
+        Stat {
+            kind: Kind::File,
+            dev: 1,
+            ino: self.ino,
+            len: self.now.len() as u64,
+            stored: stored as u64,
+            used_ms: self.used_ms,
+        }
+    }
+
+    pub fn attr(&self, name: AttrName) -> Option<Vec<u8>> {
+        self.attrs.get(name).cloned()
+    }
+
+    pub fn set_attr(&mut self, name: AttrName, value: &[u8]) {
+        self.attrs.insert(name, value.to_vec());
+    }
+
+    pub fn sync_attrs(&mut self) {
+        self.synced_attrs = self.attrs.clone();
+    }
+
+    pub fn touch(&mut self, now_ms: u64) {
+        self.used_ms = now_ms;
+    }
+
+    /// Zeroes a range, which lasts through a power loss no sooner than any other change.
+    pub fn punch(&mut self, at: u64, len: u64) {
+        let end = at.saturating_add(len).min(self.now.len() as u64);
+        let len = usize::try_from(end.saturating_sub(at)).expect("small");
+        if len > 0 {
+            self.write(&vec![0; len], at);
+        }
     }
 
     /// Syncs the dirty pages that `pick` picks; the length goes with any of them.
@@ -125,12 +172,16 @@ impl Node {
         for page in self.dirty.iter().filter(|_| keep()) {
             copy_page(&self.now, &mut left, *page);
         }
+        let attrs = if keep() { self.attrs.clone() } else { self.synced_attrs.clone() };
         Self {
             token: Arc::clone(&self.token),
             ino: self.ino,
             now: left.clone(),
             synced: left,
             dirty: BTreeSet::new(),
+            attrs: attrs.clone(),
+            synced_attrs: attrs,
+            used_ms: self.used_ms,
         }
     }
 }

@@ -1,0 +1,193 @@
+//! Culling: making room by taking away what nobody uses, the least recently used first.
+//!
+//! Whole objects go first. When a single large one is all there is, ranges are punched out of it, from its
+//! end. Objects that are alive, or that the keeper holds a descriptor of (a mount may read them without
+//! asking), or that are pinned, stay.
+
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+
+use rustix::io::Errno;
+
+use larder_fscache::ObjectRange;
+
+use crate::index::Row;
+use crate::layout::{Place, RESERVE};
+use crate::ledger::{Draw, Drawn};
+use crate::limits::Goal;
+use crate::object::Name;
+use crate::store::Store;
+
+/// Candidates found by one look through the index.
+const VICTIMS_MAX: usize = 16 << 10;
+/// What is freed beyond what a writer needs, so that the next one need not cull again.
+const EXTRA_BYTES: u64 = 16 << 20;
+/// How often a writer tries again when others take what it has freed.
+const TRIES_MAX: u32 = 64;
+/// An object that takes more than this beyond what must be freed is punched if it is the last one.
+const PUNCH_BYTES_MIN: u64 = 64 << 20;
+
+/// Candidates, the least recently used first.
+#[derive(Debug, Default)]
+pub(crate) struct Victims {
+    queue: VecDeque<(Name, u64)>,
+    /// Whether the index may have more than the queue had room for.
+    more: bool,
+}
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Culled {
+    /// Number of objects that are gone.
+    pub objects: u64,
+    /// Number of files that are gone.
+    pub files: u64,
+    /// Bytes that were freed, also from objects that are still there.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Draws from the ledger, and makes room when there is none.
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC when nothing more can be freed; what the system says.
+    pub fn draw(&self, want: Goal) -> io::Result<Drawn<'_>> {
+        for _ in 0..TRIES_MAX {
+            match self.ledger.draw(want, || self.storage.statfs())? {
+                Draw::Granted(drawn) => return Ok(drawn),
+                Draw::RaiseReserve(to) => self.raise_reserve(to)?,
+                Draw::Short(short) => {
+                    let goal = Goal { bytes: short.bytes.saturating_add(self.extra()), ..short };
+                    if self.cull(goal) == Culled::default() && !self.walk.wait() {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(Errno::NOSPC.into())
+    }
+
+    /// Frees up to the goal, or as much as there is.
+    pub fn cull(&self, goal: Goal) -> Culled {
+        let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut culled = Culled::default();
+        // What had been freed at the last look: a look after which nothing was is the last one.
+        let mut at_last_look = None;
+        loop {
+            let left = goal.less(culled.bytes, culled.files);
+            if left.is_reached() {
+                return culled;
+            }
+            let Some((name, used_ms)) = victims.queue.pop_front() else {
+                if at_last_look.is_some_and(|then| then == culled || !victims.more) {
+                    return culled;
+                }
+                *victims = self.look_for_victims();
+                if victims.queue.is_empty() {
+                    return culled;
+                }
+                at_last_look = Some(culled);
+                continue;
+            };
+            let last = victims.queue.is_empty() && !victims.more;
+            match self.cull_one(&name, used_ms, left, last) {
+                Ok(one) => {
+                    culled.objects += one.objects;
+                    culled.files += one.files;
+                    culled.bytes = culled.bytes.saturating_add(one.bytes);
+                }
+                Err(error) => {
+                    tracing::warn!(volume = %name.0, cookie = %name.1, %error, "cachefiles_vfs_error: culling");
+                }
+            }
+        }
+    }
+
+    fn cull_one(&self, name: &Name, used_ms: u64, left: Goal, last: bool) -> io::Result<Culled> {
+        let culled = self.objects.while_idle(name, || {
+            let place = Place::new(&name.0, &name.1);
+            let Some(row) = self.index.get(name) else { return Ok(Culled::default()) };
+            if row.pinned || row.used_ms != used_ms || self.is_held(&place) {
+                return Ok(Culled::default());
+            }
+            let worth_keeping = row.stored > left.bytes.saturating_add(PUNCH_BYTES_MIN);
+            if last && left.files == 0 && worth_keeping {
+                let freed = self.punch_end(name, &place, left.bytes)?;
+                if freed > 0 {
+                    return Ok(Culled { bytes: freed, ..Culled::default() });
+                }
+            }
+            self.drop_object(name, &place, "culled")
+        });
+        culled.unwrap_or(Ok(Culled::default()))
+    }
+
+    /// Removes an idle object, its row and its charge. Nothing is synced: should a power loss bring the files
+    /// back, they are what they were.
+    pub fn drop_object(&self, name: &Name, place: &Place, why: &'static str) -> io::Result<Culled> {
+        let row = match self.index.get(name) {
+            Some(row) => Some(row),
+            None => self.look_at(place, false)?.inspect(|row| self.ledger.found(row.charge())),
+        };
+        let mut files = u64::from(self.storage.unlink(&place.data)?);
+        files += u64::from(self.storage.unlink(&place.map)?);
+        self.index.remove(name);
+        let Row { stored, .. } = row.unwrap_or_default();
+        self.ledger.settle(row.map_or(0, |row| row.charge()), 0);
+        tracing::trace!(volume = %place.volume, cookie = %place.cookie, why, "cachefiles_unlink");
+        Ok(Culled { objects: u64::from(files > 0), files, bytes: stored })
+    }
+
+    /// Punches about `bytes` out of the end of an idle object; returns what that freed.
+    fn punch_end(&self, name: &Name, place: &Place, bytes: u64) -> io::Result<u64> {
+        let Some(idle) = self.open_idle(place)? else { return Ok(0) };
+        let start = idle.start_of_last(bytes.max(EXTRA_BYTES));
+        drop(idle);
+        let before = self.index.get(name).map_or(0, |row| row.stored);
+        match start {
+            Some(start) => self.take_away(name, place, ObjectRange::at(start, u64::MAX), "no-space")?,
+            None => return Ok(0),
+        };
+        Ok(before.saturating_sub(self.index.get(name).map_or(0, |row| row.stored)))
+    }
+
+    fn look_for_victims(&self) -> Victims {
+        // The greatest is the one to give up for an older one.
+        let mut oldest: BinaryHeap<(u64, Name)> = BinaryHeap::new();
+        let mut more = false;
+        self.index.visit(|name, row| {
+            if row.pinned {
+                return ControlFlow::Continue(());
+            }
+            if oldest.len() < VICTIMS_MAX {
+                oldest.push((row.used_ms, name));
+            } else {
+                more = true;
+                if let Some(mut newest) = oldest.peek_mut().filter(|newest| newest.0 > row.used_ms) {
+                    *newest = (row.used_ms, name);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        let queue = oldest.into_sorted_vec().into_iter().map(|(used_ms, name)| (name, used_ms)).collect();
+        Victims { queue, more }
+    }
+
+    /// A writer frees a little more than it needs, but no large part of a small quota.
+    fn extra(&self) -> u64 {
+        self.ledger.limits().quota.map_or(EXTRA_BYTES, |quota| EXTRA_BYTES.min(quota / 32))
+    }
+
+    /// Puts a greater reserve on the disk, before the sums may pass the one that is there.
+    fn raise_reserve(&self, to: u64) -> io::Result<()> {
+        let _one = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ledger.reserve() < to {
+            self.put(RESERVE, crate::bind::encode_reserve(to).as_bytes())?;
+            self.ledger.set_reserve(to);
+        }
+        Ok(())
+    }
+}

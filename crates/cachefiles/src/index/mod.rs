@@ -1,0 +1,346 @@
+//! [`Index`]: which objects there are, what they take, when they were used last; without a walk.
+//!
+//! A hint in a database beside the objects (`index.redb`), never the truth: every row can be had again from
+//! the files, and all are, by a walk, when the index was not closed cleanly. Changes are gathered in memory
+//! and committed many at a time, so a row costs no sync. Recency has no table of its own: whoever culls reads
+//! all rows once (a million in well under a second) and takes the oldest thousands, as cachefilesd does with
+//! its table; that halves what a change costs.
+
+mod row;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use larder_fscache::{CookieKey, VolumeKey};
+
+use crate::object::Name;
+
+pub(crate) use row::Row;
+
+/// Volume, `/`, key; no key has a slash.
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+/// The sums, and `clean`: present only while no process has the index open.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const CLEAN: &str = "clean";
+/// Version of the rows; another one is rebuilt.
+const VERSION: u64 = 1;
+
+/// Memory that the database may use for pages.
+const CACHE_BYTES: usize = 16 << 20;
+/// Changes that are gathered at most.
+const PENDING_MAX: usize = 4096;
+
+/// Which objects there are.
+pub(crate) struct Index {
+    db: Database,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Not yet in the database; none for what is removed.
+    pending: HashMap<String, Option<Row>>,
+    totals: Totals,
+    /// The database has failed: what is pending is dropped, and the next start walks.
+    damaged: bool,
+}
+
+/// Sums over all rows.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Totals {
+    pub objects: u64,
+    /// Bytes on the disk.
+    pub stored: u64,
+}
+
+/// What is kept of the ledger through a clean end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Sums {
+    pub charged: u64,
+    pub graves: u64,
+}
+
+/// Everything of the database can fail; all that is done about it is to walk again.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+impl Index {
+    /// Opens the index at `path`, and says what its last owner left if that closed it cleanly. Otherwise, or when
+    /// it is damaged, it is empty.
+    pub fn open(path: &Path) -> io::Result<(Self, Option<Sums>)> {
+        match Self::open_clean(path) {
+            Ok(Some((index, sums))) => return Ok((index, Some(sums))),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the index is damaged: rebuilding it")
+            }
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let db = builder().create(path).map_err(io::Error::other)?;
+        let index = Self::over(db);
+        // On the disk before anything else: a file without a clean mark.
+        index.flush(Durability::Immediate);
+        Ok((index, None))
+    }
+
+    /// An empty index without a file.
+    #[cfg(test)]
+    pub fn in_memory() -> Self {
+        let db = builder()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .expect("memory does not fail");
+        Self::over(db)
+    }
+
+    fn over(db: Database) -> Self {
+        Self { db, state: Mutex::default() }
+    }
+
+    fn open_clean(path: &Path) -> Result<Option<(Self, Sums)>, Failed> {
+        if !path.try_exists()? {
+            return Ok(None);
+        }
+        let db = match builder().open(path) {
+            Err(redb::DatabaseError::RepairAborted) => return Ok(None),
+            other => other?,
+        };
+        let Some((totals, sums)) = take_clean_mark(&db)? else { return Ok(None) };
+        let index = Self::over(db);
+        index.lock().totals = totals;
+        Ok(Some((index, sums)))
+    }
+
+    /// What is known of an object.
+    pub fn get(&self, name: &Name) -> Option<Row> {
+        let key = key_of(name);
+        let state = self.lock();
+        self.find(&state, &key)
+    }
+
+    /// Sets the row of an object.
+    pub fn put(&self, name: &Name, row: Row) {
+        self.change(key_of(name), Some(row));
+    }
+
+    /// Changes the row of an object, if it has one.
+    pub fn update(&self, name: &Name, change: impl FnOnce(&mut Row)) {
+        if let Some(mut row) = self.get(name) {
+            change(&mut row);
+            self.put(name, row);
+        }
+    }
+
+    /// Removes the row of an object, and returns it.
+    pub fn remove(&self, name: &Name) -> Option<Row> {
+        self.change(key_of(name), None)
+    }
+
+    /// Removes all rows of a volume, and returns the sum of their charges. In steps, so that neither memory nor
+    /// one transaction is as large as the volume.
+    pub fn remove_volume(&self, volume: &VolumeKey) -> u64 {
+        let mut charge = 0u64;
+        loop {
+            let mut names = Vec::new();
+            self.visit_from(&format!("{volume}/"), |name, _row| {
+                let inside = name.0 == *volume;
+                if inside {
+                    names.push(name);
+                }
+                if inside && names.len() < PENDING_MAX {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            if names.is_empty() {
+                return charge;
+            }
+            for name in &names {
+                charge = charge.saturating_add(self.remove(name).map_or(0, |row| row.charge()));
+            }
+        }
+    }
+
+    /// Calls `visit` with every object, sorted by volume and key, as it was when this began.
+    pub fn visit(&self, visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
+        self.visit_from("", visit);
+    }
+
+    fn visit_from(&self, from: &str, mut visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
+        self.flush(Durability::None);
+        let mut read = || -> Result<(), Failed> {
+            let transaction = self.db.begin_read()?;
+            let table = match transaction.open_table(OBJECTS) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                other => other?,
+            };
+            for entry in table.range(from..)? {
+                let (key, row) = entry?;
+                let (Some(name), Some(row)) = (name_of(key.value()), Row::parse(row.value())) else {
+                    continue;
+                };
+                if visit(name, row).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            self.fail(&mut self.lock(), &*error);
+        }
+    }
+
+    /// Sums over all rows.
+    pub fn totals(&self) -> Totals {
+        self.lock().totals
+    }
+
+    /// Moves what is pending into the database.
+    pub fn flush(&self, durability: Durability) {
+        let mut state = self.lock();
+        self.flush_locked(&mut state, durability);
+    }
+
+    /// Marks the index as whole. Nothing may be changed afterwards.
+    pub fn close(&self, sums: Sums) {
+        let mut state = self.lock();
+        self.flush_locked(&mut state, Durability::None);
+        if state.damaged {
+            return;
+        }
+        if let Err(error) = self.mark_clean(state.totals, sums) {
+            tracing::warn!(%error, "the index could not be closed: the next start walks through the cache");
+        }
+    }
+
+    fn mark_clean(&self, totals: Totals, sums: Sums) -> Result<(), Failed> {
+        let mut transaction = self.db.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        let mut meta = transaction.open_table(META)?;
+        let entries = [
+            ("objects", totals.objects),
+            ("stored", totals.stored),
+            ("charged", sums.charged),
+            ("graves", sums.graves),
+            (CLEAN, VERSION),
+        ];
+        for (key, value) in entries {
+            meta.insert(key, value)?;
+        }
+        drop(meta);
+        Ok(transaction.commit()?)
+    }
+
+    fn change(&self, key: String, row: Option<Row>) -> Option<Row> {
+        let mut state = self.lock();
+        let old = self.find(&state, &key);
+        let totals = &mut state.totals;
+        if let Some(old) = &old {
+            totals.objects -= 1;
+            totals.stored = totals.stored.saturating_sub(old.stored);
+        }
+        if let Some(row) = &row {
+            totals.objects += 1;
+            totals.stored = totals.stored.saturating_add(row.stored);
+        }
+        if (old.is_some() || row.is_some()) && old != row {
+            state.pending.insert(key, row);
+        }
+        if state.pending.len() >= PENDING_MAX {
+            self.flush_locked(&mut state, Durability::None);
+        }
+        old
+    }
+
+    fn find(&self, state: &State, key: &str) -> Option<Row> {
+        if let Some(pending) = state.pending.get(key) {
+            return *pending;
+        }
+        let read = || -> Result<Option<Row>, Failed> {
+            let transaction = self.db.begin_read()?;
+            let table = match transaction.open_table(OBJECTS) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                other => other?,
+            };
+            Ok(table.get(key)?.and_then(|row| Row::parse(row.value())))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the index cannot be read");
+            None
+        })
+    }
+
+    fn flush_locked(&self, state: &mut State, durability: Durability) {
+        let pending = std::mem::take(&mut state.pending);
+        if state.damaged || (pending.is_empty() && matches!(durability, Durability::None)) {
+            return;
+        }
+        let write = || -> Result<(), Failed> {
+            let mut transaction = self.db.begin_write()?;
+            transaction.set_durability(durability)?;
+            let mut table = transaction.open_table(OBJECTS)?;
+            for (key, row) in &pending {
+                match row {
+                    Some(row) => drop(table.insert(key.as_str(), row.encode().as_slice())?),
+                    None => drop(table.remove(key.as_str())?),
+                }
+            }
+            drop(table);
+            Ok(transaction.commit()?)
+        };
+        if let Err(error) = write() {
+            self.fail(state, &*error);
+        }
+    }
+
+    fn fail(&self, state: &mut State, error: &(dyn std::error::Error + Send + Sync)) {
+        tracing::error!(%error, "cachefiles_io_error: the index fails; the next start rebuilds it");
+        state.damaged = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    // An index that needs repair was not closed cleanly: a walk replaces it.
+    builder.set_repair_callback(|session| session.abort());
+    builder
+}
+
+/// Reads the sums and removes the mark, durably, before anything can be changed.
+fn take_clean_mark(db: &Database) -> Result<Option<(Totals, Sums)>, Failed> {
+    let mut transaction = db.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut meta = transaction.open_table(META)?;
+    let clean = meta.remove(CLEAN)?.is_some_and(|mark| mark.value() == VERSION);
+    let get = |key| -> Result<u64, Failed> { Ok(meta.get(key)?.map_or(0, |value| value.value())) };
+    let totals = Totals { objects: get("objects")?, stored: get("stored")? };
+    let sums = Sums { charged: get("charged")?, graves: get("graves")? };
+    drop(meta);
+    transaction.commit()?;
+    Ok(clean.then_some((totals, sums)))
+}
+
+fn key_of(name: &Name) -> String {
+    format!("{}/{}", name.0, name.1)
+}
+
+fn name_of(key: &str) -> Option<Name> {
+    let (volume, cookie) = key.split_once('/')?;
+    Some((VolumeKey::new(volume).ok()?, CookieKey::new(cookie).ok()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The index against a map that is obviously right.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { volume: u8, cookie: u8, row: Row },
+    Remove { volume: u8, cookie: u8 },
+    RemoveVolume { volume: u8 },
+    Flush,
+    Reopen { clean: bool },
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (0..1u64 << 40, 0..1u64 << 40, any::<u64>(), any::<bool>(), any::<bool>())
+        .prop_map(|(size, stored, used_ms, complete, pinned)| Row { size, stored, used_ms, complete, pinned })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0u8..3, 0u8..9, row()).prop_map(|(volume, cookie, row)| Step::Put { volume, cookie, row }),
+        3 => (0u8..3, 0u8..9).prop_map(|(volume, cookie)| Step::Remove { volume, cookie }),
+        1 => (0u8..3).prop_map(|volume| Step::RemoveVolume { volume }),
+        2 => Just(Step::Flush),
+        1 => any::<bool>().prop_map(|clean| Step::Reopen { clean }),
+    ]
+}
+
+fn volume(n: u8) -> VolumeKey {
+    // One is a prefix of the next: a range must end where a volume ends.
+    VolumeKey::new(&"v".repeat(usize::from(n) + 1)).expect("valid")
+}
+
+fn name(v: u8, cookie: u8) -> Name {
+    (volume(v), CookieKey::new(&format!("c{cookie}")).expect("valid"))
+}
+
+fn all(index: &Index) -> BTreeMap<Name, Row> {
+    let mut found = BTreeMap::new();
+    index.visit(|name, row| {
+        assert!(found.insert(name, row).is_none(), "each object once");
+        ControlFlow::Continue(())
+    });
+    found
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_index_is_a_map_through_clean_ends_and_empty_after_others(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("index.redb");
+        let (mut index, sums) = Index::open(&path).expect("writable");
+        prop_assert_eq!(sums, None);
+        let mut model = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put { volume, cookie, row } => {
+                    index.put(&name(volume, cookie), row);
+                    model.insert(name(volume, cookie), row);
+                }
+                Step::Remove { volume, cookie } => {
+                    prop_assert_eq!(index.remove(&name(volume, cookie)), model.remove(&name(volume, cookie)));
+                }
+                Step::RemoveVolume { volume: number } => {
+                    let mut charge = 0;
+                    model.retain(|name, row: &mut Row| {
+                        let gone = name.0 == volume(number);
+                        charge += if gone { row.charge() } else { 0 };
+                        !gone
+                    });
+                    prop_assert_eq!(index.remove_volume(&volume(number)), charge);
+                }
+                Step::Flush => index.flush(Durability::None),
+                Step::Reopen { clean } => {
+                    let sums = Sums { charged: 7, graves: model.len() as u64 };
+                    if clean {
+                        index.close(sums);
+                    }
+                    drop(index);
+                    let (again, found) = Index::open(&path).expect("writable");
+                    index = again;
+                    prop_assert_eq!(found, clean.then_some(sums));
+                    if !clean {
+                        model.clear();
+                    }
+                }
+            }
+            prop_assert_eq!(&all(&index), &model);
+            let stored = model.values().map(|row| row.stored).sum();
+            prop_assert_eq!(index.totals(), Totals { objects: model.len() as u64, stored });
+            for cookie in 0..9 {
+                prop_assert_eq!(index.get(&name(1, cookie)), model.get(&name(1, cookie)).copied());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_index_is_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("index.redb");
+    for damage in [&b""[..], b"no database", &[0xff; 100_000]] {
+        let (index, _) = Index::open(&path).expect("writable");
+        index.put(&name(0, 0), Row::default());
+        index.close(Sums::default());
+        drop(index);
+        fs::write(&path, damage).expect("writable");
+        let (index, sums) = Index::open(&path).expect("writable");
+        assert_eq!((sums, all(&index).len()), (None, 0));
+    }
+}
+
+#[test]
+fn a_volume_with_more_rows_than_one_step_takes_is_removed_whole() {
+    let index = Index::in_memory();
+    for n in 0..2 * PENDING_MAX + 1 {
+        let cookie = CookieKey::new(&format!("c{n}")).expect("valid");
+        index.put(&(volume(0), cookie), Row::default());
+    }
+    index.put(&name(1, 0), Row::default());
+    let charge = index.remove_volume(&volume(0));
+    assert_eq!(charge, (2 * PENDING_MAX as u64 + 1) * Row::default().charge());
+    assert_eq!(all(&index).len(), 1);
+}

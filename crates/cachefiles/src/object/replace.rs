@@ -1,0 +1,146 @@
+//! Replacing an object that may be alive: invalidated, it begins anew on another file; resized, it keeps its own.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use larder_fscache::{CacheObject, Error};
+
+use super::open::{FILLING_MODE, check_size, create, sit_down};
+use super::{BLOCK, Backing, CacheFile};
+use crate::Spec;
+use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
+use crate::layout::Place;
+use crate::seat::Seat;
+use crate::storage::Access;
+use crate::store::Store;
+
+/// Withdraws who sits there, and puts a fresh, empty object in its place. What the old one had open stays readable
+/// to those who read the file itself, until they let go.
+pub(crate) fn replace(
+    store: &Arc<Store>,
+    seat: &Arc<Seat>,
+    place: Place,
+    spec: &Spec,
+) -> Result<Arc<CacheFile>, Error> {
+    check_size(&place, spec.size)?;
+    // Let go of only when the seat is no longer locked.
+    let old;
+    let mut current = seat.lock();
+    old = current.upgrade();
+    if let Some(old) = &old {
+        old.withdraw_now();
+        old.orphan(0);
+    }
+    *current = Weak::new();
+    let fresh = create(store, seat, &place, spec, old.is_some()).and_then(|backing| {
+        tracing::trace!(volume = %place.volume, cookie = %place.cookie, why = "invalidated", "cachefiles_unlink");
+        sit_down(store, seat, place.clone(), backing)
+    });
+    let fresh = fresh.map_err(|source| Error::io(&place.cookie, "replacing the object", source))?;
+    let fresh = Arc::new(fresh);
+    *current = Arc::downgrade(&fresh);
+    drop(current);
+    drop(old);
+    Ok(fresh)
+}
+
+/// Withdraws who sits there, and puts an object of another size in its place that keeps the blocks which both
+/// have whole. An object that is sealed or idle begins anew unless its file can be written.
+pub(crate) fn resize(
+    store: &Arc<Store>,
+    seat: &Arc<Seat>,
+    place: Place,
+    spec: &Spec,
+) -> Result<Arc<CacheFile>, Error> {
+    check_size(&place, spec.size)?;
+    let old;
+    let mut current = seat.lock();
+    old = current.upgrade();
+    let Some(alive) = &old else {
+        drop(current);
+        return replace(store, seat, place, spec);
+    };
+    alive.withdraw_now();
+    *current = Weak::new();
+    let resized = alive.resized(spec).and_then(|(backing, kept)| {
+        let object = sit_down(store, seat, place.clone(), backing)?;
+        object.take_over(&kept);
+        object.settle();
+        Ok(object)
+    });
+    match resized {
+        Ok(object) => {
+            let object = Arc::new(object);
+            *current = Arc::downgrade(&object);
+            drop(current);
+            drop(old);
+            Ok(object)
+        }
+        Err(error) => {
+            tracing::debug!(volume = %place.volume, cookie = %place.cookie, %error, "the object begins anew with its new size");
+            alive.orphan(0);
+            drop(current);
+            let fresh = replace(store, seat, place, spec);
+            drop(old);
+            fresh
+        }
+    }
+}
+
+impl CacheFile {
+    /// Gives the file another size and another instance id, durably: nothing that vouched for its bytes does any
+    /// more, before the first of them can change. Returns the words of what both sizes have whole.
+    fn resized(&self, spec: &Spec) -> io::Result<(Backing, Vec<u64>)> {
+        let size = spec.size;
+        let whole = self.coherency.size.min(size) / BLOCK.bytes();
+        let mut kept = match self.live() {
+            Some(live) => live.presence().snapshot(),
+            None => self.owner().all(),
+        };
+        keep_first(&mut kept, whole);
+        let file = if self.is_sealed() {
+            self.file.set_mode(FILLING_MODE)?;
+            self.store.storage.open(&self.place.data, Access::ReadWrite)?.into()
+        } else {
+            Arc::clone(&self.file)
+        };
+        let coherency = Coherency {
+            state: State::Partial,
+            size,
+            instance: InstanceId::random()?,
+            aux: spec.aux.clone().unwrap_or_default(),
+            ..self.coherency.clone()
+        };
+        file.set_attr(OBJECT_ATTR, &coherency.encode())?;
+        file.set_len(size)?;
+        tracing::trace!(
+            volume = %self.place.volume, cookie = %self.place.cookie, from = self.size(), to = size, why = "resize",
+            "cachefiles_trunc"
+        );
+        file.fsync()?;
+        let stat = file.stat()?;
+        Ok((Backing { file, stat, coherency, live: None }, kept))
+    }
+
+    /// Marks what an object on the same file had.
+    fn take_over(&self, kept: &[u64]) {
+        let Some(live) = self.live() else { return };
+        for (n, word) in (0u64..).zip(kept) {
+            for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
+                let at = (n * 64 + bit) * BLOCK.bytes();
+                let fresh = live.presence().set(larder_fscache::ObjectRange::at(at, BLOCK.bytes()));
+                self.present.fetch_add(fresh, std::sync::atomic::Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+/// Clears all bits from the one with this number on.
+fn keep_first(words: &mut [u64], blocks: u64) {
+    for (n, word) in (0u64..).zip(words) {
+        let keep = blocks.saturating_sub(n * 64);
+        if keep < 64 {
+            *word &= (1 << keep) - 1;
+        }
+    }
+}
