@@ -94,7 +94,7 @@ impl Sample {
         let facts = LayerFacts { blob: &blob, encoding, data_end: bytes.len() as u64 };
         let table = Arc::new(ChunkTable::bind(index, facts).expect("the index fits"));
         let boot_id = BootId::of_this_machine().expect("this machine has booted");
-        let config = Config { root: dir.join("cache"), boot_id, holder: Arc::new(NoHolder) };
+        let config = Config::new(dir.join("cache"), boot_id, Arc::new(NoHolder));
         let cache = Cache::new(Cachefiles::open(config).expect("the directory will do"));
         Self { dir, decoded, stored, table, cache }
     }
