@@ -18,6 +18,9 @@ const NEEDS: &[Need] = &[
     Need { program: "setfacl", package: "acl", purpose: "access control lists in test trees" },
     Need { program: "setcap", package: "libcap2-bin", purpose: "file capabilities in test trees" },
     Need { program: "setpriv", package: "util-linux", purpose: "runs tests as an unprivileged user" },
+    Need { program: "nginx", package: "nginx-light", purpose: "serves trees over HTTP" },
+    Need { program: "python3", package: "python3-venv", purpose: "runs an S3 server, moto's from PyPI" },
+    Need { program: "curl", package: "curl", purpose: "what downloads are measured against" },
     Need { program: "perl", package: "perl-base", purpose: "the program that the demo's test runs" },
 ];
 

@@ -65,9 +65,9 @@ pub enum Command {
     Build(commands::build::Args),
     /// Serve an image layout as a registry
     Serve(commands::serve::Args),
-    /// Mount an image on demand
+    /// Mount an image, or a tree of a remote store, on demand
     Mount(commands::mount::Args),
-    /// Unmount an image
+    /// Unmount an image or a tree
     Umount(commands::umount::Args),
     /// Run a command inside an image
     Run(commands::run::Args),

@@ -140,6 +140,7 @@ fn hint_of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         larder_image::Error,
         larder_imagefs::Error,
         larder_mount::Error,
+        larder_netfs::Error,
         larder_ondemand::FillError,
         larder_remote::Error
     );

@@ -17,6 +17,7 @@ mod runtime;
 mod serve;
 mod store;
 mod sys;
+mod tree;
 
 use std::process::ExitCode;
 

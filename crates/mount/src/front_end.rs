@@ -73,12 +73,17 @@ pub struct MountSpec {
 
 impl MountSpec {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if (1..=64).contains(&self.id.len()) && self.id.bytes().all(allowed) {
-            return Ok(());
-        }
-        Err(Error::MountId { id: self.id.clone() })
+        check_id(&self.id)
     }
+}
+
+/// Whether a mount id can name kept descriptors.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&id.len()) && id.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::MountId { id: id.to_owned() })
 }
 
 /// One way to mount. Its calls block: they talk to the kernel and to files.

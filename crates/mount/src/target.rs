@@ -42,6 +42,18 @@ pub(crate) fn what(target: &Path) -> Option<What> {
     find(&table, target)
 }
 
+/// The device number of what is mounted on `target`, as `MAJOR:MINOR`.
+pub(crate) fn device(target: &Path) -> Option<String> {
+    find_device(&fs::read("/proc/self/mountinfo").ok()?, target)
+}
+
+fn find_device(table: &[u8], target: &Path) -> Option<String> {
+    let of_target = |line: &&[u8]| parse(line).is_some_and(|(path, _)| path == target);
+    let line = table.split(|&byte| byte == b'\n').rfind(of_target)?;
+    let device = line.split(|&byte| byte == b' ').nth(2)?;
+    String::from_utf8(device.to_vec()).ok().filter(|device| !device.contains('/'))
+}
+
 /// The last line of `table` for `target` counts: it is on top.
 fn find(table: &[u8], target: &Path) -> Option<What> {
     let lines = table.split(|&byte| byte == b'\n');
@@ -124,6 +136,12 @@ mod tests {
         ] {
             assert_eq!(find(TABLE, Path::new(path)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn the_device_of_a_mount_is_that_of_the_top_one() {
+        assert_eq!(find_device(TABLE, Path::new("/mnt/over")).as_deref(), Some("0:38"));
+        assert_eq!(find_device(TABLE, Path::new("/mnt")), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Method,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING},
 };
 use reqwest::{Response, Url, redirect};
@@ -84,10 +84,22 @@ impl HttpClient {
         meter: &Meter,
         ask: &Ask,
         url: &Url,
+        headers: HeaderMap,
+    ) -> Result<Response, Error> {
+        self.send_as(Method::GET, meter, ask, url, headers).await
+    }
+
+    /// The same by another method.
+    pub(crate) async fn send_as(
+        &self,
+        method: Method,
+        meter: &Meter,
+        ask: &Ask,
+        url: &Url,
         mut headers: HeaderMap,
     ) -> Result<Response, Error> {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let request = self.pool_for(url)?.get(url.clone()).headers(headers);
+        let request = self.pool_for(url)?.request(method, url.clone()).headers(headers);
         let (started, policy) = (Instant::now(), self.policy());
         let patience = policy.connect_timeout.saturating_add(policy.read_timeout);
         meter.count_request();
@@ -103,7 +115,8 @@ impl HttpClient {
         }
     }
 
-    fn pool_for(&self, url: &Url) -> Result<&reqwest::Client, Error> {
+    /// The connections for the scheme of `url`.
+    pub(crate) fn pool_for(&self, url: &Url) -> Result<&reqwest::Client, Error> {
         if url.scheme() != "https" {
             return Ok(&self.inner.plain);
         }

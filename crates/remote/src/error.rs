@@ -129,6 +129,25 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The file has another content by now than the one that was asked for.
+    #[error("{place}: {range}: the file has changed")]
+    Changed {
+        /// URL.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+    },
+    /// The object store gave an answer that means nothing.
+    #[error("{place}: {range}: the store's answer cannot be used")]
+    Store {
+        /// Bucket and key.
+        place: String,
+        /// What was asked for, in words.
+        range: String,
+        /// The cause below.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The address could not be understood.
     #[error("{place}: {reason}")]
     Address {
@@ -153,6 +172,8 @@ impl Error {
             | Self::Tls { .. }
             | Self::OutOfBounds { .. }
             | Self::Io { .. }
+            | Self::Changed { .. }
+            | Self::Store { .. }
             | Self::Address { .. } => false,
         }
     }
@@ -175,6 +196,8 @@ impl Error {
             Self::Status { status: 404, .. } => Some("check the name and tag of the image"),
             Self::RangeIgnored { .. } => Some("on-demand loading needs a server that supports HTTP ranges"),
             Self::Status { status: 429, .. } => Some("the registry limits requests: wait, or log in"),
+            Self::Changed { .. } => Some("open the file again: it has changed on the server"),
+            Self::Store { .. } => Some("check bucket, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL)"),
             Self::Tls { .. } => {
                 Some("check the host's certificates and clock, and that the registry speaks https")
             }

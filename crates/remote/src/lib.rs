@@ -9,6 +9,8 @@
 //! | a local file | [`DirectorySource::open`] |
 //! | an address | [`HttpClient::blob`] |
 //! | a blob of a registry | [`Registry::blob`] |
+//!
+//! A [`tree::TreeStore`] is a whole tree of files on the far side, whose files may change.
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +37,8 @@ mod challenge;
 mod names;
 mod registry;
 mod token;
+
+pub mod tree;
 
 pub use client::HttpClient;
 pub use directory::DirectorySource;

@@ -52,7 +52,7 @@ fn is_redirect(status: u16) -> bool {
 }
 
 /// Returns where a redirect leads, seen from `url`, or why it is not followed.
-fn next_url(url: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
+pub(crate) fn next_url(url: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(LOCATION).ok_or("a redirect without Location")?;
     let location = location.to_str().map_err(|_| "a redirect whose Location is not text")?;
     let next = url.join(location).map_err(|_| "a redirect whose Location is no address")?;

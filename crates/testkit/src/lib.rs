@@ -4,6 +4,9 @@
 //! that blocking and async tests use it alike; dropping it cuts every connection. A [`Fault`] can be set at any time;
 //! the [`Ledger`] tells which bytes were sent how often. Misuse by a test panics: this crate is for tests only.
 //!
+//! For trees of files there are real servers, started on the loopback and ended by their process ids: [`Nginx`] and
+//! [`Moto`] (S3), where the host has them; and [`OddServer`], which changes files at the wrong moment.
+//!
 //! ```
 //! use larder_testkit::{Content, Fault, Registry};
 //!
@@ -25,7 +28,15 @@ mod answer;
 mod body;
 mod server;
 
+mod moto;
+mod nginx;
+mod odd;
+mod process;
+
 pub use content::Content;
 pub use fault::{Fault, Target, Times};
 pub use ledger::{Ledger, Logged};
+pub use moto::Moto;
+pub use nginx::{Listing, Nginx};
+pub use odd::{Behaviour, OddServer};
 pub use registry::Registry;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::path_text;
+use crate::tree::TreeOptions;
 
 /// `GET /v1/status`: the daemon, its mounts, its blobs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -38,15 +39,18 @@ pub struct Mount {
     /// Where it is mounted.
     #[serde(with = "path_text")]
     pub path: PathBuf,
-    /// The image's reference as it was given.
+    /// Whether an image or a tree is mounted.
+    #[serde(default)]
+    pub kind: MountKind,
+    /// The image's reference, or the tree's address, as it was given.
     pub image: String,
-    /// Digest of the manifest.
+    /// Digest of the manifest; empty for a tree.
     pub manifest: String,
     /// `fanotify` or `fuse`.
     pub frontend: String,
     /// How it is.
     pub state: MountState,
-    /// Stored bytes of the whole image.
+    /// Stored bytes of the whole image; 0 for a tree, whose size nobody knows.
     pub image_bytes: u64,
     /// Bytes fetched for it since the daemon first mounted the image, metadata included.
     pub fetched_bytes: u64,
@@ -58,6 +62,17 @@ pub struct Mount {
     pub last_error_at_ms: Option<u64>,
     /// Names of its blobs: metadata first, then devices in the image's order.
     pub blobs: Vec<String>,
+}
+
+/// What is mounted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// An image, whose bytes digests vouch for.
+    #[default]
+    Image,
+    /// A tree of a remote store, whose files may change.
+    Tree,
 }
 
 /// How a mount is.
@@ -93,7 +108,7 @@ pub struct Blob {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MountRequest {
-    /// The image; a layout's directory must be absolute.
+    /// The image, or the address of a tree; a layout's directory must be absolute.
     pub image: String,
     /// An existing directory, absolute.
     #[serde(with = "path_text")]
@@ -101,9 +116,12 @@ pub struct MountRequest {
     /// The front end; the best that works when absent.
     #[serde(default)]
     pub frontend: Option<String>,
-    /// Whether to speak plain HTTP to the registry.
+    /// Whether to speak plain HTTP to the registry or the tree's server.
     #[serde(default)]
     pub insecure: bool,
+    /// How to mount a tree; absent for an image.
+    #[serde(default)]
+    pub tree: Option<TreeOptions>,
 }
 
 /// `DELETE /v1/mounts`: what to unmount.

@@ -1,38 +1,53 @@
-//! `larder mount`: mount an image on demand.
+//! `larder mount`: mount an image or a remote tree on demand.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_image::Reference;
+use larder_remote::tree::TreeAddress;
 
 use crate::api::types::MountRequest;
 use crate::cli::{FrontEndName, Global};
 use crate::daemon::start;
+use crate::errors::{Kind, told};
 use crate::output;
 use crate::runtime;
+use crate::tree::TreeOptions;
 
 const EXAMPLES: &str = "\
 Examples:
   larder mount oci:/srv/images:app /mnt/app               from a layout directory
   larder mount registry.example/app:1 /mnt/app            from a registry, by tag
   larder mount 127.0.0.1:5000/app@sha256:… /mnt/app       from a registry, by digest
-  larder mount --frontend fuse oci:/srv/images /mnt/app   by a front end of your choice";
+  larder mount --frontend fuse oci:/srv/images /mnt/app   by a front end of your choice
+  larder mount https://models.example/llm/ /mnt/llm       a directory of a web server, read-only
+  larder mount s3://bucket/datasets /mnt/data             a part of a bucket; credentials and endpoint from AWS_…
+  larder mount --anonymous s3://open-data/x /mnt/x        a bucket that everybody may read
+  larder mount --revalidate 10m https://… /mnt/llm        take a file for unchanged for ten minutes";
 
 /// Arguments of `larder mount`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]
+    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]; or a tree: https://HOST/path/ or
+    /// s3://BUCKET[/PREFIX]
     image: String,
     /// An existing directory
     target: PathBuf,
     /// Mount through this front end instead of the best that works
     #[arg(long, value_enum)]
     frontend: Option<FrontEndName>,
-    /// Speak plain HTTP to the registry (loopback addresses always do)
+    /// Speak plain HTTP to the registry (loopback addresses always do), or allow a tree at http://
     #[arg(long)]
     insecure: bool,
+    /// With s3://: ask without credentials
+    #[arg(long)]
+    anonymous: bool,
+    /// With a tree: take a file for unchanged for so long, instead of asking whenever it is opened
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    revalidate: Option<Duration>,
 }
 
 /// Runs `larder mount`.
@@ -42,7 +57,7 @@ pub struct Args {
 /// When the daemon cannot be started, or what kept it from mounting.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
-    let request = request(&args.image, &args.target, args.frontend, args.insecure)?;
+    let request = args.request()?;
     let mount = runtime::for_command()?.block_on(async {
         let (client, started) = start::ensure(&paths, global).await?;
         let mounted = client.mount(&request).await;
@@ -57,6 +72,54 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+impl Args {
+    fn request(&self) -> anyhow::Result<MountRequest> {
+        let mut request = if TreeAddress::is_meant(&self.image) {
+            self.tree_request()?
+        } else if self.anonymous || self.revalidate.is_some() {
+            let option = if self.anonymous { "--anonymous" } else { "--revalidate" };
+            return Err(told(
+                Kind::BadRequest,
+                format!("{}: {option} is for trees, not for images", self.image),
+                "a tree begins with https:// or s3://",
+            ));
+        } else {
+            request(&self.image, &self.target, self.frontend, self.insecure)?
+        };
+        request.insecure = self.insecure;
+        Ok(request)
+    }
+
+    fn tree_request(&self) -> anyhow::Result<MountRequest> {
+        let address: TreeAddress = self.image.parse()?;
+        let refused =
+            |message: &str, hint: &str| Err(told(Kind::BadRequest, format!("{address}: {message}"), hint));
+        if self.frontend == Some(FrontEndName::Fanotify) {
+            return refused("a tree is served by fuse", "leave --frontend out");
+        }
+        if self.anonymous && matches!(address, TreeAddress::Http(_)) {
+            return refused("--anonymous is for s3://", "a web server is never sent credentials");
+        }
+        let revalidate = self.revalidate.unwrap_or_default();
+        let tree = TreeOptions {
+            anonymous: self.anonymous,
+            revalidate_ms: u64::try_from(revalidate.as_millis()).unwrap_or(u64::MAX),
+        };
+        let target = absolute(&self.target)?;
+        Ok(MountRequest {
+            image: address.to_string(),
+            target,
+            frontend: None,
+            insecure: self.insecure,
+            tree: Some(tree),
+        })
+    }
+}
+
+fn absolute(target: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(target).with_context(|| format!("{}: cannot be made absolute", target.display()))
+}
+
 /// Says the same to the daemon, which has another working directory: paths become absolute.
 ///
 /// # Errors
@@ -68,10 +131,9 @@ pub fn request(
     frontend: Option<FrontEndName>,
     insecure: bool,
 ) -> anyhow::Result<MountRequest> {
-    let target = std::path::absolute(target)
-        .with_context(|| format!("{}: cannot be made absolute", target.display()))?;
+    let target = absolute(target)?;
     let frontend = frontend.map(|name| name.as_str().to_owned());
-    Ok(MountRequest { image: absolute_reference(image)?, target, frontend, insecure })
+    Ok(MountRequest { image: absolute_reference(image)?, target, frontend, insecure, tree: None })
 }
 
 /// Makes the directory of a layout absolute.

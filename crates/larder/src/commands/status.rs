@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::api::client::Client;
-use crate::api::types::{Mount, MountState, Status};
+use crate::api::types::{Mount, MountKind, MountState, Status};
 use crate::cli::Global;
 use crate::output;
 use crate::output::bytes::mebibytes;
@@ -70,7 +70,7 @@ fn mounts(mounts: &[Mount]) -> Rows {
             mount.image.clone(),
             mount.frontend.clone(),
             state(mount.state).to_owned(),
-            mebibytes(mount.image_bytes),
+            size(mount),
             mebibytes(mount.fetched_bytes),
             mount.requests.to_string(),
         ]);
@@ -91,6 +91,14 @@ fn blobs(status: &Status) -> Rows {
         ]);
     }
     rows
+}
+
+/// The size of an image; that of a tree nobody knows.
+fn size(mount: &Mount) -> String {
+    match mount.kind {
+        MountKind::Image => mebibytes(mount.image_bytes),
+        MountKind::Tree => "-".to_owned(),
+    }
 }
 
 fn state(state: MountState) -> &'static str {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder_fscache::{CacheResources, CookieKey};
 use larder_mount::Mounted;
 use larder_ondemand::Blob;
+use larder_remote::tree::TreeStore;
 
 use super::record::MountRecord;
-use crate::api::types::{Mount, MountState};
+use crate::api::types::{Mount, MountKind, MountState};
 
 /// One mount as the worker holds it.
 pub struct Live {
@@ -18,12 +19,14 @@ pub struct Live {
     pub image_bytes: u64,
     /// What fetching manifest, indexes and metadata cost.
     pub opening: Cost,
-    /// Its metadata.
-    pub metadata: CacheResources,
+    /// Its metadata; a tree has none.
+    pub metadata: Option<CacheResources>,
     /// Stored size of its metadata.
     pub metadata_stored_bytes: u64,
     /// Its data.
     pub devices: Vec<Arc<Blob>>,
+    /// The store of a tree.
+    pub tree: Option<Arc<dyn TreeStore>>,
     /// The front end's half.
     pub mounted: Box<dyn Mounted>,
 }
@@ -48,12 +51,13 @@ impl Live {
     /// The keys of all its cookies.
     pub fn keys(&self) -> Vec<CookieKey> {
         let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
-        std::iter::once(self.metadata.cookie().key().clone()).chain(devices).collect()
+        let metadata = self.metadata.iter().map(|metadata| metadata.cookie().key().clone());
+        metadata.chain(devices).collect()
     }
 
     /// Whether every byte of the image is here.
     pub fn is_complete(&self) -> bool {
-        self.devices.iter().all(|blob| blob.is_complete())
+        self.tree.is_none() && self.devices.iter().all(|blob| blob.is_complete())
     }
 
     /// Tells the front end that `blob` is complete and durable: it takes its hook off.
@@ -68,6 +72,8 @@ impl Live {
         let stats = self.devices.iter().map(|blob| blob.stats());
         let (bytes, requests) =
             stats.fold((0, 0), |sum, stats| (sum.0 + stats.fetched_bytes, sum.1 + stats.requests));
+        let tree = self.tree.as_ref().map(|tree| tree.meter().read()).unwrap_or_default();
+        let (bytes, requests) = (bytes + tree.bytes, requests + tree.requests);
         let newest = self.devices.iter().filter_map(|blob| blob.last_error()).max_by_key(|error| error.at);
         let at_ms = |error: &larder_ondemand::LastError| {
             let since = error.at.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -76,6 +82,7 @@ impl Live {
         Mount {
             id: self.record.id.clone(),
             path: self.record.target.clone(),
+            kind: if self.tree.is_some() { MountKind::Tree } else { MountKind::Image },
             image: self.record.image.clone(),
             manifest: self.record.manifest.clone(),
             frontend: self.record.frontend.clone(),

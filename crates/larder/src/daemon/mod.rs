@@ -14,6 +14,7 @@ pub mod stale;
 pub mod start;
 pub mod stopping;
 pub mod table;
+pub mod trees;
 pub mod upkeep;
 pub mod view;
 pub mod worker;
@@ -29,6 +30,7 @@ use crate::paths::Paths;
 use crate::store::Store;
 use front_ends::FrontEnds;
 use table::MountTable;
+use trees::Trees;
 
 /// The running worker: what the API's endpoints work on.
 pub struct Daemon {
@@ -36,6 +38,7 @@ pub struct Daemon {
     store: Store,
     http: HttpClient,
     front_ends: Arc<FrontEnds>,
+    trees: Trees,
     mounts: MountTable,
     /// Absent when the worker was started without one.
     keeper: Option<keeper::Client>,

@@ -26,6 +26,9 @@ impl Daemon {
         if self.stopping.load(Ordering::Acquire) {
             return Err(told(Kind::Conflict, "the daemon is stopping", "try again when it has stopped"));
         }
+        if request.tree.is_some() {
+            return self.mount_tree(request).await;
+        }
         let reference: Reference = request.image.parse()?;
         let target = spawn_blocking({
             let target = request.target.clone();
@@ -118,6 +121,7 @@ impl Daemon {
             )));
         }
         let keys = live.keys();
+        self.forget_tree(&live.record);
         drop((live, reservation));
         self.store.relinquish(keys);
         Ok(())
@@ -158,9 +162,10 @@ impl OpenImage {
             record,
             image_bytes: self.image.image_bytes,
             opening,
-            metadata: self.metadata,
+            metadata: Some(self.metadata),
             metadata_stored_bytes: self.image.metadata.descriptor.size(),
             devices: self.devices,
+            tree: None,
             mounted,
         })
     }
@@ -180,7 +185,7 @@ fn detach(live: &Live, lazy: bool, records: &Path) -> anyhow::Result<()> {
 }
 
 /// The directory to mount on, by a path without links.
-fn check_target(target: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn check_target(target: &Path) -> anyhow::Result<PathBuf> {
     let place = || {
         tell(
             Kind::BadRequest,

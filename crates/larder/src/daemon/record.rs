@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::api::path_text;
+use crate::tree::TreeOptions;
 
 /// Version of the file's layout; a file of another one is left alone.
 const VERSION: u32 = 1;
@@ -21,14 +22,17 @@ pub struct MountRecord {
     /// Where it is mounted.
     #[serde(with = "path_text")]
     pub target: PathBuf,
-    /// The image's reference as it was given.
+    /// The image's reference, or the tree's address, as it was given.
     pub image: String,
     /// Whether its registry is spoken to without TLS.
     pub insecure: bool,
     /// `fanotify` or `fuse`.
     pub frontend: String,
-    /// Digest of the manifest.
+    /// Digest of the manifest; empty for a tree.
     pub manifest: String,
+    /// How a tree is mounted; absent for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeOptions>,
     /// Bytes fetched for it by all workers so far; the last seconds of a killed one are missing.
     #[serde(default)]
     pub fetched_bytes: u64,
@@ -49,6 +53,7 @@ impl MountRecord {
             insecure,
             frontend,
             manifest,
+            tree: None,
             fetched_bytes: 0,
             requests: 0,
         }

@@ -65,6 +65,9 @@ impl Daemon {
     }
 
     async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
+        if record.tree.is_some() {
+            return self.resume_tree(record).await;
+        }
         let reservation = self.mounts.reserve(&record.target)?;
         let reference: Reference = record.image.parse()?;
         let kind: FrontEndKind = record.frontend.parse().ok().context("the record names no front end")?;
@@ -106,6 +109,7 @@ impl Daemon {
     /// Forgets a mount that cannot be taken up; what the kernel still has of it is detached, so that nobody reads what
     /// nobody vouches for.
     async fn give_up(&self, record: MountRecord) {
+        self.forget_tree(&record);
         let mounts = self.paths.mounts();
         let done = spawn_blocking(move || {
             if super::stale::detach(&record.target)? {

@@ -42,6 +42,7 @@ impl Daemon {
         }
         let daemon = Arc::clone(&self);
         let last_words = spawn_blocking(move || {
+            daemon.trees.flush();
             daemon.commit_all();
             listener::remove(&daemon.paths.socket(), daemon.holder());
             if let Some(keeper) = &daemon.keeper {
@@ -63,6 +64,7 @@ impl Daemon {
         for front_end in self.front_ends.made() {
             front_end.hand_over();
         }
+        self.trees.flush();
         self.commit_all();
     }
 

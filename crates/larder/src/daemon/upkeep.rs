@@ -61,6 +61,7 @@ impl Daemon {
     /// Makes durable what has come since the last time; returns what is present now.
     fn commit_changed(&self, before: BTreeMap<CookieKey, u64>) -> BTreeMap<CookieKey, u64> {
         self.store.relinquish([]);
+        let leaving = self.trees.files().leaving();
         let mut now = BTreeMap::new();
         let mut changed = false;
         for cookie in self.store.cache().cookies() {
@@ -79,6 +80,7 @@ impl Daemon {
                 Err(error) => tracing::warn!(cookie = %cookie.key(), %error, "cachefiles_commit"),
             }
         }
+        self.trees.files().let_go(leaving);
         if changed {
             self.remember_figures();
             crate::sys::trim_malloc();

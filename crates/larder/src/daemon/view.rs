@@ -71,18 +71,18 @@ impl Daemon {
 fn blobs(mounts: &[Arc<Live>]) -> Vec<Blob> {
     let mut blobs = BTreeMap::new();
     for live in mounts {
-        let metadata = &live.metadata;
-        let present = metadata.object().present_bytes();
-        blobs.entry(metadata.cookie().key().as_str().to_owned()).or_insert_with(|| Blob {
-            name: metadata.cookie().key().as_str().to_owned(),
-            size_bytes: metadata.size(),
-            stored_bytes: live.metadata_stored_bytes,
-            present_bytes: present,
-            complete: metadata.is_complete(),
-            // What it cost stands in its mounts: it was fetched before there was a blob.
-            fetched_bytes: 0,
-            requests: 0,
-        });
+        if let Some(metadata) = &live.metadata {
+            blobs.entry(metadata.cookie().key().as_str().to_owned()).or_insert_with(|| Blob {
+                name: metadata.cookie().key().as_str().to_owned(),
+                size_bytes: metadata.size(),
+                stored_bytes: live.metadata_stored_bytes,
+                present_bytes: metadata.object().present_bytes(),
+                complete: metadata.is_complete(),
+                // What it cost stands in its mounts: it was fetched before there was a blob.
+                fetched_bytes: 0,
+                requests: 0,
+            });
+        }
         for blob in &live.devices {
             blobs.entry(blob.name().to_string()).or_insert_with(|| view(blob));
         }

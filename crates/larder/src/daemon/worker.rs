@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
 use super::table::MountTable;
+use super::trees::Trees;
 use super::{Daemon, listener, start, upkeep};
 use crate::api::server;
 use crate::errors::Report;
@@ -74,9 +75,12 @@ async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<Ex
         BootId::of_this_machine()?,
         Arc::new(Kept(Arc::clone(&holder))),
     ))?;
+    let store = Store::new(cachefiles, Arc::clone(&engine))?;
+    let trees = Trees::new(Arc::clone(&holder), Arc::clone(&engine), store.cache())?;
     let daemon = Arc::new(Daemon {
+        trees,
         front_ends: Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine))),
-        store: Store::new(cachefiles, engine)?,
+        store,
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
         keeper,

@@ -64,6 +64,7 @@ pub fn run(
         target: target.clone(),
         frontend: frontend.map(str::to_owned),
         insecure: false,
+        tree: None,
     };
     let before = server.traffic();
     let begun = Instant::now();

@@ -25,20 +25,28 @@ pub(crate) mod init {
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
     pub(crate) const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
+    /// Reads of a file may go to a local one (since 7.40, Linux 6.9).
+    pub(crate) const PASSTHROUGH: u64 = 1 << 37;
     pub(crate) const HAS_RESEND: u64 = 1 << 39;
 
     /// What is asked for where the kernel offers it.
     pub(crate) const WANTED: u64 = ASYNC_READ
         | DO_READDIRPLUS
         | READDIRPLUS_AUTO
-        | NO_OPEN_SUPPORT
         | PARALLEL_DIROPS
         | POSIX_ACL
         | MAX_PAGES
         | CACHE_SYMLINKS
-        | NO_OPENDIR_SUPPORT
         | INIT_EXT
         | HAS_RESEND;
+    /// What a file system to which opening means nothing wants besides.
+    pub(crate) const STATELESS: u64 = NO_OPEN_SUPPORT | NO_OPENDIR_SUPPORT;
+}
+
+/// Flags of the answer to OPEN.
+pub(crate) mod open_flags {
+    pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+    pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 
 /// What the kernel asks: the opcodes that this server answers with more than an error.
@@ -58,7 +66,11 @@ pub(crate) enum Opcode {
     Destroy,
     BatchForget,
     ReadDirPlus,
-    /// Opening and closing need no server: ENOSYS, once, makes the kernel stop asking.
+    Open,
+    Release,
+    OpenDir,
+    ReleaseDir,
+    /// Flushing and syncing need no server: ENOSYS, once, makes the kernel stop asking.
     Stateless,
     /// Whatever would write: EROFS.
     Write,
@@ -83,7 +95,11 @@ impl Opcode {
             38 => Self::Destroy,
             42 => Self::BatchForget,
             44 => Self::ReadDirPlus,
-            14 | 18 | 20 | 25 | 27 | 29 | 30 | 34 => Self::Stateless,
+            14 => Self::Open,
+            18 => Self::Release,
+            27 => Self::OpenDir,
+            29 => Self::ReleaseDir,
+            20 | 25 | 30 | 34 => Self::Stateless,
             4 | 6 | 8..=13 | 16 | 21 | 24 | 35 | 43 | 45 | 47 | 51 => Self::Write,
             _ => Self::Other,
         }
@@ -202,6 +218,48 @@ pub(crate) struct ReadIn {
     pub padding: u32,
 }
 
+/// `struct fuse_forget_in`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ForgetIn {
+    pub nlookup: u64,
+}
+
+/// `struct fuse_batch_forget_in`, followed by `count` of [`ForgetOne`].
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct BatchForgetIn {
+    pub count: u32,
+    pub dummy: u32,
+}
+
+/// `struct fuse_forget_one`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ForgetOne {
+    pub nodeid: u64,
+    pub nlookup: u64,
+}
+
+/// `struct fuse_open_out`.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct OpenOut {
+    pub fh: u64,
+    pub open_flags: u32,
+    pub backing_id: u32,
+}
+
+/// `struct fuse_release_in`, for RELEASE and RELEASEDIR.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ReleaseIn {
+    pub fh: u64,
+    pub flags: u32,
+    pub release_flags: u32,
+    pub lock_owner: u64,
+}
+
 /// `struct fuse_getxattr_in`, for GETXATTR and LISTXATTR.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -292,6 +350,9 @@ mod tests {
         assert_eq!(size_of::<ReadIn>(), 40);
         assert_eq!(size_of::<StatFsOut>(), 80);
         assert_eq!(size_of::<Dirent>(), 24);
+        assert_eq!(size_of::<OpenOut>(), 16);
+        assert_eq!(size_of::<ReleaseIn>(), 24);
+        assert_eq!(size_of::<ForgetOne>(), 16);
     }
 
     fn request(len: u32, body: &[u8]) -> Vec<u8> {

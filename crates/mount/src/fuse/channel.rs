@@ -4,10 +4,12 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::abi::{NOTIFY_RESEND, OutHeader};
+use crate::sys::fuse as sys;
 
 /// The descriptor of one FUSE connection; cheap to clone, usable from any thread.
 #[derive(Clone, Debug)]
@@ -35,7 +37,23 @@ impl Channel {
 
     /// Answers request `unique` with `body`.
     pub(crate) fn reply(&self, unique: u64, body: &[u8]) {
-        self.send(unique, 0, body);
+        self.send(unique, 0, &[body]);
+    }
+
+    /// Answers request `unique` with a body that lies in pieces.
+    pub(crate) fn reply_pieces(&self, unique: u64, pieces: &[Bytes]) {
+        let parts: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
+        self.send(unique, 0, &parts);
+    }
+
+    /// Registers a local file that the kernel is to read in place of a node; only root may (Linux 6.9).
+    pub(crate) fn register(&self, file: &OwnedFd) -> io::Result<u32> {
+        sys::backing_open(self.fd.as_fd(), file.as_fd())
+    }
+
+    /// Takes a registration back; files that are open go on.
+    pub(crate) fn unregister(&self, id: u32) -> io::Result<()> {
+        sys::backing_close(self.fd.as_fd(), id)
     }
 
     /// Answers request `unique` with an error number.
@@ -50,16 +68,19 @@ impl Channel {
         Ok(())
     }
 
-    fn send(&self, unique: u64, error: i32, body: &[u8]) {
-        let len = u32::try_from(size_of::<OutHeader>() + body.len()).unwrap_or(u32::MAX);
+    fn send(&self, unique: u64, error: i32, body: &[&[u8]]) {
+        let bytes: usize = body.iter().map(|part| part.len()).sum();
+        let len = u32::try_from(size_of::<OutHeader>() + bytes).unwrap_or(u32::MAX);
         let header = OutHeader { len, error, unique };
-        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
+        let mut parts = Vec::with_capacity(1 + body.len());
+        parts.push(IoSlice::new(header.as_bytes()));
+        parts.extend(body.iter().map(|part| IoSlice::new(part)));
         match rustix::io::writev(&self.fd, &parts) {
             // ENOENT: whoever asked has been killed. ENODEV: unmounted meanwhile.
             Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
             Err(failure) => {
                 tracing::warn!(unique, %failure, "an answer was not taken by the kernel");
-                if !body.is_empty() {
+                if bytes > 0 {
                     self.send(unique, -Errno::IO.raw_os_error(), &[]);
                 }
             }

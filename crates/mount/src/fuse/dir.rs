@@ -1,58 +1,73 @@
-//! Directory listings in the form that READDIR and READDIRPLUS carry.
+//! [`Listing`]: a directory in the form that READDIR and READDIRPLUS carry.
 
-use larder_erofs::{DirEntry, Error, Image, Inode};
 use zerocopy::IntoBytes;
 
 use super::abi::{Dirent, EntryOut};
+use super::file_system::Entry;
 use super::node;
 
-/// Lists `dir` from `offset` on, at most `size` bytes; with `plus` each entry brings its attributes.
-///
-/// An empty answer is the end of the directory.
-pub(crate) fn list(
-    image: &Image,
-    dir: &Inode,
-    offset: u64,
+/// A part of a directory, filled until the kernel's buffer is full.
+#[derive(Debug)]
+pub struct Listing {
+    answer: Vec<u8>,
     size: usize,
     plus: bool,
-) -> Result<Vec<u8>, Error> {
-    let mut answer = Vec::with_capacity(size.min(64 * 1024));
-    for entry in image.read_dir_from(dir, offset)? {
-        let entry = entry?;
-        let header = if plus { size_of::<EntryOut>() } else { 0 };
-        if answer.len() + header + record_bytes(entry.name.len()) > size {
-            break;
-        }
-        if plus {
-            answer.extend_from_slice(attributes(image, &entry)?.as_bytes());
-        }
-        push(&mut answer, &entry);
+}
+
+/// An entry as a directory has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    /// The name: 1 to 255 bytes.
+    pub name: &'a [u8],
+    /// Inode number.
+    pub ino: u64,
+    /// Where a listing goes on after this entry; never 0.
+    pub next: u64,
+    /// `st_mode` bits of its type, or 0 when that is not known.
+    pub type_bits: u32,
+}
+
+impl Listing {
+    /// At most `size` bytes; with `plus` each entry brings its attributes.
+    pub(crate) fn new(size: usize, plus: bool) -> Self {
+        Self { answer: Vec::with_capacity(size.min(64 * 1024)), size, plus }
     }
-    Ok(answer)
+
+    /// Whether entries bring their attributes, which counts as a lookup of each.
+    pub fn wants_attributes(&self) -> bool {
+        self.plus
+    }
+
+    /// Whether one more entry with a name of so many bytes fits.
+    pub fn has_room(&self, name_bytes: usize) -> bool {
+        let header = if self.plus { size_of::<EntryOut>() } else { 0 };
+        self.answer.len() + header + record_bytes(name_bytes) <= self.size
+    }
+
+    /// Adds an entry, which must fit; `attributes` where they are wanted, and an entry without a node where they are not
+    /// known: that is no lookup then.
+    pub fn push(&mut self, name: Name<'_>, attributes: Option<Entry>) {
+        if self.plus {
+            let entry = attributes.unwrap_or(Entry { node: None, valid: super::Validity::FOREVER });
+            self.answer.extend_from_slice(node::entry_out(&entry).as_bytes());
+        }
+        let header = Dirent {
+            ino: name.ino,
+            off: name.next,
+            // A name has at most 255 bytes.
+            namelen: u32::try_from(name.name.len()).unwrap_or(0),
+            kind: name.type_bits >> 12,
+        };
+        self.answer.extend_from_slice(header.as_bytes());
+        self.answer.extend_from_slice(name.name);
+        self.answer.resize(self.answer.len().next_multiple_of(8), 0);
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.answer
+    }
 }
 
 fn record_bytes(name: usize) -> usize {
     (size_of::<Dirent>() + name).next_multiple_of(8)
-}
-
-fn push(answer: &mut Vec<u8>, entry: &DirEntry) {
-    let header = Dirent {
-        ino: entry.nid.get(),
-        off: entry.next,
-        // A name has at most 255 bytes.
-        namelen: u32::try_from(entry.name.len()).unwrap_or(0),
-        kind: node::dirent_kind(entry.kind),
-    };
-    answer.extend_from_slice(header.as_bytes());
-    answer.extend_from_slice(&entry.name);
-    answer.resize(answer.len().next_multiple_of(8), 0);
-}
-
-/// `.` and `..` carry no attributes: node id 0 tells the kernel that this is no lookup.
-fn attributes(image: &Image, entry: &DirEntry) -> Result<EntryOut, Error> {
-    if entry.name == b"." || entry.name == b".." {
-        return Ok(node::no_entry());
-    }
-    let inode = image.inode(entry.nid)?;
-    Ok(node::entry(&inode, image.root(), super::serve::block_bytes(image)))
 }

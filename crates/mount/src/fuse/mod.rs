@@ -1,14 +1,20 @@
-//! The front end `fuse`: the whole file system in user space, through imagefs.
+//! The front end `fuse`: the whole file system in user space.
+//!
+//! One loop serves whatever is a [`FileSystem`]: an image through imagefs ([`Fuse`] as a front end), or another one
+//! ([`Fuse::mount_file_system`]).
 //!
 //! The loop is our own because it must take over a /dev/fuse that its predecessor has initialised. It answers from
-//! metadata and from present bytes at once; a hole goes to the engine's runtime. Node ids are computed from the image
-//! ([`node`]), so nothing is lost with a worker.
+//! metadata and from present bytes at once; a hole goes to the engine's runtime. Node ids of an image are computed from
+//! it, so nothing is lost with a worker.
 
 mod abi;
 mod channel;
 mod device;
 mod dir;
+mod file_system;
+mod image;
 mod node;
+mod readahead;
 mod serve;
 
 use std::fs::File;
@@ -21,12 +27,18 @@ use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
 
 use self::channel::Channel;
+use self::image::ImageServer;
 use self::serve::Server;
 use crate::keeper::Holder;
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 pub(crate) use device::fusermount;
+pub use dir::{Listing, Name};
+pub use file_system::{
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt,
+    Size, Validity,
+};
 
 /// Stack of a serving thread: it parses, it does not recurse.
 const STACK_BYTES: usize = 256 * 1024;
@@ -43,15 +55,21 @@ impl Fuse {
         Self { holder, engine }
     }
 
-    fn image_fs(&self, spec: &MountSpec) -> Result<Arc<ImageFs>, Error> {
+    fn image_fs(&self, spec: &MountSpec) -> Result<Arc<dyn FileSystem>, Error> {
         let metadata = |source| Error::Metadata { path: spec.metadata.clone(), source };
         let file = File::open(&spec.metadata).map_err(metadata)?;
         let image = Image::open(file).map_err(|error| metadata(std::io::Error::other(error)))?;
         let fs = ImageFs::new(image, spec.devices.clone(), Arc::clone(&self.engine));
-        fs.map(Arc::new).map_err(|error| metadata(std::io::Error::other(error)))
+        let fs = fs.map_err(|error| metadata(std::io::Error::other(error)))?;
+        Ok(Arc::new(ImageServer::new(Arc::new(fs))))
     }
 
-    fn serve(&self, spec: MountSpec, fs: Arc<ImageFs>, channel: Channel) -> Result<Box<dyn Mounted>, Error> {
+    fn serve(
+        &self,
+        place: Place,
+        fs: Arc<dyn FileSystem>,
+        channel: Channel,
+    ) -> Result<Box<dyn Mounted>, Error> {
         let server = Server::new(fs, channel, self.engine.handle().clone());
         std::thread::Builder::new()
             .name("fuse".into())
@@ -59,7 +77,91 @@ impl Fuse {
             .spawn(move || server.run())
             .map_err(|source| Error::Kernel { kind: FrontEndKind::Fuse, doing: "starting a thread", source })?;
         let holder = Arc::clone(&self.holder);
-        Ok(Box::new(FuseMount { holder, id: spec.id, target: spec.target }))
+        Ok(Box::new(FuseMount { holder, id: place.id, target: place.target }))
+    }
+
+    /// Mounts any file system at `place`. On an error nothing is left mounted or kept.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being mounted.
+    pub fn mount_file_system(
+        &self,
+        place: Place,
+        fs: Arc<dyn FileSystem>,
+    ) -> Result<Box<dyn Mounted>, Error> {
+        place.check()?;
+        target::check_free(&place.target)?;
+        let fd = device::mount(&place.target, &place.source_name)?;
+        let (name, target) = (kept_name(&place.id), place.target.clone());
+        let served = self
+            .holder
+            .keep(&name, fd.as_fd())
+            .map_err(|source| Error::Keep { name: name.clone(), source })
+            .and_then(|()| self.serve(place, fs, Channel::new(fd)));
+        served.inspect_err(|_| {
+            self.holder.release(&name);
+            let _ = device::unmount(&target, true);
+        })
+    }
+
+    /// Takes up a mount of an earlier worker; `fs` must understand the node ids that it handed out.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FrontEnd::resume`].
+    pub fn resume_file_system(
+        &self,
+        place: Place,
+        open: impl FnOnce() -> Result<Arc<dyn FileSystem>, Error>,
+    ) -> Result<Box<dyn Mounted>, Error> {
+        place.check()?;
+        let name = kept_name(&place.id);
+        if target::what(&place.target) != Some(What::Fuse) {
+            self.holder.release(&name);
+            return Err(Error::Gone { target: place.target });
+        }
+        let Some(fd) = self.holder.take(&name) else {
+            // The connection died with its last descriptor: whoever reads gets ENOTCONN, never zeros.
+            let _ = device::unmount(&place.target, true);
+            return Err(Error::Gone { target: place.target });
+        };
+        let fs = open()?;
+        let channel = Channel::new(fd);
+        if let Err(error) = channel.ask_for_resend() {
+            // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
+            tracing::warn!(mount = place.id, %error, "this kernel does not send requests again");
+        }
+        self.serve(place, fs, channel)
+    }
+}
+
+/// Where a file system is mounted, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Names the mount for as long as it lives, across restarts of the worker: 1 to 64 bytes of `[A-Za-z0-9._-]`.
+    pub id: String,
+    /// The mount point: an existing directory.
+    pub target: PathBuf,
+    /// What the mount table shows.
+    pub source_name: String,
+}
+
+impl Place {
+    fn of(spec: &MountSpec) -> Self {
+        let (id, target, source_name) = (spec.id.clone(), spec.target.clone(), spec.source_name.clone());
+        Self { id, target, source_name }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        crate::front_end::check_id(&self.id)
+    }
+
+    /// Lets the kernel read further ahead in this mount, in bytes; does nothing where this user may not.
+    ///
+    /// To be called when it is mounted: the kernel begins with 128 KiB, whatever the file system says.
+    pub fn read_ahead(&self, bytes: u64) {
+        readahead::set(&self.target, bytes);
     }
 }
 
@@ -72,38 +174,11 @@ impl FrontEnd for Fuse {
         spec.check()?;
         target::check_free(&spec.target)?;
         let fs = self.image_fs(&spec)?;
-        let fd = device::mount(&spec.target, &spec.source_name)?;
-        let (name, target) = (kept_name(&spec.id), spec.target.clone());
-        let served = self
-            .holder
-            .keep(&name, fd.as_fd())
-            .map_err(|source| Error::Keep { name: name.clone(), source })
-            .and_then(|()| self.serve(spec, fs, Channel::new(fd)));
-        served.inspect_err(|_| {
-            self.holder.release(&name);
-            let _ = device::unmount(&target, true);
-        })
+        self.mount_file_system(Place::of(&spec), fs)
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
-        spec.check()?;
-        let name = kept_name(&spec.id);
-        if target::what(&spec.target) != Some(What::Fuse) {
-            self.holder.release(&name);
-            return Err(Error::Gone { target: spec.target });
-        }
-        let Some(fd) = self.holder.take(&name) else {
-            // The connection died with its last descriptor: whoever reads gets ENOTCONN, never zeros.
-            let _ = device::unmount(&spec.target, true);
-            return Err(Error::Gone { target: spec.target });
-        };
-        let fs = self.image_fs(&spec)?;
-        let channel = Channel::new(fd);
-        if let Err(error) = channel.ask_for_resend() {
-            // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
-            tracing::warn!(mount = spec.id, %error, "this kernel does not send requests again");
-        }
-        self.serve(spec, fs, channel)
+        self.resume_file_system(Place::of(&spec), || self.image_fs(&spec))
     }
 }
 

@@ -1,19 +1,20 @@
 //! The loop of one FUSE mount: a request is read, answered at once where everything is here, else handed to the
-//! engine's runtime.
+//! runtime.
 
 use std::sync::Arc;
 
-use larder_erofs::{Error, FileType, Image, Inode};
-use larder_imagefs::ImageFs;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use zerocopy::IntoBytes;
 
 use super::abi::{
-    GetXattrIn, GetXattrOut, InitIn, InitOut, MAJOR, MINOR, Opcode, ReadIn, Request, StatFsOut, init,
+    BatchForgetIn, ForgetIn, ForgetOne, GetXattrIn, GetXattrOut, InitIn, InitOut, MAJOR, MINOR, Opcode,
+    OpenOut, ReadIn, ReleaseIn, Request, StatFsOut, init, open_flags,
 };
 use super::channel::Channel;
-use super::{dir, node};
+use super::dir::Listing;
+use super::file_system::{Backing, BackingId, Data, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt};
+use super::node;
 
 /// Room for any request of a read-only file system: names and small structures. The kernel asks for 8 KiB at least.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -22,11 +23,13 @@ const READ_BYTES_MAX: u32 = 1 << 20;
 const READ_PAGES_MAX: u16 = 256;
 /// Reads ahead that the kernel may have in flight; waiting readers are not limited.
 const BACKGROUND_MAX: u16 = 64;
+/// A backing file must lie on a real file system, not on another stacked one.
+const STACK_DEPTH_MAX: u32 = 1;
 
 /// Serves one mount.
 #[derive(Clone)]
 pub(crate) struct Server {
-    fs: Arc<ImageFs>,
+    fs: Arc<dyn FileSystem>,
     channel: Channel,
     runtime: Handle,
 }
@@ -35,7 +38,7 @@ pub(crate) struct Server {
 type Answer = Result<Vec<u8>, i32>;
 
 impl Server {
-    pub(crate) fn new(fs: Arc<ImageFs>, channel: Channel, runtime: Handle) -> Self {
+    pub(crate) fn new(fs: Arc<dyn FileSystem>, channel: Channel, runtime: Handle) -> Self {
         Self { fs, channel, runtime }
     }
 
@@ -59,21 +62,41 @@ impl Server {
     }
 
     fn dispatch(&self, request: &Request<'_>, data: &mut Vec<u8>) {
-        let unique = request.header.unique;
+        let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
+        let is_stateless = !self.fs.has_state();
         let answer = match request.opcode() {
-            Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt => return,
+            Opcode::Interrupt => return,
+            Opcode::Forget => return self.forget(request),
+            Opcode::BatchForget => return self.batch_forget(request),
             Opcode::Read => return self.read(request, data),
-            Opcode::Init => init_answer(request),
+            Opcode::Lookup => return self.lookup(request),
+            Opcode::GetAttr => {
+                let outcome = self.fs.getattr(node);
+                return self.answer(unique, outcome, |(attributes, valid)| {
+                    node::attr_out(&attributes, valid).as_bytes().to_vec()
+                });
+            }
+            Opcode::ReadLink => return self.answer(unique, self.fs.readlink(node), |target| target),
+            Opcode::ReadDir => return self.readdir(request, false),
+            Opcode::ReadDirPlus => return self.readdir(request, true),
+            Opcode::Open if !is_stateless => return self.open(request),
+            Opcode::OpenDir if !is_stateless => {
+                return self.answer(unique, self.fs.opendir(node), |handle| {
+                    OpenOut { fh: handle, open_flags: 0, backing_id: 0 }.as_bytes().to_vec()
+                });
+            }
+            Opcode::Release if !is_stateless => self.release(request),
+            Opcode::ReleaseDir if !is_stateless => self.releasedir(request),
+            Opcode::Init => init_answer(request, is_stateless),
             Opcode::Destroy => Ok(Vec::new()),
-            Opcode::Lookup => self.lookup(request),
-            Opcode::GetAttr => self.getattr(request),
-            Opcode::ReadLink => self.readlink(request),
-            Opcode::ReadDir => self.readdir(request, false),
-            Opcode::ReadDirPlus => self.readdir(request, true),
             Opcode::StatFs => Ok(self.statfs().as_bytes().to_vec()),
             Opcode::GetXattr => self.getxattr(request),
             Opcode::ListXattr => self.listxattr(request),
             Opcode::Write => Err(Errno::ROFS.raw_os_error()),
+            // Opening and closing need no server: ENOSYS, once, makes the kernel stop asking.
+            Opcode::Open | Opcode::OpenDir | Opcode::Release | Opcode::ReleaseDir => {
+                Err(Errno::NOSYS.raw_os_error())
+            }
             Opcode::Stateless | Opcode::Other => Err(Errno::NOSYS.raw_os_error()),
         };
         match answer {
@@ -82,123 +105,172 @@ impl Server {
         }
     }
 
-    fn image(&self) -> &Image {
-        self.fs.image()
+    /// Answers now or later.
+    fn answer<T: Send + 'static>(
+        &self,
+        unique: u64,
+        outcome: Outcome<T>,
+        body: impl FnOnce(T) -> Vec<u8> + Send + 'static,
+    ) {
+        self.when_known(outcome, move |server, result| match result {
+            Ok(found) => server.channel.reply(unique, &body(found)),
+            Err(errno) => server.channel.reply_errno(unique, errno),
+        });
     }
 
-    fn inode(&self, request: &Request<'_>) -> Result<Inode, i32> {
-        let nid =
-            node::nid_of(request.header.nodeid, self.image().root()).ok_or(Errno::STALE.raw_os_error())?;
-        self.image().inode(nid).map_err(|error| failed(&error))
+    fn when_known<T: Send + 'static>(
+        &self,
+        outcome: Outcome<T>,
+        then: impl FnOnce(&Self, Result<T, i32>) + Send + 'static,
+    ) {
+        match outcome {
+            Outcome::Now(result) => then(self, result),
+            Outcome::Later(answer) => {
+                let server = self.clone();
+                self.runtime.spawn(async move { then(&server, answer.await) });
+            }
+        }
     }
 
-    fn lookup(&self, request: &Request<'_>) -> Answer {
-        let directory = self.inode(request)?;
-        let name = request.name(0).ok_or(Errno::INVAL.raw_os_error())?;
-        let Some(found) = self.image().lookup(&directory, name).map_err(|error| failed(&error))? else {
-            return Ok(node::no_entry().as_bytes().to_vec());
-        };
-        let inode = self.image().inode(found.nid).map_err(|error| failed(&error))?;
-        Ok(node::entry(&inode, self.image().root(), block_bytes(self.image())).as_bytes().to_vec())
+    fn lookup(&self, request: &Request<'_>) {
+        let unique = request.header.unique;
+        let Some(name) = request.name(0) else { return self.invalid(unique) };
+        let outcome = self.fs.lookup(NodeId(request.header.nodeid), name);
+        self.answer(unique, outcome, |entry| node::entry_out(&entry).as_bytes().to_vec());
     }
 
-    fn getattr(&self, request: &Request<'_>) -> Answer {
-        let inode = self.inode(request)?;
-        Ok(node::attr_out(&inode, block_bytes(self.image())).as_bytes().to_vec())
+    fn forget(&self, request: &Request<'_>) {
+        if let Some(ForgetIn { nlookup }) = request.arguments() {
+            self.fs.forget(NodeId(request.header.nodeid), nlookup);
+        }
     }
 
-    fn readlink(&self, request: &Request<'_>) -> Answer {
-        let inode = self.inode(request)?;
-        self.image().read_link(&inode).map_err(|error| failed(&error))
+    fn batch_forget(&self, request: &Request<'_>) {
+        let Some(BatchForgetIn { count, .. }) = request.arguments() else { return };
+        let items = request.body.get(size_of::<BatchForgetIn>()..).unwrap_or_default();
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        for item in items.chunks_exact(size_of::<ForgetOne>()).take(count) {
+            if let Ok(ForgetOne { nodeid, nlookup }) = zerocopy::FromBytes::read_from_bytes(item) {
+                self.fs.forget(NodeId(nodeid), nlookup);
+            }
+        }
     }
 
-    fn readdir(&self, request: &Request<'_>, plus: bool) -> Answer {
-        let inode = self.inode(request)?;
-        let asked: ReadIn = request.arguments().ok_or(Errno::INVAL.raw_os_error())?;
+    fn readdir(&self, request: &Request<'_>, plus: bool) {
+        let unique = request.header.unique;
+        let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
         let size = usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0);
-        dir::list(self.image(), &inode, asked.offset, size, plus).map_err(|error| failed(&error))
+        let at = ListAt { node: NodeId(request.header.nodeid), handle: asked.fh, offset: asked.offset };
+        self.answer(unique, self.fs.readdir(at, Listing::new(size, plus)), Listing::into_bytes);
+    }
+
+    fn open(&self, request: &Request<'_>) {
+        let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
+        self.when_known(self.fs.open(node), move |server, result| match result {
+            Ok(opened) => {
+                let out = server.open_out(node, opened);
+                server.channel.reply(unique, out.as_bytes());
+            }
+            Err(errno) => server.channel.reply_errno(unique, errno),
+        });
+    }
+
+    fn open_out(&self, node: NodeId, opened: Opened) -> OpenOut {
+        let handle = opened.handle;
+        let id = match opened.backing {
+            None => None,
+            Some(Backing::Known(id)) => Some(id),
+            Some(Backing::New(file)) => {
+                let registered = self.channel.register(&file);
+                let registered = registered.inspect_err(|error| tracing::debug!(%error, "backing file"));
+                let id = registered.ok().map(BackingId);
+                self.fs.backed(node, handle, id)
+            }
+        };
+        let keep = if opened.keep_cache { open_flags::KEEP_CACHE } else { 0 };
+        match id {
+            Some(BackingId(backing_id)) => {
+                OpenOut { fh: handle, open_flags: open_flags::PASSTHROUGH, backing_id }
+            }
+            None => OpenOut { fh: handle, open_flags: keep, backing_id: 0 },
+        }
+    }
+
+    fn release(&self, request: &Request<'_>) -> Answer {
+        if let Some(ReleaseIn { fh, .. }) = request.arguments()
+            && let Some(BackingId(id)) = self.fs.release(NodeId(request.header.nodeid), fh)
+            && let Err(error) = self.channel.unregister(id)
+        {
+            tracing::debug!(id, %error, "backing file");
+        }
+        Ok(Vec::new())
+    }
+
+    fn releasedir(&self, request: &Request<'_>) -> Answer {
+        if let Some(ReleaseIn { fh, .. }) = request.arguments() {
+            self.fs.releasedir(fh);
+        }
+        Ok(Vec::new())
     }
 
     fn statfs(&self) -> StatFsOut {
-        let superblock = self.image().superblock();
-        let devices: u64 = self.image().devices().iter().map(|device| device.blocks).sum();
+        let size = self.fs.statfs();
         StatFsOut {
-            blocks: superblock.blocks.saturating_add(devices),
+            blocks: size.blocks,
             bfree: 0,
             bavail: 0,
-            files: superblock.inodes,
+            files: size.files,
             ffree: 0,
-            bsize: block_bytes(self.image()),
+            bsize: size.block_bytes,
             namelen: 255,
-            frsize: block_bytes(self.image()),
+            frsize: size.block_bytes,
             padding: 0,
             spare: [0; 6],
         }
     }
 
     fn getxattr(&self, request: &Request<'_>) -> Answer {
-        let inode = self.inode(request)?;
         let asked: GetXattrIn = request.arguments().ok_or(Errno::INVAL.raw_os_error())?;
         let name = request.name(size_of::<GetXattrIn>()).ok_or(Errno::INVAL.raw_os_error())?;
-        let value = self.image().xattr(&inode, name).map_err(|error| failed(&error))?;
+        let value = self.fs.xattr(NodeId(request.header.nodeid), name)?;
         sized(value.ok_or(Errno::NODATA.raw_os_error())?, asked.size)
     }
 
     fn listxattr(&self, request: &Request<'_>) -> Answer {
-        let inode = self.inode(request)?;
         let asked: GetXattrIn = request.arguments().ok_or(Errno::INVAL.raw_os_error())?;
         let mut names = Vec::new();
-        for xattr in self.image().xattrs(&inode).map_err(|error| failed(&error))? {
-            names.extend_from_slice(&xattr.name);
+        for name in self.fs.xattrs(NodeId(request.header.nodeid))? {
+            names.extend_from_slice(&name);
             names.push(0);
         }
         sized(names, asked.size)
     }
 
-    /// Reads what is here at once; a hole goes to the runtime, so that this loop never waits for a network.
     fn read(&self, request: &Request<'_>, data: &mut Vec<u8>) {
         let unique = request.header.unique;
-        let (inode, asked) = match (self.inode(request), request.arguments::<ReadIn>()) {
-            (Ok(inode), Some(asked)) => (inode, asked),
-            (Err(errno), _) => return self.channel.reply_errno(unique, errno),
-            (_, None) => return self.channel.reply_errno(unique, Errno::INVAL.raw_os_error()),
+        let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
+        let at = ReadAt {
+            node: NodeId(request.header.nodeid),
+            handle: asked.fh,
+            offset: asked.offset,
+            len: usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0),
+            pid: request.header.pid,
         };
-        if inode.kind != FileType::Regular {
-            return self.channel.reply_errno(unique, Errno::INVAL.raw_os_error());
-        }
-        let len = usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0);
-        data.resize(len, 0);
-        match self.fs.read_present(&inode, asked.offset, data) {
-            Ok(Some(len)) => self.channel.reply(unique, &data[..len]),
-            Ok(None) => self.read_later(unique, inode, asked.offset, len, request.header.pid),
-            Err(error) => self.channel.reply_errno(unique, error.errno()),
+        match self.fs.read(at, data) {
+            Outcome::Now(Ok(Data::InBuffer)) => self.channel.reply(unique, data),
+            Outcome::Now(Ok(Data::Pieces(pieces))) => self.channel.reply_pieces(unique, &pieces),
+            other => self.when_known(other, move |server, result| match result {
+                Ok(Data::Pieces(pieces)) => server.channel.reply_pieces(unique, &pieces),
+                // Nobody has a buffer later on.
+                Ok(Data::InBuffer) => server.channel.reply_errno(unique, Errno::IO.raw_os_error()),
+                Err(errno) => server.channel.reply_errno(unique, errno),
+            }),
         }
     }
 
-    fn read_later(&self, unique: u64, inode: Inode, offset: u64, len: usize, pid: u32) {
-        let (fs, channel) = (Arc::clone(&self.fs), self.channel.clone());
-        self.runtime.spawn(async move {
-            match fs.read(&inode, offset, len, Some(pid)).await {
-                Ok(bytes) => channel.reply(unique, &bytes),
-                Err(error) => {
-                    tracing::warn!(nid = inode.nid.get(), offset, len, %error, "read failed");
-                    channel.reply_errno(unique, error.errno());
-                }
-            }
-        });
+    fn invalid(&self, unique: u64) {
+        self.channel.reply_errno(unique, Errno::INVAL.raw_os_error());
     }
-}
-
-/// Block size of the image, for `st_blksize` and statfs.
-pub(crate) fn block_bytes(image: &Image) -> u32 {
-    // At most 64 KiB, by the reader's check.
-    u32::try_from(image.superblock().block_size.bytes()).unwrap_or(4096)
-}
-
-/// The error number for the reader; the rest of the story goes to the log.
-fn failed(error: &Error) -> i32 {
-    tracing::warn!(%error, "metadata could not be read");
-    error.errno()
 }
 
 /// A list or value, or only its length when the caller asked for that.
@@ -210,7 +282,7 @@ fn sized(bytes: Vec<u8>, room: u32) -> Answer {
     if size > room { Err(Errno::RANGE.raw_os_error()) } else { Ok(bytes) }
 }
 
-fn init_answer(request: &Request<'_>) -> Answer {
+fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
     let offered: InitIn = request.arguments().ok_or(Errno::PROTO.raw_os_error())?;
     if offered.major != MAJOR {
         return Err(Errno::PROTO.raw_os_error());
@@ -221,7 +293,9 @@ fn init_answer(request: &Request<'_>) -> Answer {
             request.body.get(16..20).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
         flags |= u64::from(high) << 32;
     }
-    let agreed = flags & init::WANTED;
+    let wanted = if is_stateless { init::WANTED | init::STATELESS } else { init::WANTED | init::PASSTHROUGH };
+    let agreed = flags & wanted;
+    let stack_depth = if agreed & init::PASSTHROUGH != 0 { STACK_DEPTH_MAX } else { 0 };
     let answer = InitOut {
         major: MAJOR,
         minor: offered.minor.min(MINOR),
@@ -234,7 +308,7 @@ fn init_answer(request: &Request<'_>) -> Answer {
         max_pages: READ_PAGES_MAX,
         map_alignment: 0,
         flags2: low_half(agreed >> 32),
-        max_stack_depth: 0,
+        max_stack_depth: stack_depth,
         request_timeout: 0,
         unused: [0; 11],
     };

@@ -4,6 +4,7 @@
 //! slices and lies outside.
 
 pub(crate) mod fanotify;
+pub(crate) mod fuse;
 pub(crate) mod memory;
 pub(crate) mod namespace;
 pub(crate) mod process;

@@ -1,0 +1,168 @@
+//! [`Nodes`]: what the kernel knows, by number and by path. No I/O but the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use larder_mount::fuse::NodeId;
+use larder_netfs::File;
+use larder_remote::tree::{TreeNode, TreePath};
+
+use super::journal::{Journal, Known};
+
+/// What the kernel knows.
+pub struct Nodes {
+    nodes: BTreeMap<NodeId, Node>,
+    /// The newest node of each path.
+    by_path: HashMap<TreePath, NodeId>,
+    next: u64,
+    journal: Journal,
+}
+
+/// One version of one path.
+pub struct Node {
+    /// Path and version.
+    pub known: Known,
+    /// When the server last said that this is the current version.
+    pub confirmed: Option<Instant>,
+    /// From an earlier worker: how its open files are read is not known here.
+    pub is_inherited: bool,
+    /// How often the kernel was told of it by this worker.
+    lookups: u64,
+    /// Open files of this worker.
+    pub opens: u64,
+    /// The bytes, while it is open.
+    pub file: Option<Arc<File>>,
+}
+
+impl Nodes {
+    /// The nodes in the journal at `path`, with the root.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (journal, known) = Journal::open(path)?;
+        let next = known.keys().next_back().copied().unwrap_or(NodeId::ROOT.0).saturating_add(1);
+        let root = Known { path: TreePath::root(), node: TreeNode::Directory };
+        let mut nodes = BTreeMap::from([(NodeId::ROOT, Node::new(root, false))]);
+        nodes.extend(known.into_iter().map(|(id, known)| (NodeId(id), Node::new(known, true))));
+        Ok(Self { nodes, by_path: HashMap::new(), next, journal })
+    }
+
+    /// The node `id`.
+    pub fn get(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// The node `id`, to be changed.
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(&id)
+    }
+
+    /// The newest node of `path`.
+    pub fn newest(&self, path: &TreePath) -> Option<(NodeId, &Node)> {
+        let id = *self.by_path.get(path)?;
+        Some((id, self.nodes.get(&id)?))
+    }
+
+    /// The node for what was found at `path`: the one there is, or a new one. The kernel is told of it.
+    pub fn learn(&mut self, path: &TreePath, found: &TreeNode) -> NodeId {
+        if path.is_root() {
+            return NodeId::ROOT;
+        }
+        let same = self.newest(path).filter(|(_, node)| node.known.node == *found).map(|(id, _)| id);
+        let id = same.unwrap_or_else(|| self.add(Known { path: path.clone(), node: found.clone() }));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.lookups += 1;
+        }
+        id
+    }
+
+    fn add(&mut self, known: Known) -> NodeId {
+        let id = NodeId(self.next);
+        self.next += 1;
+        self.journal.learn(id.0, &known);
+        self.by_path.insert(known.path.clone(), id);
+        self.nodes.insert(id, Node::new(known, false));
+        id
+    }
+
+    /// Says that `id` is not the current version of its path any more.
+    pub fn outdate(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.confirmed = None;
+        if self.by_path.get(&node.known.path) == Some(&id) {
+            self.by_path.remove(&node.known.path);
+        }
+    }
+
+    /// The kernel has forgotten a node that it was told of so often; returns it when that was all.
+    pub fn forget(&mut self, id: NodeId, lookups: u64) -> Option<Node> {
+        let node = self.nodes.get_mut(&id).filter(|_| id != NodeId::ROOT)?;
+        node.lookups = node.lookups.saturating_sub(lookups);
+        if node.lookups > 0 {
+            return None;
+        }
+        let node = self.nodes.remove(&id)?;
+        if self.by_path.get(&node.known.path) == Some(&id) {
+            self.by_path.remove(&node.known.path);
+        }
+        self.journal.forget(id.0);
+        if self.journal.is_long(self.nodes.len()) {
+            let known = self.nodes.iter().filter(|(id, _)| **id != NodeId::ROOT);
+            if let Err(error) = self.journal.rewrite(known.map(|(id, node)| (id.0, &node.known))) {
+                tracing::warn!(%error, "node journal");
+            }
+        }
+        Some(node)
+    }
+}
+
+impl Node {
+    fn new(known: Known, is_inherited: bool) -> Self {
+        Self { known, confirmed: None, is_inherited, lookups: 0, opens: 0, file: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_remote::tree::FileVersion;
+
+    use super::*;
+
+    fn file(size: u64) -> TreeNode {
+        TreeNode::File(FileVersion { size, etag: None, modified: None })
+    }
+
+    #[test]
+    fn a_version_has_one_node_and_another_version_another() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = TreePath::parse("a").expect("sound");
+        let mut nodes = Nodes::open(&temp.path().join("n")).expect("new");
+        let first = nodes.learn(&path, &file(1));
+        assert_eq!(nodes.learn(&path, &file(1)), first);
+        let second = nodes.learn(&path, &file(2));
+        assert!(second != first && nodes.get(first).is_some(), "who has the old one open goes on");
+        assert_ne!(nodes.learn(&path, &file(1)), first, "a number never stands for the same version twice");
+        assert!(nodes.forget(first, 1).is_none() && nodes.forget(first, 1).is_some());
+        assert!(nodes.get(first).is_none());
+        assert!(nodes.forget(NodeId::ROOT, 1000).is_none(), "the root stays");
+    }
+
+    #[test]
+    fn a_successor_knows_what_its_predecessor_handed_out_and_uses_no_number_again() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = TreePath::parse("a/b").expect("sound");
+        let mut nodes = Nodes::open(&temp.path().join("n")).expect("new");
+        let old = nodes.learn(&path, &file(1));
+        drop(nodes);
+        let mut nodes = Nodes::open(&temp.path().join("n")).expect("there");
+        assert!(nodes.get(old).is_some_and(|node| node.is_inherited && node.known.node == file(1)));
+        let new = nodes.learn(&path, &file(1));
+        assert!(new > old && !nodes.get(new).expect("known").is_inherited);
+        assert!(nodes.forget(old, 5).is_some());
+    }
+}

@@ -1,0 +1,207 @@
+//! [`ImageServer`]: an EROFS image as a [`FileSystem`].
+//!
+//! A successor must understand the node ids that its predecessor handed out, so there is no table: an id is a function
+//! of the EROFS nid. For the same reason nothing needs to be forgotten.
+
+use std::sync::Arc;
+
+use larder_erofs::{DirEntry, Error, FileType, Image, Inode, Nid};
+use larder_imagefs::ImageFs;
+
+use super::dir::{Listing, Name};
+use super::file_system::{
+    Attributes, Data, Entry, Errno, FileSystem, ListAt, NodeId, Outcome, ReadAt, Size, Validity,
+};
+
+/// Ids start behind 0 (no node) and 1 (the root).
+const FIRST_ID: u64 = 2;
+
+/// Serves an EROFS image.
+pub(crate) struct ImageServer {
+    fs: Arc<ImageFs>,
+}
+
+impl ImageServer {
+    pub(crate) fn new(fs: Arc<ImageFs>) -> Self {
+        Self { fs }
+    }
+
+    fn image(&self) -> &Image {
+        self.fs.image()
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Inode, Errno> {
+        let nid = nid_of(node, self.image().root()).ok_or(libc::ESTALE)?;
+        self.image().inode(nid).map_err(|error| failed(&error))
+    }
+
+    fn entry(&self, inode: &Inode) -> Entry {
+        let id = id_of(inode.nid, self.image().root());
+        Entry { node: Some((id, self.attributes(inode))), valid: Validity::FOREVER }
+    }
+
+    fn attributes(&self, inode: &Inode) -> Attributes {
+        Attributes {
+            ino: inode.nid.get(),
+            size: inode.size,
+            mtime_s: inode.mtime.seconds,
+            mtime_ns: inode.mtime.nanoseconds,
+            mode: inode.st_mode(),
+            nlink: inode.nlink,
+            uid: inode.uid,
+            gid: inode.gid,
+            rdev: inode.rdev.encoded(),
+            block_bytes: block_bytes(self.image()),
+        }
+    }
+
+    fn find(&self, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {
+        let directory = self.inode(parent)?;
+        let Some(found) = self.image().lookup(&directory, name).map_err(|error| failed(&error))? else {
+            return Ok(Entry { node: None, valid: Validity::FOREVER });
+        };
+        let inode = self.image().inode(found.nid).map_err(|error| failed(&error))?;
+        Ok(self.entry(&inode))
+    }
+
+    fn list(&self, at: ListAt, mut listing: Listing) -> Result<Listing, Errno> {
+        let directory = self.inode(at.node)?;
+        let entries = self.image().read_dir_from(&directory, at.offset).map_err(|error| failed(&error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(&error))?;
+            if !listing.has_room(entry.name.len()) {
+                break;
+            }
+            let attributes = match listing.wants_attributes() {
+                true => self.attributes_in_listing(&entry)?,
+                false => None,
+            };
+            let type_bits = entry.kind.map_or(0, |kind| u32::from(kind.mode_bits()));
+            let name = Name { name: &entry.name, ino: entry.nid.get(), next: entry.next, type_bits };
+            listing.push(name, attributes);
+        }
+        Ok(listing)
+    }
+
+    /// `.` and `..` carry no attributes: that is no lookup.
+    fn attributes_in_listing(&self, entry: &DirEntry) -> Result<Option<Entry>, Errno> {
+        if entry.name == b"." || entry.name == b".." {
+            return Ok(None);
+        }
+        let inode = self.image().inode(entry.nid).map_err(|error| failed(&error))?;
+        Ok(Some(self.entry(&inode)))
+    }
+}
+
+impl FileSystem for ImageServer {
+    fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry> {
+        Outcome::Now(self.find(parent, name))
+    }
+
+    fn getattr(&self, node: NodeId) -> Outcome<(Attributes, Validity)> {
+        Outcome::Now(self.inode(node).map(|inode| (self.attributes(&inode), Validity::FOREVER)))
+    }
+
+    fn readlink(&self, node: NodeId) -> Outcome<Vec<u8>> {
+        let target =
+            self.inode(node).and_then(|inode| self.image().read_link(&inode).map_err(|error| failed(&error)));
+        Outcome::Now(target)
+    }
+
+    /// Reads what is here at once; a hole goes to the runtime, so that the loop never waits for a network.
+    fn read(&self, at: ReadAt, buf: &mut Vec<u8>) -> Outcome<Data> {
+        let inode = match self.inode(at.node) {
+            Ok(inode) if inode.kind == FileType::Regular => inode,
+            Ok(_) => return Outcome::error(libc::EINVAL),
+            Err(errno) => return Outcome::error(errno),
+        };
+        buf.resize(at.len, 0);
+        match self.fs.read_present(&inode, at.offset, buf) {
+            Ok(Some(len)) => {
+                buf.truncate(len);
+                Outcome::Now(Ok(Data::InBuffer))
+            }
+            Ok(None) => self.read_later(inode, at),
+            Err(error) => Outcome::error(error.errno()),
+        }
+    }
+
+    fn readdir(&self, at: ListAt, listing: Listing) -> Outcome<Listing> {
+        Outcome::Now(self.list(at, listing))
+    }
+
+    fn statfs(&self) -> Size {
+        let superblock = self.image().superblock();
+        let devices: u64 = self.image().devices().iter().map(|device| device.blocks).sum();
+        Size {
+            blocks: superblock.blocks.saturating_add(devices),
+            files: superblock.inodes,
+            block_bytes: block_bytes(self.image()),
+        }
+    }
+
+    fn xattr(&self, node: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        let inode = self.inode(node)?;
+        self.image().xattr(&inode, name).map_err(|error| failed(&error))
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Vec<u8>>, Errno> {
+        let inode = self.inode(node)?;
+        let xattrs = self.image().xattrs(&inode).map_err(|error| failed(&error))?;
+        Ok(xattrs.into_iter().map(|xattr| xattr.name.to_vec()).collect())
+    }
+}
+
+impl ImageServer {
+    fn read_later(&self, inode: Inode, at: ReadAt) -> Outcome<Data> {
+        let fs = Arc::clone(&self.fs);
+        Outcome::later(async move {
+            let bytes = fs.read(&inode, at.offset, at.len, Some(at.pid)).await.map_err(|error| {
+                tracing::warn!(nid = inode.nid.get(), at.offset, at.len, %error, "read failed");
+                error.errno()
+            })?;
+            Ok(Data::Pieces(vec![bytes]))
+        })
+    }
+}
+
+/// Returns the node id of `nid` in an image with root `root`.
+fn id_of(nid: Nid, root: Nid) -> NodeId {
+    // Bit 63 of a nid means the metabox, which the reader refuses, so the sum cannot wrap.
+    if nid == root { NodeId::ROOT } else { NodeId(nid.get().wrapping_add(FIRST_ID)) }
+}
+
+/// Returns the nid behind a node id; the reader checks that it leads to an inode.
+fn nid_of(id: NodeId, root: Nid) -> Option<Nid> {
+    if id == NodeId::ROOT { Some(root) } else { id.0.checked_sub(FIRST_ID).map(Nid::new) }
+}
+
+/// Block size of the image, for `st_blksize` and statfs.
+fn block_bytes(image: &Image) -> u32 {
+    // At most 64 KiB, by the reader's check.
+    u32::try_from(image.superblock().block_size.bytes()).unwrap_or(4096)
+}
+
+/// The error number for the reader; the rest of the story goes to the log.
+fn failed(error: &Error) -> Errno {
+    tracing::warn!(%error, "metadata could not be read");
+    error.errno()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_nids_are_one_to_one_with_the_root_at_1() {
+        let root = Nid::new(36);
+        assert_eq!(id_of(root, root), NodeId::ROOT);
+        assert_eq!(nid_of(NodeId::ROOT, root), Some(root));
+        assert_eq!(nid_of(NodeId(0), root), None);
+        for nid in [0, 1, 35, 37, u64::MAX >> 1].map(Nid::new) {
+            let id = id_of(nid, root);
+            assert!(id.0 >= FIRST_ID);
+            assert_eq!(nid_of(id, root), Some(nid));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What the tests share: a source that misbehaves by a plan, and a cache that fails when told to.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder_fscache::memory::Memory;
+use larder_fscache::{
+    AuxData, Backend, BlockSize, Cache, CacheObject, CookieKey, Error, ObjectRange, ObjectSpec, Run,
+    VolumeKey,
+};
+use larder_netfs::{Cached, Source, SourceError, Version};
+
+/// How one download goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Turn {
+    /// All of it, in pieces of so many bytes.
+    All(usize),
+    /// So many bytes, then an end without an error.
+    Short(u64),
+    /// So many bytes, then an error.
+    Fail(u64),
+    /// So many bytes, then the file changes: no later download gives this version.
+    Change(u64),
+    /// So many milliseconds later all of it.
+    Slow(u64),
+    /// More than was asked for.
+    TooMuch,
+}
+
+/// A file on the far side.
+pub struct Far {
+    pub bytes: Vec<u8>,
+    pub turns: Mutex<VecDeque<Turn>>,
+    pub changed: AtomicBool,
+    pub served: AtomicU64,
+    pub calls: AtomicU64,
+}
+
+impl Far {
+    pub fn new(bytes: Vec<u8>, turns: impl IntoIterator<Item = Turn>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes,
+            turns: Mutex::new(turns.into_iter().collect()),
+            changed: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+        })
+    }
+
+    pub fn version(&self) -> Version {
+        Version { size: self.bytes.len() as u64, etag: Some("\"1\"".into()), modified: None }
+    }
+}
+
+#[async_trait]
+impl Source for Far {
+    async fn read(
+        &self,
+        range: ObjectRange,
+        sink: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), SourceError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turns.lock().unwrap().pop_front().unwrap_or(Turn::All(70_000));
+        if self.changed.load(Ordering::Relaxed) {
+            return Err(SourceError::Changed);
+        }
+        let start = usize::try_from(range.start()).unwrap();
+        let whole = &self.bytes[start..start + usize::try_from(range.len()).unwrap()];
+        let upto = |bytes: u64| &whole[..usize::try_from(bytes.min(range.len())).unwrap()];
+        let mut give = |bytes: &[u8], piece: usize| {
+            self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            bytes.chunks(piece.max(1)).for_each(|piece| sink(Bytes::copy_from_slice(piece)));
+        };
+        match turn {
+            Turn::All(piece) => give(whole, piece),
+            Turn::Short(bytes) => give(upto(bytes), 1000),
+            Turn::Fail(bytes) => {
+                give(upto(bytes), 1000);
+                return Err(SourceError::failed(io::Error::other("the line is cut")));
+            }
+            Turn::Change(bytes) => {
+                give(upto(bytes), 1000);
+                self.changed.store(true, Ordering::Relaxed);
+                return Err(SourceError::Changed);
+            }
+            Turn::Slow(ms) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                give(whole, 9999);
+            }
+            Turn::TooMuch => {
+                give(whole, 5000);
+                give(&[0xee; 5000], 5000);
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "far/file".into()
+    }
+}
+
+/// What a cache is told to do wrong.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    pub is_full: AtomicBool,
+    pub cannot_read: AtomicBool,
+}
+
+/// A cache in memory that does wrong what it is told to.
+pub struct Troubled {
+    memory: Memory,
+    troubles: Arc<Troubles>,
+}
+
+struct Object {
+    below: Arc<dyn CacheObject>,
+    troubles: Arc<Troubles>,
+    cookie: CookieKey,
+}
+
+impl Backend for Troubled {
+    fn acquire(
+        &self,
+        volume: &VolumeKey,
+        cookie: &CookieKey,
+        spec: &ObjectSpec,
+    ) -> Result<Arc<dyn CacheObject>, Error> {
+        let below = self.memory.acquire(volume, cookie, spec)?;
+        Ok(Arc::new(Object { below, troubles: Arc::clone(&self.troubles), cookie: cookie.clone() }))
+    }
+
+    fn relinquish(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
+        self.memory.relinquish(volume, cookie)
+    }
+
+    fn remove(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
+        self.memory.remove(volume, cookie)
+    }
+}
+
+impl CacheObject for Object {
+    fn size(&self) -> u64 {
+        self.below.size()
+    }
+
+    fn block_size(&self) -> BlockSize {
+        self.below.block_size()
+    }
+
+    fn probe_within(&self, want: ObjectRange) -> Run {
+        self.below.probe_within(want)
+    }
+
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.troubles.cannot_read.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk fails"));
+        }
+        self.below.read_at(at, buf)
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> Result<(), Error> {
+        if self.troubles.is_full.load(Ordering::Relaxed) {
+            let source = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(Error::NoSpace { cookie: self.cookie.clone(), doing: "writing", source });
+        }
+        self.below.write(at, data)
+    }
+
+    fn generation(&self) -> u64 {
+        self.below.generation()
+    }
+
+    fn withdraw(&self) {
+        self.below.withdraw();
+    }
+
+    fn present_bytes(&self) -> u64 {
+        self.below.present_bytes()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.below.is_complete()
+    }
+
+    fn file(&self) -> BorrowedFd<'_> {
+        self.below.file()
+    }
+
+    fn commit(&self) -> Result<(), Error> {
+        self.below.commit()
+    }
+}
+
+/// A cookie of `size` bytes in a cache of its own.
+pub fn cached(size: u64) -> (Cached, Arc<Troubles>) {
+    let troubles = Arc::<Troubles>::default();
+    let cache = Cache::new(Troubled { memory: Memory::new(), troubles: Arc::clone(&troubles) });
+    let volume = VolumeKey::new("tree").unwrap();
+    let volume = cache.acquire_volume(&volume, &AuxData::default()).unwrap();
+    let spec = ObjectSpec::of_size(size);
+    (Cached::new(volume.open(&CookieKey::new("file").unwrap(), &spec).unwrap()), troubles)
+}
+
+/// Bytes that differ everywhere.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}

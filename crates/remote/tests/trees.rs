@@ -1,0 +1,252 @@
+//! Trees on real servers: nginx with its indexes, nginx with WebDAV, moto's S3; and on one that changes files.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use larder_remote::tree::{
+    FileVersion, HttpTree, Listed, S3Options, S3Tree, TreeAddress, TreeEntry, TreeNode, TreePath, TreeStore,
+};
+use larder_remote::{BlobRange, Error, HttpClient, Policy};
+use larder_testkit::{Behaviour, Listing, Moto, Nginx, OddServer};
+
+fn client() -> HttpClient {
+    let ms = Duration::from_millis;
+    let policy = Policy {
+        attempts: 4,
+        backoff_base: ms(5),
+        backoff_cap: ms(20),
+        read_timeout: ms(2000),
+        ..Policy::default()
+    };
+    HttpClient::new(policy).expect("a client")
+}
+
+fn http(url: &str) -> HttpTree {
+    let Ok(TreeAddress::Http(url)) = url.parse() else { panic!("{url} is an address") };
+    HttpTree::new(client(), url).expect("a tree")
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::parse(text).expect("sound")
+}
+
+fn range(start: u64, end: u64) -> BlobRange {
+    BlobRange::new(start, end).expect("forwards")
+}
+
+fn skip(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+async fn version(tree: &dyn TreeStore, file: &str) -> FileVersion {
+    match tree.look_up(&path(file)).await.expect("it answers") {
+        Some(TreeNode::File(version)) => version,
+        other => panic!("{file}: {other:?}"),
+    }
+}
+
+async fn read(
+    tree: &dyn TreeStore,
+    file: &str,
+    range: BlobRange,
+    version: &FileVersion,
+) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    tree.read(&path(file), range, version, &mut |piece| bytes.extend_from_slice(&piece)).await?;
+    Ok(bytes)
+}
+
+async fn names(tree: &dyn TreeStore, directory: &str) -> Vec<(String, bool)> {
+    let entries = tree.list(&path(directory)).await.expect("it can be listed");
+    let name = |entry: TreeEntry| (entry.name, entry.node == Listed::Directory);
+    let mut names: Vec<_> = entries.into_iter().map(name).collect();
+    names.sort();
+    names
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from(at % 251).expect("small")).collect()
+}
+
+fn fill(root: &Path) {
+    std::fs::create_dir_all(root.join("sub dir/deep")).expect("made");
+    std::fs::write(root.join("a file & é%.bin"), pattern(100_000)).expect("written");
+    std::fs::write(root.join("sub dir/x"), b"x").expect("written");
+    std::fs::write(root.join("empty"), b"").expect("written");
+}
+
+/// What every tree must do.
+async fn is_served(tree: &dyn TreeStore) {
+    let file = |name: &str| (name.to_owned(), false);
+    let dir = |name: &str| (name.to_owned(), true);
+    assert_eq!(names(tree, "").await, [file("a file & é%.bin"), file("empty"), dir("sub dir")]);
+    assert_eq!(names(tree, "sub dir").await, [dir("deep"), file("x")]);
+    assert_eq!(tree.look_up(&path("sub dir")).await.expect("answered"), Some(TreeNode::Directory));
+    assert_eq!(tree.look_up(&path("sub dir/none")).await.expect("answered"), None);
+    let version = version(tree, "a file & é%.bin").await;
+    assert!(version.size == 100_000 && version.etag.is_some() && version.modified.is_some(), "{version:?}");
+    for (start, end) in [(0, 100_000), (0, 1), (99_999, 100_000), (5_000, 70_001), (7, 7)] {
+        let got = read(tree, "a file & é%.bin", range(start, end), &version).await.expect("there");
+        let at = |byte: u64| usize::try_from(byte).expect("small");
+        assert!(got == pattern(100_000)[at(start)..at(end)], "{start}..{end}");
+    }
+    let beyond = read(tree, "a file & é%.bin", range(0, 100_001), &version).await;
+    assert!(matches!(beyond, Err(Error::OutOfBounds { .. })), "{beyond:?}");
+    let stale = FileVersion { etag: Some("\"another\"".into()), ..version };
+    let changed = read(tree, "a file & é%.bin", range(0, 10), &stale).await;
+    assert!(matches!(changed, Err(Error::Changed { .. })), "{changed:?}");
+}
+
+#[tokio::test]
+async fn a_tree_is_read_from_nginx_by_its_indexes_and_by_webdav() {
+    for listing in [Listing::Index, Listing::WebDav] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fill(root.path());
+        let nginx = match Nginx::start(root.path(), listing) {
+            Ok(nginx) => nginx,
+            Err(why) => {
+                skip(&format!("a_tree_is_read_from_nginx ({listing:?})"), &why);
+                continue;
+            }
+        };
+        let tree = http(&nginx.url());
+        is_served(&tree).await;
+        let below = http(&format!("{}sub%20dir/", nginx.url()));
+        assert_eq!(names(&below, "").await, [("deep".to_owned(), true), ("x".to_owned(), false)]);
+        assert!(tree.meter().read().requests > 5);
+    }
+}
+
+#[tokio::test]
+async fn a_tree_is_read_from_an_s3_server_whole_and_below_a_prefix() {
+    let moto = match Moto::start() {
+        Ok(moto) => moto,
+        Err(why) => return skip("a_tree_is_read_from_an_s3_server", &why),
+    };
+    moto.put("bucket", b"");
+    for (key, bytes) in [
+        ("data/a%20file%20%26%20%C3%A9%25.bin", pattern(100_000)),
+        ("data/sub%20dir/x", b"x".to_vec()),
+        ("data/sub%20dir/deep/y", b"y".to_vec()),
+        ("data/empty", Vec::new()),
+        ("data-of-others", b"z".to_vec()),
+    ] {
+        moto.put(&format!("bucket/{key}"), &bytes);
+    }
+    let environment = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let signed = vec![
+        environment("AWS_ENDPOINT_URL", &moto.endpoint()),
+        environment("AWS_ACCESS_KEY_ID", "test"),
+        environment("AWS_SECRET_ACCESS_KEY", "a secret"),
+        environment("AWS_REGION", "us-east-1"),
+    ];
+    let options = S3Options { environment: signed, ..S3Options::default() };
+    let tree = S3Tree::new(client(), "bucket", path("data"), &options).expect("a tree");
+    is_served(&tree).await;
+    let anonymous = S3Options {
+        environment: vec![environment("AWS_ENDPOINT_URL", &moto.endpoint())],
+        anonymous: true,
+        insecure: false,
+    };
+    let whole = S3Tree::new(client(), "bucket", TreePath::root(), &anonymous).expect("a tree");
+    assert_eq!(names(&whole, "").await, [("data".to_owned(), true), ("data-of-others".to_owned(), false)]);
+    let listed = tree.list(&TreePath::root()).await.expect("listed");
+    let entry = listed.iter().find(|entry| entry.name == "empty").expect("there");
+    assert_eq!(
+        entry.node,
+        Listed::Version(version(&tree, "empty").await),
+        "a listing says what a look-up says"
+    );
+    let none = S3Tree::new(client(), "no-such-bucket", TreePath::root(), &anonymous).expect("a tree");
+    let error = none.list(&TreePath::root()).await.expect_err("there is none");
+    assert!(matches!(error, Error::Status { status: 404, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_directory_of_thousands_of_objects_is_listed_page_by_page() {
+    let moto = match Moto::start() {
+        Ok(moto) => moto,
+        Err(why) => return skip("a_directory_of_thousands_of_objects", &why),
+    };
+    moto.put("many", b"");
+    for n in 0..1_050 {
+        moto.put(&format!("many/o-{n:04}"), b"1");
+    }
+    let environment = vec![("AWS_ENDPOINT_URL".to_owned(), moto.endpoint())];
+    let options = S3Options { environment, anonymous: true, insecure: false };
+    let tree = S3Tree::new(client(), "many", TreePath::root(), &options).expect("a tree");
+    assert_eq!(names(&tree, "").await.len(), 1_050, "a page has 1000");
+}
+
+#[test]
+fn an_endpoint_in_the_clear_is_refused_without_telling_a_secret() {
+    let environment =
+        ["AWS_ENDPOINT_URL=http://s3.example", "AWS_ACCESS_KEY_ID=me", "AWS_SECRET_ACCESS_KEY=a secret"];
+    let split = |entry: &str| entry.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment: Vec<_> = environment.into_iter().filter_map(split).collect();
+    let options = S3Options { environment, ..S3Options::default() };
+    let Err(error) = S3Tree::new(client(), "b", TreePath::root(), &options) else { panic!("plain HTTP") };
+    assert!(matches!(error, Error::Address { .. }) && !format!("{error:?}").contains("secret"), "{error:?}");
+    let allowed = S3Options { insecure: true, ..options };
+    assert!(S3Tree::new(client(), "b", TreePath::root(), &allowed).is_ok());
+}
+
+/// The server looks at no condition: what it says of the file in each answer has to do.
+#[tokio::test]
+async fn p1_a_changed_file_is_noticed_even_if_the_server_ignores_conditions() {
+    for (no_etag, ignores_conditions) in [(false, false), (false, true), (true, false), (true, true)] {
+        let server = OddServer::start();
+        server.behave(Behaviour { no_etag, ignores_conditions, ..Behaviour::default() });
+        server.put("f", pattern(50_000));
+        let tree = http(&server.url());
+        let old = version(&tree, "f").await;
+        read(&tree, "f", range(0, 10_000), &old).await.expect("unchanged");
+        server.put("f", vec![7; 50_000]);
+        let got = read(&tree, "f", range(10_000, 20_000), &old).await;
+        assert!(matches!(got, Err(Error::Changed { .. })), "{no_etag} {ignores_conditions}: {got:?}");
+        server.put("f", vec![8; 100]);
+        let got = read(&tree, "f", range(10_000, 20_000), &old).await;
+        assert!(matches!(got, Err(Error::Changed { .. })), "shorter: {got:?}");
+        let new = version(&tree, "f").await;
+        assert_eq!(read(&tree, "f", range(0, 100), &new).await.expect("the new one"), [8; 100]);
+    }
+}
+
+#[tokio::test]
+async fn p3_a_cut_connection_is_gone_on_with_where_it_broke() {
+    let server = OddServer::start();
+    server.put("f", pattern(100_000));
+    let tree = http(&server.url());
+    let version = version(&tree, "f").await;
+    server.behave(Behaviour { cuts_after: Some(40_000), ..Behaviour::default() });
+    let got = read(&tree, "f", range(0, 100_000), &version).await.expect("in three pieces");
+    assert!(got == pattern(100_000));
+    let gets = server.requests().iter().filter(|request| *request == "GET /f").count();
+    assert_eq!(gets, 3);
+}
+
+#[tokio::test]
+async fn a_server_without_ranges_gives_whole_files_and_else_a_clear_error() {
+    let server = OddServer::start();
+    server.behave(Behaviour { ignores_ranges: true, ..Behaviour::default() });
+    server.put("f", pattern(1000));
+    let tree = http(&server.url());
+    let version = version(&tree, "f").await;
+    assert_eq!(read(&tree, "f", range(0, 1000), &version).await.expect("whole"), pattern(1000));
+    let error = read(&tree, "f", range(0, 10), &version).await.expect_err("a part");
+    assert!(matches!(error, Error::RangeIgnored { .. }) && error.hint().is_some(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_hostile_index_shows_only_children() {
+    let server = OddServer::start();
+    server.put("ok", b"1".to_vec());
+    let page = "<a href=\"ok\"><a href=\"../up\"><a href=\"/etc/passwd\"><a href=\"%2e%2e/\"><a href=\"a/b\">\
+        <a href=\"http://169.254.169.254/x\"><a href=\"..%2fx\"><a href=\"d/\">";
+    server.page("sub/", page);
+    let tree = http(&format!("{}sub/", server.url()));
+    assert_eq!(names(&tree, "").await, [("d".to_owned(), true), ("ok".to_owned(), false)]);
+    server.page("sub/", "{\"not\": \"an index\"}");
+    assert_eq!(names(&tree, "").await, []);
+}
