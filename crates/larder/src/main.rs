@@ -17,6 +17,7 @@ mod runtime;
 mod serve;
 mod store;
 mod sys;
+mod trace;
 
 use std::process::ExitCode;
 

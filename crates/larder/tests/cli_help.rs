@@ -8,8 +8,8 @@ use std::path::Path;
 use support::Larder;
 use support::program::User;
 
-const COMMANDS: [&str; 11] =
-    ["demo", "build", "serve", "mount", "umount", "run", "ls", "cat", "status", "doctor", "daemon"];
+const COMMANDS: [&str; 12] =
+    ["demo", "build", "serve", "mount", "umount", "run", "ls", "cat", "status", "trace", "doctor", "daemon"];
 
 #[test]
 fn help_texts_are_the_golden_files() {

@@ -3,9 +3,11 @@
 //! `types` is the contract; errors cross as [`crate::errors::Report`] and come out as the same error they went in.
 
 pub mod client;
+pub mod lines;
 pub mod owner;
 pub mod path_text;
 pub mod server;
+mod stream;
 pub mod types;
 
 /// Largest request or answer body that either side accepts: the chunk layout of a very large image fits.
@@ -19,6 +21,8 @@ pub mod routes {
     pub const MOUNTS: &str = "/v1/mounts";
     /// What was fetched for one mount.
     pub const RECORDS: &str = "/v1/mounts/{id}/records";
+    /// Trace events as they happen: a line of JSON each, until the caller hangs up.
+    pub const TRACE: &str = "/v1/trace";
     /// End the daemon.
     pub const STOP: &str = "/v1/stop";
 }

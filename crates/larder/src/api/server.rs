@@ -10,8 +10,8 @@ use axum::{Json, Router};
 use tokio::net::UnixListener;
 
 use super::owner::OwnerOnly;
-use super::routes;
-use super::types::{Mount, MountRequest, Records, Status, StopRequest, UmountRequest};
+use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
+use super::{routes, stream};
 use crate::daemon::Daemon;
 use crate::errors::{Kind, Report, told};
 
@@ -36,6 +36,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route(routes::STATUS, get(status))
         .route(routes::MOUNTS, post(mount).delete(umount))
         .route(routes::RECORDS, get(records))
+        .route(routes::TRACE, post(trace))
         .route(routes::STOP, post(stop))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -59,6 +60,13 @@ async fn umount(State(daemon): State<Arc<Daemon>>, Json(request): Json<UmountReq
 
 async fn records(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Answer<Records> {
     Ok(Json(daemon.records(&id)?))
+}
+
+async fn trace(
+    State(daemon): State<Arc<Daemon>>,
+    Json(request): Json<TraceRequest>,
+) -> Result<Response, Failure> {
+    Ok(stream::trace(daemon.subscribe(request)?))
 }
 
 async fn stop(State(daemon): State<Arc<Daemon>>, Json(request): Json<StopRequest>) -> Answer<()> {

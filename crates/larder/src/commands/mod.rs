@@ -11,5 +11,6 @@ pub mod mount;
 pub mod run;
 pub mod serve;
 pub mod status;
+pub mod trace;
 pub mod umount;
 pub mod worker;

@@ -14,6 +14,7 @@ pub mod stale;
 pub mod start;
 pub mod stopping;
 pub mod table;
+pub mod tracing;
 pub mod upkeep;
 pub mod view;
 pub mod worker;
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::paths::Paths;
 use crate::store::Store;
+use crate::trace::Hub;
 use front_ends::FrontEnds;
 use table::MountTable;
 
@@ -39,6 +41,8 @@ pub struct Daemon {
     mounts: MountTable,
     /// Absent when the worker was started without one.
     keeper: Option<keeper::Client>,
+    /// Who listens to trace events.
+    trace: Arc<Hub>,
     /// Set once: nothing is mounted any more.
     stopping: AtomicBool,
     /// Told when the daemon has stopped and the process may end.

@@ -78,6 +78,7 @@ impl Daemon {
             anyhow::Ok(open.into_live(record, opening, mounted))
         });
         let live: Arc<Live> = live.await??;
+        self.tell_tracers_of(&live);
         reservation.fill(live);
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::errors::Report;
 use crate::paths::Paths;
 use crate::runtime;
 use crate::store::Store;
+use crate::trace::Hub;
 
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 const AGAIN: u8 = 75;
@@ -33,12 +34,12 @@ const AGAIN: u8 = 75;
 ///
 /// What kept it from starting. The first worker also tells the keeper not to try again, and leaves the reason for
 /// whoever started the daemon; a later one has mounts that wait, and is tried again.
-pub fn run(paths: Paths, verbose: u8) -> anyhow::Result<ExitCode> {
+pub fn run(paths: Paths, verbose: u8, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     crate::sys::limit_malloc_arenas();
     paths.create()?;
     let keeper = connect_keeper(&paths, verbose)?;
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
-    let result = runtime::for_worker()?.block_on(work(paths.clone(), keeper.clone()));
+    let result = runtime::for_worker()?.block_on(work(paths.clone(), keeper.clone(), trace));
     if let (Err(error), true) = (&result, is_first) {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
@@ -64,7 +65,7 @@ fn connect_keeper(paths: &Paths, verbose: u8) -> anyhow::Result<Option<keeper::C
     Ok(Some(keeper::Client::connect(number, launch).context("the keeper does not answer")?))
 }
 
-async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<ExitCode> {
+async fn work(paths: Paths, keeper: Option<keeper::Client>, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     let holder = holder(keeper.as_ref());
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
@@ -80,6 +81,7 @@ async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<Ex
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
         keeper,
+        trace,
         stopping: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
@@ -107,6 +109,7 @@ async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> anyhow::Result<Ex
         tokio::spawn(server::serve(listener, Arc::clone(&daemon), async move { until.notified().await }));
     let code = wait_for_end(&daemon).await?;
     ended.notify_one();
+    daemon.end_tracing();
     // A caller that keeps its connection open does not keep the process alive.
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), server).await);
     tracing::info!("ended");
