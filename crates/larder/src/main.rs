@@ -5,8 +5,10 @@
 //! `api/` what they say to each other.
 
 mod api;
+mod cache_options;
 mod cli;
 mod commands;
+mod config;
 mod daemon;
 mod demo;
 mod errors;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use larder_image::Reference;
 
 use crate::api::types::MountRequest;
+use crate::cache_options::CacheOptions;
 use crate::cli::{FrontEndName, Global};
 use crate::daemon::start;
 use crate::output;
@@ -44,7 +45,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     let request = request(&args.image, &args.target, args.frontend, args.insecure)?;
     let mount = runtime::for_command()?.block_on(async {
-        let (client, started) = start::ensure(&paths, global).await?;
+        let (client, started) = start::ensure(&paths, global, &CacheOptions::default()).await?;
         let mounted = client.mount(&request).await;
         start::stop_if_needless(&client, started && mounted.is_err()).await;
         mounted

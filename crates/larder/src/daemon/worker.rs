@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
+use super::start::Options;
 use super::table::MountTable;
 use super::{Daemon, listener, start, upkeep};
 use crate::api::server;
@@ -34,12 +35,12 @@ const AGAIN: u8 = 75;
 ///
 /// What kept it from starting. The first worker also tells the keeper not to try again, and leaves the reason for
 /// whoever started the daemon; a later one has mounts that wait, and is tried again.
-pub fn run(paths: Paths, verbose: u8, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
+pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     crate::sys::limit_malloc_arenas();
     paths.create()?;
-    let keeper = connect_keeper(&paths, verbose)?;
+    let keeper = connect_keeper(&paths, &options)?;
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
-    let result = runtime::for_worker()?.block_on(work(paths.clone(), keeper.clone(), trace));
+    let result = runtime::for_worker()?.block_on(work(paths.clone(), options, keeper.clone(), trace));
     if let (Err(error), true) = (&result, is_first) {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
@@ -50,7 +51,7 @@ pub fn run(paths: Paths, verbose: u8, trace: Arc<Hub>) -> anyhow::Result<ExitCod
     result
 }
 
-fn connect_keeper(paths: &Paths, verbose: u8) -> anyhow::Result<Option<keeper::Client>> {
+fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<keeper::Client>> {
     let Some(number) = std::env::var_os(keeper::FD_ENV) else {
         tracing::warn!("no keeper: the mounts will not survive the end of this process");
         return Ok(None);
@@ -60,21 +61,26 @@ fn connect_keeper(paths: &Paths, verbose: u8) -> anyhow::Result<Option<keeper::C
     let launch = keeper::Launch {
         program: start::program()?,
         keeper_args: vec!["keeper".into()],
-        worker_argv: start::worker_argv(paths, verbose)?,
+        worker_argv: start::worker_argv(paths, options)?,
     };
     Ok(Some(keeper::Client::connect(number, launch).context("the keeper does not answer")?))
 }
 
-async fn work(paths: Paths, keeper: Option<keeper::Client>, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
+async fn work(
+    paths: Paths,
+    options: Options,
+    keeper: Option<keeper::Client>,
+    trace: Arc<Hub>,
+) -> anyhow::Result<ExitCode> {
     let holder = holder(keeper.as_ref());
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
-    let cachefiles = Cachefiles::open(Config::new(
-        paths.cache(),
-        BootId::of_this_machine()?,
-        Arc::new(Kept(Arc::clone(&holder))),
-    ))?;
+    let cachefiles = Cachefiles::open(Config {
+        limits: options.limits.limits(),
+        tag: options.limits.tag(),
+        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::new(Kept(Arc::clone(&holder))))
+    })?;
     let daemon = Arc::new(Daemon {
         front_ends: Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine))),
         store: Store::new(cachefiles, engine)?,
