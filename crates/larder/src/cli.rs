@@ -77,6 +77,8 @@ pub enum Command {
     Cat(commands::cat::Args),
     /// Show mounts, blobs and what was fetched
     Status(commands::status::Args),
+    /// Look at the cache, decide what stays, check what is there
+    Cache(commands::cache::Args),
     /// Show trace events as they happen
     Trace(commands::trace::Args),
     /// Tell which front ends work on this host, and why the others do not
@@ -127,6 +129,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Ls(args) => commands::ls::run(args, global),
         Command::Cat(args) => commands::cat::run(args, global),
         Command::Status(args) => commands::status::run(args, global),
+        Command::Cache(args) => commands::cache::run(args, global),
         Command::Trace(args) => commands::trace::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
         Command::Daemon(args) => commands::daemon::run(args, global),

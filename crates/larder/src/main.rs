@@ -12,6 +12,7 @@ mod config;
 mod daemon;
 mod demo;
 mod errors;
+mod inventory;
 mod output;
 mod paths;
 mod report;

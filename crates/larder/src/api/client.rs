@@ -15,6 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::cache_types::{
+    CacheStats, DiskUse, ListRequest, PinRequest, Pinned, PruneRequest, Pruned, VerifyRequest,
+};
 use super::lines::Lines;
 use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
 use super::{BODY_BYTES_MAX, routes};
@@ -84,6 +87,60 @@ impl Client {
     /// When no daemon runs, or a mount is in use.
     pub async fn stop(&self, request: &StopRequest) -> anyhow::Result<()> {
         self.call(Method::POST, routes::STOP, request).await
+    }
+
+    /// Every object of the cache, a line each.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_objects(&self, request: &ListRequest) -> anyhow::Result<Lines> {
+        self.lines(Method::POST, routes::CACHE_OBJECTS, request).await
+    }
+
+    /// What the cache takes.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_usage(&self) -> anyhow::Result<DiskUse> {
+        self.call(Method::GET, routes::CACHE_USAGE, &()).await
+    }
+
+    /// What happened to the cache since the worker started, and how full it is.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_stats(&self) -> anyhow::Result<CacheStats> {
+        self.call(Method::GET, routes::CACHE_STATS, &()).await
+    }
+
+    /// Removes what nobody uses.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_prune(&self, request: &PruneRequest) -> anyhow::Result<Pruned> {
+        self.call(Method::POST, routes::CACHE_PRUNE, request).await
+    }
+
+    /// Keeps something from being culled, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it has nothing of that name.
+    pub async fn cache_pin(&self, request: &PinRequest) -> anyhow::Result<Pinned> {
+        self.call(Method::POST, routes::CACHE_PIN, request).await
+    }
+
+    /// Reads what is present again: a line for each step.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_verify(&self, request: &VerifyRequest) -> anyhow::Result<Lines> {
+        self.lines(Method::POST, routes::CACHE_VERIFY, request).await
     }
 
     /// Begins to listen to trace events.
@@ -161,7 +218,7 @@ impl Drop for Connection {
     }
 }
 
-fn lost() -> Told {
+pub(super) fn lost() -> Told {
     tell(
         Kind::Failed,
         "the daemon went away before it answered",

@@ -1,6 +1,7 @@
 //! One file a subcommand: its arguments, its help, its run.
 
 pub mod build;
+pub mod cache;
 pub mod cat;
 pub mod daemon;
 pub mod demo;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use larder_image::Reference;
 
-use crate::api::types::MountRequest;
+use crate::api::types::{ImageName, MountRequest};
 use crate::cache_options::CacheOptions;
 use crate::cli::{FrontEndName, Global};
 use crate::daemon::start;
@@ -73,6 +73,19 @@ pub fn request(
         .with_context(|| format!("{}: cannot be made absolute", target.display()))?;
     let frontend = frontend.map(|name| name.as_str().to_owned());
     Ok(MountRequest { image: absolute_reference(image)?, target, frontend, insecure })
+}
+
+/// What a user calls an image, by reference or by path, so that the daemon understands it.
+///
+/// # Errors
+///
+/// When there is no working directory.
+pub fn image_name(name: &str) -> anyhow::Result<ImageName> {
+    Ok(ImageName {
+        // What is no reference may still be a directory.
+        reference: absolute_reference(name).unwrap_or_else(|_| name.to_owned()),
+        path: std::path::absolute(name).with_context(|| format!("{name}: cannot be made absolute"))?,
+    })
 }
 
 /// Makes the directory of a layout absolute.

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::api::client::Client;
 use crate::api::lines::Lines;
-use crate::api::types::{ImageName, TraceRequest};
+use crate::api::types::TraceRequest;
 use crate::cli::Global;
-use crate::commands::mount::absolute_reference;
+use crate::commands::mount::image_name;
 use crate::output;
 use crate::output::table::Rows;
 use crate::runtime;
@@ -72,25 +72,18 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn request(args: &Args) -> anyhow::Result<TraceRequest> {
-    let image = |name: &String| {
-        anyhow::Ok(ImageName {
-            // What is no reference may still be a directory.
-            reference: absolute_reference(name).unwrap_or_else(|_| name.clone()),
-            path: std::path::absolute(name).with_context(|| format!("{name}: cannot be made absolute"))?,
-        })
-    };
     Ok(TraceRequest {
         events: args.event.clone(),
         cookies: args.cookie.clone(),
         pids: args.pid.clone(),
-        images: args.image.iter().map(image).collect::<Result<_, _>>()?,
+        images: args.image.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?,
     })
 }
 
 async fn print(mut lines: Lines, count: Option<u64>, json: bool) -> anyhow::Result<()> {
     let mut printed = 0;
     while count.is_none_or(|count| printed < count) {
-        let Some(text) = lines.next().await? else {
+        let Ok(Some(text)) = lines.next().await else {
             output::note("the daemon's worker has ended; a new one is traced with `larder trace` again");
             return Ok(());
         };

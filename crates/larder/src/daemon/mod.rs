@@ -3,6 +3,7 @@
 //! The worker holds one [`Store`], the front ends and the table of mounts; everything that must outlive it lies with the
 //! keeper (descriptors) and in the state directory (records, manifests, indexes), so that the next one can go on.
 
+mod cache;
 pub mod front_ends;
 pub mod holder;
 pub mod listener;

@@ -81,6 +81,7 @@ impl Daemon {
             front_end.kind().to_string(),
             open.image.manifest_digest.to_string(),
         );
+        self.note_image(&open, &request.image, request.insecure)?;
         let opening = opening_cost(place, &open);
         record.fetched_bytes = opening.bytes.load(Ordering::Relaxed);
         record.requests = opening.requests.load(Ordering::Relaxed);
