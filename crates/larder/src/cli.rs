@@ -77,6 +77,10 @@ pub enum Command {
     Cat(commands::cat::Args),
     /// Show mounts, blobs and what was fetched
     Status(commands::status::Args),
+    /// Look at the cache, decide what stays, check what is there
+    Cache(commands::cache::Args),
+    /// Show trace events as they happen
+    Trace(commands::trace::Args),
     /// Tell which front ends work on this host, and why the others do not
     Doctor(commands::doctor::Args),
     /// Run, detach or stop the daemon
@@ -113,7 +117,7 @@ impl FrontEndName {
 pub fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::try_parse_from(std::env::args_os().collect::<Vec<OsString>>())
         .unwrap_or_else(|error| error.exit());
-    crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)));
+    let trace = crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)));
     let global = &cli.global;
     match cli.command {
         Command::Demo(args) => commands::demo::run(args, global),
@@ -125,9 +129,11 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Ls(args) => commands::ls::run(args, global),
         Command::Cat(args) => commands::cat::run(args, global),
         Command::Status(args) => commands::status::run(args, global),
+        Command::Cache(args) => commands::cache::run(args, global),
+        Command::Trace(args) => commands::trace::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
         Command::Daemon(args) => commands::daemon::run(args, global),
-        Command::Worker(args) => commands::worker::run(args, global),
+        Command::Worker(args) => commands::worker::run(args, global, trace),
     }
 }
 

@@ -5,11 +5,14 @@
 //! `api/` what they say to each other.
 
 mod api;
+mod cache_options;
 mod cli;
 mod commands;
+mod config;
 mod daemon;
 mod demo;
 mod errors;
+mod inventory;
 mod output;
 mod paths;
 mod report;
@@ -17,6 +20,7 @@ mod runtime;
 mod serve;
 mod store;
 mod sys;
+mod trace;
 mod tree;
 
 use std::process::ExitCode;

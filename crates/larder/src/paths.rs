@@ -20,6 +20,7 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct Paths {
     /// The root as given, absolute: what a worker is started with.
     root: Option<PathBuf>,
+    config: PathBuf,
     data: PathBuf,
     run: PathBuf,
 }
@@ -35,16 +36,21 @@ impl Paths {
         let paths = match root {
             Some(root) => Self::under(absolute(root)?),
             None if uid.is_root() => {
-                Self { root: None, data: "/var/lib/larder".into(), run: "/run/larder".into() }
+                let (config, data) = ("/etc/larder".into(), "/var/lib/larder".into());
+                Self { root: None, config, data, run: "/run/larder".into() }
             }
-            None => Self { root: None, data: user_data()?, run: user_run(uid.as_raw()) },
+            None => {
+                let config = user_dir("XDG_CONFIG_HOME", ".config")?;
+                let data = user_dir("XDG_DATA_HOME", ".local/share")?;
+                Self { root: None, config, data, run: user_run(uid.as_raw()) }
+            }
         };
         paths.check_socket_length()?;
         Ok(paths)
     }
 
     fn under(root: PathBuf) -> Self {
-        Self { data: root.clone(), run: root.join("run"), root: Some(root) }
+        Self { config: root.clone(), data: root.clone(), run: root.join("run"), root: Some(root) }
     }
 
     fn check_socket_length(&self) -> anyhow::Result<()> {
@@ -86,6 +92,11 @@ impl Paths {
     /// Manifests and chunk indexes by digest.
     pub fn images(&self) -> PathBuf {
         self.state().join("images")
+    }
+
+    /// The configuration file: beside everything else below a root, else where the system and the user keep such.
+    pub fn config(&self) -> PathBuf {
+        self.config.join("config.toml")
     }
 
     /// Where the detached daemon writes its log.
@@ -153,15 +164,16 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("{}: cannot be made absolute", path.display()))
 }
 
-fn user_data() -> anyhow::Result<PathBuf> {
-    if let Some(dir) = absolute_variable("XDG_DATA_HOME") {
+/// A directory of the user's by the XDG specification: what `variable` says, else `default` below the home.
+fn user_dir(variable: &str, default: &str) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = absolute_variable(variable) {
         return Ok(dir.join("larder"));
     }
     match absolute_variable("HOME") {
-        Some(home) => Ok(home.join(".local/share/larder")),
+        Some(home) => Ok(home.join(default).join("larder")),
         None => Err(told(
             Kind::BadRequest,
-            "neither XDG_DATA_HOME nor HOME is set",
+            format!("neither {variable} nor HOME is set"),
             "name a place with --root DIR",
         )),
     }

@@ -169,3 +169,46 @@ fn a_mount_that_somebody_else_takes_away_is_forgotten() {
         compare::assert_same(&source, &target);
     }
 }
+
+#[test]
+fn p8_the_cache_tells_how_full_it_is_and_what_happened_to_it_in_the_groups_of_fscache() {
+    let larder = Larder::new(User::Same);
+    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+        return skip("p8_the_cache_tells_how_full_it_is", "no front end works here");
+    };
+    let source = larder.dir("source");
+    tree::plain(&source);
+    let image = Image::build(&larder, &source, "layout");
+    larder.run(["daemon", "--detach", "--quota", "1GiB", "--bstop", "0"]).ok();
+    let target = larder.mount(&image.reference(), "mnt", frontend);
+    compare::assert_same(&source, &target);
+    let stats = larder.run(["status", "--cache", "--json"]).json();
+    assert_eq!(
+        (&stats["limits"]["quota_bytes"], &stats["limits"]["bstop"]),
+        (&(1u64 << 30).into(), &0.into())
+    );
+    assert_eq!(stats["objects"], 2);
+    let counter = |group: &str, name: &str| {
+        let named = |list: &serde_json::Value, wanted: &str| {
+            let list = list.as_array().expect("a list");
+            list.iter()
+                .find(|one| one["name"] == wanted)
+                .unwrap_or_else(|| panic!("{wanted}: {stats:#}"))
+                .clone()
+        };
+        named(&named(&stats["groups"], group)["counters"], name)["value"].as_u64().expect("a number")
+    };
+    assert!(counter("Acquire", "n") >= 2 && counter("Lookups", "n") >= 2);
+    assert!(counter("IO", "wrb") > 0 && counter("NoSpace", "nwr") == 0);
+    let text = String::from_utf8(larder.run(["status", "--cache"]).ok().stdout).expect("text");
+    for group in [
+        "Quota     : 1.00 GiB",
+        "Blocks    : ",
+        "State     : ",
+        "Lookups   : n=",
+        "Relinqs   : n=",
+        "IO        : rd=",
+    ] {
+        assert!(text.contains(group), "{group}: {text}");
+    }
+}

@@ -86,7 +86,7 @@ impl Chunk<'_> {
         Ok(decoded.into())
     }
 
-    fn matches(&self, bytes: &[u8]) -> bool {
+    pub(super) fn matches(&self, bytes: &[u8]) -> bool {
         match self.hash {
             ChunkHash::Sha256 => Sha256::digest(bytes).as_slice() == self.checksum,
             ChunkHash::Sha512 => Sha512::digest(bytes).as_slice() == self.checksum,

@@ -8,6 +8,7 @@ mod codec;
 mod decode;
 mod fault;
 mod table;
+mod vouch;
 
 pub(crate) use codec::split_skippable;
 pub use codec::{ChunkIndex, IndexBuilder, SKIPPABLE_HEADER_BYTES, skippable_frame};

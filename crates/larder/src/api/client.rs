@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Mount, MountRequest, Records, Status, StopRequest, UmountRequest};
+use super::cache_types::{
+    CacheStats, DiskUse, ListRequest, PinRequest, Pinned, PruneRequest, Pruned, VerifyRequest,
+};
+use super::lines::Lines;
+use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
 use super::{BODY_BYTES_MAX, routes};
 use crate::errors::{Kind, Report, Told, tell};
 use crate::paths::Paths;
@@ -84,22 +89,107 @@ impl Client {
         self.call(Method::POST, routes::STOP, request).await
     }
 
+    /// Every object of the cache, a line each.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_objects(&self, request: &ListRequest) -> anyhow::Result<Lines> {
+        self.lines(Method::POST, routes::CACHE_OBJECTS, request).await
+    }
+
+    /// What the cache takes.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_usage(&self) -> anyhow::Result<DiskUse> {
+        self.call(Method::GET, routes::CACHE_USAGE, &()).await
+    }
+
+    /// What happened to the cache since the worker started, and how full it is.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_stats(&self) -> anyhow::Result<CacheStats> {
+        self.call(Method::GET, routes::CACHE_STATS, &()).await
+    }
+
+    /// Removes what nobody uses.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_prune(&self, request: &PruneRequest) -> anyhow::Result<Pruned> {
+        self.call(Method::POST, routes::CACHE_PRUNE, request).await
+    }
+
+    /// Keeps something from being culled, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it has nothing of that name.
+    pub async fn cache_pin(&self, request: &PinRequest) -> anyhow::Result<Pinned> {
+        self.call(Method::POST, routes::CACHE_PIN, request).await
+    }
+
+    /// Reads what is present again: a line for each step.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it fails.
+    pub async fn cache_verify(&self, request: &VerifyRequest) -> anyhow::Result<Lines> {
+        self.lines(Method::POST, routes::CACHE_VERIFY, request).await
+    }
+
+    /// Begins to listen to trace events.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or it refuses.
+    pub async fn trace(&self, request: &TraceRequest) -> anyhow::Result<Lines> {
+        self.lines(Method::POST, routes::TRACE, request).await
+    }
+
+    /// Calls an endpoint whose answer goes on.
+    async fn lines<A: Serialize>(&self, method: Method, path: &str, body: &A) -> anyhow::Result<Lines> {
+        let (answer, connection) = self.send(method, path, body).await?;
+        if answer.status().is_success() {
+            return Ok(Lines::new(answer.into_body(), connection));
+        }
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed).with_context(lost)?.to_bytes();
+        Err(refused(status, &body))
+    }
+
     async fn call<A: Serialize, B: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: &A,
     ) -> anyhow::Result<B> {
+        let (answer, connection) = self.send(method, path, body).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed).with_context(lost)?.to_bytes();
+        drop(connection);
+        if status.is_success() {
+            return serde_json::from_slice(&body).context("the daemon's answer cannot be understood");
+        }
+        Err(refused(status, &body))
+    }
+
+    async fn send<A: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &A,
+    ) -> anyhow::Result<(Response<Incoming>, Connection)> {
         let stream = self.connect().await?;
-        let lost = || {
-            tell(
-                Kind::Failed,
-                "the daemon went away before it answered",
-                "try again; `larder status` tells how it is",
-            )
-        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(lost)?;
-        let connection = tokio::spawn(connection);
+        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -107,19 +197,7 @@ impl Client {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
         let answer = sender.send_request(request).await.with_context(lost)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(anyhow::Error::from_boxed).with_context(lost)?.to_bytes();
-        connection.abort();
-        if status.is_success() {
-            return serde_json::from_slice(&body).context("the daemon's answer cannot be understood");
-        }
-        let report: Report = serde_json::from_slice(&body).unwrap_or_else(|_| Report {
-            error: format!("the daemon answered {status}"),
-            hint: Some("the daemon may be of another version: `larder daemon --stop` ends it".to_owned()),
-            ..Report::default()
-        });
-        Err(report.into_error())
+        Ok((answer, connection))
     }
 
     async fn connect(&self) -> anyhow::Result<UnixStream> {
@@ -129,6 +207,32 @@ impl Client {
             Err(error) => Err(anyhow::Error::new(error).context(no_daemon(&self.socket))),
         }
     }
+}
+
+/// The task that drives a connection; it ends with this.
+pub struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) fn lost() -> Told {
+    tell(
+        Kind::Failed,
+        "the daemon went away before it answered",
+        "try again; `larder status` tells how it is",
+    )
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let report: Report = serde_json::from_slice(body).unwrap_or_else(|_| Report {
+        error: format!("the daemon answered {status}"),
+        hint: Some("the daemon may be of another version: `larder daemon --stop` ends it".to_owned()),
+        ..Report::default()
+    });
+    report.into_error()
 }
 
 fn no_daemon(socket: &std::path::Path) -> Told {

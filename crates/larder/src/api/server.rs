@@ -9,9 +9,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 
+use super::cache_types::{
+    CacheStats, DiskUse, ListRequest, PinRequest, Pinned, PruneRequest, Pruned, VerifyRequest,
+};
 use super::owner::OwnerOnly;
-use super::routes;
-use super::types::{Mount, MountRequest, Records, Status, StopRequest, UmountRequest};
+use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
+use super::{routes, stream};
 use crate::daemon::Daemon;
 use crate::errors::{Kind, Report, told};
 
@@ -36,6 +39,13 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route(routes::STATUS, get(status))
         .route(routes::MOUNTS, post(mount).delete(umount))
         .route(routes::RECORDS, get(records))
+        .route(routes::CACHE_OBJECTS, post(cache_objects))
+        .route(routes::CACHE_USAGE, get(cache_usage))
+        .route(routes::CACHE_STATS, get(cache_stats))
+        .route(routes::CACHE_PRUNE, post(cache_prune))
+        .route(routes::CACHE_PIN, post(cache_pin))
+        .route(routes::CACHE_VERIFY, post(cache_verify))
+        .route(routes::TRACE, post(trace))
         .route(routes::STOP, post(stop))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -61,6 +71,39 @@ async fn records(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> A
     Ok(Json(daemon.records(&id)?))
 }
 
+async fn cache_objects(State(daemon): State<Arc<Daemon>>, Json(request): Json<ListRequest>) -> Response {
+    stream::lines(move |lines| {
+        daemon.with_inventory(|inventory| inventory.list(&request, |object| lines.push(&object)))
+    })
+}
+
+async fn cache_usage(State(daemon): State<Arc<Daemon>>) -> Answer<DiskUse> {
+    blocking(move || daemon.with_inventory(|inventory| inventory.disk_use())).await
+}
+
+async fn cache_stats(State(daemon): State<Arc<Daemon>>) -> Answer<CacheStats> {
+    blocking(move || daemon.cache_stats()).await
+}
+
+async fn cache_prune(State(daemon): State<Arc<Daemon>>, Json(request): Json<PruneRequest>) -> Answer<Pruned> {
+    blocking(move || daemon.with_inventory(|inventory| inventory.prune(&request))).await
+}
+
+async fn cache_pin(State(daemon): State<Arc<Daemon>>, Json(request): Json<PinRequest>) -> Answer<Pinned> {
+    blocking(move || daemon.with_inventory(|inventory| inventory.pin(&request))).await
+}
+
+async fn cache_verify(State(daemon): State<Arc<Daemon>>, Json(request): Json<VerifyRequest>) -> Response {
+    stream::lines(move |lines| daemon.verify(&request, &mut |line| lines.push_now(&line)))
+}
+
+async fn trace(
+    State(daemon): State<Arc<Daemon>>,
+    Json(request): Json<TraceRequest>,
+) -> Result<Response, Failure> {
+    Ok(stream::trace(daemon.subscribe(request)?))
+}
+
 async fn stop(State(daemon): State<Arc<Daemon>>, Json(request): Json<StopRequest>) -> Answer<()> {
     finish(async move { daemon.stop(request.lazy).await }).await
 }
@@ -71,6 +114,10 @@ async fn unknown(uri: axum::http::Uri) -> Failure {
         format!("{}: no such endpoint", uri.path()),
         "the daemon may be older than the command",
     ))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Answer<T> {
+    finish(async move { tokio::task::spawn_blocking(work).await? }).await
 }
 
 async fn finish<T: Send + 'static>(

@@ -16,6 +16,9 @@ pub struct Status {
     pub keeper: Option<Process>,
     /// The process that does the work.
     pub worker: Process,
+    /// How many listen to trace events right now; with none, tracing is off.
+    #[serde(default)]
+    pub trace_listeners: usize,
     /// Every mount, in the order of their targets.
     pub mounts: Vec<Mount>,
     /// Every blob of every mount once, in the order of their names.
@@ -143,6 +146,37 @@ pub struct StopRequest {
     /// Detach mounts that are in use instead of refusing to stop.
     #[serde(default)]
     pub lazy: bool,
+}
+
+/// `POST /v1/trace`: which trace events; an empty list means all.
+///
+/// The answer is one object a line, see `docs/tracing.md`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// Names, or beginnings of names and a `*`.
+    #[serde(default)]
+    pub events: Vec<String>,
+    /// Keys of cookies, or beginnings of keys.
+    #[serde(default)]
+    pub cookies: Vec<String>,
+    /// Processes whose reads are wanted.
+    #[serde(default)]
+    pub pids: Vec<u32>,
+    /// Images, mounted or about to be.
+    #[serde(default)]
+    pub images: Vec<ImageName>,
+}
+
+/// An image as a user calls it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageName {
+    /// A reference, or the digest of a manifest.
+    pub reference: String,
+    /// The directory it is mounted on, absolute.
+    #[serde(with = "path_text")]
+    pub path: PathBuf,
 }
 
 /// `GET /v1/mounts/{id}/records`: what was fetched, in which order, and who waited for it.

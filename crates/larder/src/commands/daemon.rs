@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use crate::api::client::Client;
 use crate::api::types::StopRequest;
+use crate::cache_options::CacheOptions;
 use crate::cli::Global;
 use crate::daemon::start;
 use crate::errors::{Kind, told};
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   larder daemon                 run in the foreground, as a service manager wants it
   larder daemon --detach        run in the background; `larder mount` does this by itself
+  larder daemon --quota 20GiB   with a cache that takes 20 GiB at most
   larder daemon --stop          unmount everything, make the cache durable, end
   larder daemon --stop --lazy   the same, and detach what is in use";
 
@@ -37,6 +39,8 @@ pub struct Args {
     /// With --stop: detach mounts that are in use instead of refusing
     #[arg(long, requires = "stop")]
     lazy: bool,
+    #[command(flatten)]
+    limits: CacheOptions,
 }
 
 /// Runs `larder daemon`.
@@ -46,18 +50,30 @@ pub struct Args {
 /// When it cannot be started or stopped.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if args.stop {
+        refuse_limits(&args.limits, "--stop takes no limits")?;
         return stop(args.lazy, global);
     }
     if args.detach {
-        return detach(global);
+        return detach(args.limits, global);
     }
-    foreground(global)
+    foreground(args.limits, global)
 }
 
-fn detach(global: &Global) -> anyhow::Result<ExitCode> {
+/// CacheOptions that would do nothing are refused.
+fn refuse_limits(limits: &CacheOptions, why: &str) -> anyhow::Result<()> {
+    if limits.is_set() {
+        return Err(told(Kind::BadRequest, why, "the limits of a daemon are those it was started with"));
+    }
+    Ok(())
+}
+
+fn detach(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     let (status, started) = runtime::for_command()?.block_on(async {
-        let (client, started) = start::ensure(&paths, global).await?;
+        let (client, started) = start::ensure(&paths, global, &limits).await?;
+        if !started {
+            refuse_limits(&limits, "a daemon runs already, with limits of its own")?;
+        }
         anyhow::Ok((client.status().await?, started))
     })?;
     if global.json {
@@ -70,7 +86,7 @@ fn detach(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// Becomes the keeper: the service manager's process is then the one that ends last.
-fn foreground(global: &Global) -> anyhow::Result<ExitCode> {
+fn foreground(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     if runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
         return Err(told(
@@ -79,8 +95,9 @@ fn foreground(global: &Global) -> anyhow::Result<ExitCode> {
             "`larder status` shows it, `larder daemon --stop` ends it",
         ));
     }
+    let options = start::Options::choose(&paths, global.verbose, limits)?;
     paths.create()?;
-    let error = start::keeper_command(&paths, global.verbose)?.exec();
+    let error = start::keeper_command(&paths, &options)?.exec();
     Err(error).context("the keeper cannot be started")
 }
 

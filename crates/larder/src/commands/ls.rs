@@ -189,8 +189,8 @@ fn entry(image: &Image, name: &[u8], inode: &Inode) -> anyhow::Result<Entry> {
     })
 }
 
-/// A time in UTC, in the form of RFC 3339; also before 1970 and after 9999.
-fn time(seconds: i64) -> String {
+/// A time in UTC, seconds since 1970, in the form of RFC 3339; also before 1970 and after 9999.
+pub fn time(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = date(days);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)

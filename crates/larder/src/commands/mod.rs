@@ -1,6 +1,7 @@
 //! One file a subcommand: its arguments, its help, its run.
 
 pub mod build;
+pub mod cache;
 pub mod cat;
 pub mod daemon;
 pub mod demo;
@@ -11,5 +12,6 @@ pub mod mount;
 pub mod run;
 pub mod serve;
 pub mod status;
+pub mod trace;
 pub mod umount;
 pub mod worker;

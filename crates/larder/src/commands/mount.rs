@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use larder_image::Reference;
 use larder_remote::tree::TreeAddress;
 
-use crate::api::types::MountRequest;
+use crate::api::types::{ImageName, MountRequest};
+use crate::cache_options::CacheOptions;
 use crate::cli::{FrontEndName, Global};
 use crate::daemon::start;
 use crate::errors::{Kind, told};
@@ -59,7 +60,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     let request = args.request()?;
     let mount = runtime::for_command()?.block_on(async {
-        let (client, started) = start::ensure(&paths, global).await?;
+        let (client, started) = start::ensure(&paths, global, &CacheOptions::default()).await?;
         let mounted = client.mount(&request).await;
         start::stop_if_needless(&client, started && mounted.is_err()).await;
         mounted
@@ -134,6 +135,19 @@ pub fn request(
     let target = absolute(target)?;
     let frontend = frontend.map(|name| name.as_str().to_owned());
     Ok(MountRequest { image: absolute_reference(image)?, target, frontend, insecure, tree: None })
+}
+
+/// What a user calls an image, by reference or by path, so that the daemon understands it.
+///
+/// # Errors
+///
+/// When there is no working directory.
+pub fn image_name(name: &str) -> anyhow::Result<ImageName> {
+    Ok(ImageName {
+        // What is no reference may still be a directory.
+        reference: absolute_reference(name).unwrap_or_else(|_| name.to_owned()),
+        path: std::path::absolute(name).with_context(|| format!("{name}: cannot be made absolute"))?,
+    })
 }
 
 /// Makes the directory of a layout absolute.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::api::client::Client;
 use crate::api::types::UmountRequest;
+use crate::cache_options::CacheOptions;
 use crate::cli::{FrontEndName, Global};
 use crate::commands::mount;
 use crate::daemon::start;
@@ -50,7 +51,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let request = mount::request(&args.image, dir.path(), args.frontend, args.insecure)?;
     let runtime = runtime::for_command()?;
     let (client, mounted) = runtime.block_on(async {
-        let (client, started) = start::ensure(&paths, global).await?;
+        let (client, started) = start::ensure(&paths, global, &CacheOptions::default()).await?;
         let mounted = client.mount(&request).await;
         start::stop_if_needless(&client, started && mounted.is_err()).await;
         anyhow::Ok((client, mounted?))

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use crate::api::cache_types::{CacheStats, SpaceState};
 use crate::api::client::Client;
 use crate::api::types::{Mount, MountKind, MountState, Status};
 use crate::cli::Global;
 use crate::output;
-use crate::output::bytes::mebibytes;
+use crate::output::bytes::{human, mebibytes};
 use crate::output::table::Rows;
 use crate::runtime;
 
@@ -14,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   larder status                                 a table
   larder status --blobs                         and how much of each blob is here
+  larder status --cache                         how full the cache is, and its counters
   larder status --json | jq .mounts[].path      for programs";
 
 /// Arguments of `larder status`.
@@ -23,6 +25,9 @@ pub struct Args {
     /// List the blobs too
     #[arg(long)]
     blobs: bool,
+    /// Show how full the cache is and what happened to it, as /proc/fs/fscache/stats does, instead
+    #[arg(long, conflicts_with = "blobs")]
+    cache: bool,
 }
 
 /// Runs `larder status`.
@@ -32,6 +37,15 @@ pub struct Args {
 /// When no daemon runs.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let client = Client::new(&global.paths()?);
+    if args.cache {
+        let stats = runtime::for_command()?.block_on(client.cache_stats())?;
+        if global.json {
+            output::json(&stats)?
+        } else {
+            cache(&stats)?
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let status = runtime::for_command()?.block_on(client.status())?;
     if global.json {
         output::json(&status)?;
@@ -57,6 +71,40 @@ fn print(status: &Status, blobs: bool) -> anyhow::Result<()> {
         if let Some(error) = &mount.last_error {
             output::line(format!("\n{}: last error: {error}", mount.path.display()))?;
         }
+    }
+    Ok(())
+}
+
+/// The space first, then the counters as `fscache_stats_show()` of fs/netfs/fscache_stats.c (v6.12) prints them.
+fn cache(stats: &CacheStats) -> anyhow::Result<()> {
+    let (limits, disk) = (&stats.limits, &stats.disk);
+    let quota = limits.quota_bytes.map_or_else(|| "none".to_owned(), human);
+    let rebuilding =
+        if stats.rebuilding { " (the index is being rebuilt: some are still missing)" } else { "" };
+    output::line(format!("Objects   : n={} take {}{rebuilding}", stats.objects, human(stats.stored_bytes)))?;
+    output::line(format!("Quota     : {quota}, {} charged", human(stats.charged_bytes)))?;
+    output::line(format!(
+        "Blocks    : {} of {} free; run {} % cull {} % stop {} %",
+        human(disk.free_bytes),
+        human(disk.bytes),
+        limits.brun,
+        limits.bcull,
+        limits.bstop
+    ))?;
+    output::line(format!(
+        "Files     : {} of {} free; run {} % cull {} % stop {} %",
+        disk.free_files, disk.files, limits.frun, limits.fcull, limits.fstop
+    ))?;
+    let state = match stats.state {
+        SpaceState::Run => "run: there is enough",
+        SpaceState::Low => "low: below the run limit; culling that has begun goes on",
+        SpaceState::Cull => "cull: idle objects are culled",
+        SpaceState::Stop => "stop: nothing new is cached",
+    };
+    output::line(format!("State     : {state}"))?;
+    for group in &stats.groups {
+        let counters = group.counters.iter().map(|counter| format!("{}={}", counter.name, counter.value));
+        output::line(format!("{:<10}: {}", group.name, counters.collect::<Vec<_>>().join(" ")))?;
     }
     Ok(())
 }

@@ -1,19 +1,27 @@
 //! `larder worker`: the process that does the daemon's work; the keeper starts it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use crate::cache_options::CacheOptions;
 use crate::cli::Global;
 use crate::daemon;
+use crate::daemon::start::Options;
+use crate::trace::Hub;
 
 /// Arguments of `larder worker`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    limits: CacheOptions,
+}
 
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
 ///
 /// What kept it from starting.
-pub fn run(_args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    daemon::worker::run(global.paths()?, global.verbose)
+pub fn run(args: Args, global: &Global, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
+    let options = Options { verbose: global.verbose, limits: args.limits };
+    daemon::worker::run(global.paths()?, options, trace)
 }

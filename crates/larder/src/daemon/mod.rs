@@ -3,6 +3,7 @@
 //! The worker holds one [`Store`], the front ends and the table of mounts; everything that must outlive it lies with the
 //! keeper (descriptors) and in the state directory (records, manifests, indexes), so that the next one can go on.
 
+mod cache;
 pub mod front_ends;
 pub mod holder;
 pub mod listener;
@@ -14,6 +15,7 @@ pub mod stale;
 pub mod start;
 pub mod stopping;
 pub mod table;
+pub mod tracing;
 pub mod trees;
 pub mod upkeep;
 pub mod view;
@@ -28,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::paths::Paths;
 use crate::store::Store;
+use crate::trace::Hub;
 use front_ends::FrontEnds;
 use table::MountTable;
 use trees::Trees;
@@ -42,6 +45,8 @@ pub struct Daemon {
     mounts: MountTable,
     /// Absent when the worker was started without one.
     keeper: Option<keeper::Client>,
+    /// Who listens to trace events.
+    trace: Arc<Hub>,
     /// Set once: nothing is mounted any more.
     stopping: AtomicBool,
     /// Told when the daemon has stopped and the process may end.

@@ -43,10 +43,13 @@ impl Daemon {
         let place = self.connect(&reference, request.insecure).await.with_context(cannot)?;
         let open = self.store.open(&*place.repository, &place.version).await.with_context(cannot)?;
         let keys = open.keys();
+        self.tell_tracers(&request.image, open.image.manifest_digest.as_ref(), &target, &keys);
         match self.attach(&request, &target, (front_end, &place), open).await {
             Ok(live) => {
                 let view = live.view();
-                reservation.fill(live);
+                reservation.fill(Arc::clone(&live));
+                // Again: who has begun to listen in between found the mount neither there nor coming.
+                self.tell_tracers_of(&live);
                 crate::sys::trim_malloc();
                 Ok(view)
             }
@@ -81,6 +84,7 @@ impl Daemon {
             front_end.kind().to_string(),
             open.image.manifest_digest.to_string(),
         );
+        self.note_image(&open, &request.image, request.insecure)?;
         let opening = opening_cost(place, &open);
         record.fetched_bytes = opening.bytes.load(Ordering::Relaxed);
         record.requests = opening.requests.load(Ordering::Relaxed);

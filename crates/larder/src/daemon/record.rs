@@ -132,7 +132,11 @@ fn new_id() -> String {
 }
 
 /// Writes a file so that after a power cut there is the old one or the new one.
-fn write_durably(path: &Path, data: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn write_durably(path: &Path, data: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
     temporary.write_all(data)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
 use larder_mount::FrontEndKind;
 use tokio::task::spawn_blocking;
@@ -10,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::Daemon;
 use super::live::{Cost, Live};
 use super::record::MountRecord;
+use crate::inventory::{Catalogue, KnownImage};
 use crate::store::{Place, connect_or_gone};
 
 impl Daemon {
@@ -53,14 +55,25 @@ impl Daemon {
         }
     }
 
-    /// Forgets the manifests and indexes of images that no record names. Only while nothing is being mounted.
+    /// Forgets the manifests and indexes of images of which nothing is in the cache any more, unless a record names them.
+    /// Only while nothing is being mounted.
     fn forget_images(&self, records: &[MountRecord]) {
-        let images = self.paths.images().join("sha256");
-        if !records.is_empty() || !images.exists() {
+        let cachefiles = self.store.cache().backend();
+        if cachefiles.usage().rebuilding {
+            // What is not found yet may still be there.
             return;
         }
-        if let Err(error) = std::fs::remove_dir_all(images) {
-            tracing::warn!(%error, "images");
+        let has_cookies = |image: &KnownImage| {
+            let volume = VolumeKey::new(&image.volume);
+            volume.is_ok_and(|volume| {
+                Catalogue::cookies(image).any(|cookie| cachefiles.object_info(&volume, &cookie).is_some())
+            })
+        };
+        let is_wanted = |image: &KnownImage| {
+            records.iter().any(|record| record.manifest == image.manifest) || has_cookies(image)
+        };
+        if let Err(error) = self.catalogue().forget(is_wanted) {
+            tracing::warn!("known_images: {error:#}");
         }
     }
 
@@ -81,6 +94,7 @@ impl Daemon {
             anyhow::Ok(open.into_live(record, opening, mounted))
         });
         let live: Arc<Live> = live.await??;
+        self.tell_tracers_of(&live);
         reservation.fill(live);
         Ok(())
     }

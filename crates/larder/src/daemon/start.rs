@@ -12,7 +12,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::api::client::Client;
 use crate::api::types::StopRequest;
+use crate::cache_options::CacheOptions;
 use crate::cli::Global;
+use crate::config::Config;
 use crate::errors::{Kind, Report, told};
 use crate::paths::Paths;
 
@@ -25,18 +27,41 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks at whether it answers, or is gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What a daemon is started with: the same for every worker of its life.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How much it says.
+    pub verbose: u8,
+    /// How much disk its cache may take.
+    pub limits: CacheOptions,
+}
+
+impl Options {
+    /// What the command line says, and the configuration file where it says nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used, or the limits contradict each other.
+    pub fn choose(paths: &Paths, verbose: u8, limits: CacheOptions) -> anyhow::Result<Self> {
+        let limits = limits.or(Config::read(&paths.config())?.cache);
+        limits.check()?;
+        Ok(Self { verbose, limits })
+    }
+}
+
 /// The command line of a worker, program first.
 ///
 /// # Errors
 ///
 /// When the kernel does not tell where the program lies.
-pub fn worker_argv(paths: &Paths, verbose: u8) -> anyhow::Result<Vec<OsString>> {
+pub fn worker_argv(paths: &Paths, options: &Options) -> anyhow::Result<Vec<OsString>> {
     let mut argv = vec![program()?];
     if let Some(root) = paths.root() {
         argv.extend(["--root".into(), root.into()]);
     }
-    argv.extend((0..verbose).map(|_| OsString::from("--verbose")));
+    argv.extend((0..options.verbose).map(|_| OsString::from("--verbose")));
     argv.push("worker".into());
+    argv.extend(options.limits.to_args());
     Ok(argv)
 }
 
@@ -54,8 +79,8 @@ pub fn program() -> anyhow::Result<OsString> {
 /// # Errors
 ///
 /// When the kernel does not tell where the program lies.
-pub fn keeper_command(paths: &Paths, verbose: u8) -> anyhow::Result<Command> {
-    let argv = worker_argv(paths, verbose)?;
+pub fn keeper_command(paths: &Paths, options: &Options) -> anyhow::Result<Command> {
+    let argv = worker_argv(paths, options)?;
     let mut command = Command::new(program()?);
     command.arg("keeper").arg("--").args(argv).env_remove("LARDER_ROOT");
     Ok(command)
@@ -67,18 +92,19 @@ pub fn keeper_command(paths: &Paths, verbose: u8) -> anyhow::Result<Command> {
 /// # Errors
 ///
 /// What kept it from starting.
-pub async fn ensure(paths: &Paths, global: &Global) -> anyhow::Result<(Client, bool)> {
+pub async fn ensure(paths: &Paths, global: &Global, limits: &CacheOptions) -> anyhow::Result<(Client, bool)> {
     let client = Client::new(paths);
     if answers(&client).await {
         return Ok((client, false));
     }
+    let options = Options::choose(paths, global.verbose, limits.clone())?;
     paths.create()?;
     let _lock = lock(&paths.start_lock())?;
     if answers(&client).await {
         return Ok((client, false));
     }
     drop(fs::remove_file(paths.start_error()));
-    let mut keeper = spawn(paths, global.verbose)?;
+    let mut keeper = spawn(paths, &options)?;
     let begun = Instant::now();
     while !client.is_running().await {
         if let Some(status) = keeper.try_wait()? {
@@ -150,11 +176,11 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn spawn(paths: &Paths, verbose: u8) -> anyhow::Result<Child> {
+fn spawn(paths: &Paths, options: &Options) -> anyhow::Result<Child> {
     let log = paths.log();
     let place = || format!("{}: cannot be opened", log.display());
     let log = OpenOptions::new().create(true).append(true).open(paths.log()).with_context(place)?;
-    let mut command = keeper_command(paths, verbose)?;
+    let mut command = keeper_command(paths, options)?;
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone().with_context(place)?)

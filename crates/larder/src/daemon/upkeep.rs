@@ -64,6 +64,7 @@ impl Daemon {
         let leaving = self.trees.files().leaving();
         let mut now = BTreeMap::new();
         let mut changed = false;
+        self.keep_within_limits();
         for cookie in self.store.cache().cookies() {
             let Some(object) = cookie.object() else { continue };
             let present = object.present_bytes();
@@ -86,6 +87,17 @@ impl Daemon {
             crate::sys::trim_malloc();
         }
         now
+    }
+
+    /// Culls when the limits say so, and puts the cache's index on the disk.
+    fn keep_within_limits(&self) {
+        match self.store.cache().backend().maintain() {
+            Ok(culled) if culled.objects > 0 || culled.bytes > 0 => {
+                tracing::info!(objects = culled.objects, bytes = culled.bytes, "culled");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "maintain"),
+        }
     }
 
     /// Makes everything durable; blocks for I/O.

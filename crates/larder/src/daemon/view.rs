@@ -20,6 +20,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper: self.keeper.as_ref().and_then(|keeper| keeper.keeper_pid()).map(process),
             worker: process(std::process::id()),
+            trace_listeners: self.trace.listeners(),
             blobs: blobs(&mounts),
             mounts: mounts.iter().map(|live| live.view()).collect(),
         }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
+use super::start::Options;
 use super::table::MountTable;
 use super::trees::Trees;
 use super::{Daemon, listener, start, upkeep};
@@ -24,6 +25,7 @@ use crate::errors::Report;
 use crate::paths::Paths;
 use crate::runtime;
 use crate::store::Store;
+use crate::trace::Hub;
 
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 const AGAIN: u8 = 75;
@@ -34,12 +36,12 @@ const AGAIN: u8 = 75;
 ///
 /// What kept it from starting. The first worker also tells the keeper not to try again, and leaves the reason for
 /// whoever started the daemon; a later one has mounts that wait, and is tried again.
-pub fn run(paths: Paths, verbose: u8) -> anyhow::Result<ExitCode> {
+pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     crate::sys::limit_malloc_arenas();
     paths.create()?;
-    let keeper = connect_keeper(&paths, verbose)?;
+    let keeper = connect_keeper(&paths, &options)?;
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
-    let result = runtime::for_worker()?.block_on(work(paths.clone(), keeper.clone()));
+    let result = runtime::for_worker()?.block_on(work(paths.clone(), options, keeper.clone(), trace));
     if let (Err(error), true) = (&result, is_first) {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
@@ -50,7 +52,7 @@ pub fn run(paths: Paths, verbose: u8) -> anyhow::Result<ExitCode> {
     result
 }
 
-fn connect_keeper(paths: &Paths, verbose: u8) -> anyhow::Result<Option<keeper::Client>> {
+fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<keeper::Client>> {
     let Some(number) = std::env::var_os(keeper::FD_ENV) else {
         tracing::warn!("no keeper: the mounts will not survive the end of this process");
         return Ok(None);
@@ -60,21 +62,26 @@ fn connect_keeper(paths: &Paths, verbose: u8) -> anyhow::Result<Option<keeper::C
     let launch = keeper::Launch {
         program: start::program()?,
         keeper_args: vec!["keeper".into()],
-        worker_argv: start::worker_argv(paths, verbose)?,
+        worker_argv: start::worker_argv(paths, options)?,
     };
     Ok(Some(keeper::Client::connect(number, launch).context("the keeper does not answer")?))
 }
 
-async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<ExitCode> {
+async fn work(
+    paths: Paths,
+    options: Options,
+    keeper: Option<keeper::Client>,
+    trace: Arc<Hub>,
+) -> anyhow::Result<ExitCode> {
     let holder = holder(keeper.as_ref());
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
-    let cachefiles = Cachefiles::open(Config::new(
-        paths.cache(),
-        BootId::of_this_machine()?,
-        Arc::new(Kept(Arc::clone(&holder))),
-    ))?;
+    let cachefiles = Cachefiles::open(Config {
+        limits: options.limits.limits(),
+        tag: options.limits.tag(),
+        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::new(Kept(Arc::clone(&holder))))
+    })?;
     let store = Store::new(cachefiles, Arc::clone(&engine))?;
     let trees = Trees::new(Arc::clone(&holder), Arc::clone(&engine), store.cache())?;
     let daemon = Arc::new(Daemon {
@@ -84,6 +91,7 @@ async fn work(paths: Paths, keeper: Option<keeper::Client>) -> anyhow::Result<Ex
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
         keeper,
+        trace,
         stopping: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
@@ -111,6 +119,7 @@ async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> anyhow::Result<Ex
         tokio::spawn(server::serve(listener, Arc::clone(&daemon), async move { until.notified().await }));
     let code = wait_for_end(&daemon).await?;
     ended.notify_one();
+    daemon.end_tracing();
     // A caller that keeps its connection open does not keep the process alive.
     drop(tokio::time::timeout(std::time::Duration::from_secs(2), server).await);
     tracing::info!("ended");

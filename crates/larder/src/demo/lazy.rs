@@ -12,6 +12,7 @@ use super::scratch::Scratch;
 use super::tree::Program;
 use crate::api::client::Client;
 use crate::api::types::{BlobLayout, Fill, Mount, MountRequest, Records, Status};
+use crate::cache_options::CacheOptions;
 use crate::cli::Global;
 use crate::daemon::start;
 use crate::output;
@@ -68,7 +69,7 @@ pub fn run(
     };
     let before = server.traffic();
     let begun = Instant::now();
-    let start = || runtime.block_on(start::ensure(&paths, &global));
+    let start = || runtime.block_on(start::ensure(&paths, &global, &CacheOptions::default()));
     let (client, _) = scratch.start_daemon(&paths, &target, start)?;
     let mount = runtime.block_on(client.mount(&request))?;
     let mounted = begun.elapsed();

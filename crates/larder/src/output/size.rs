@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
 use super::bytes::human;
 
 /// An amount of bytes: `2GiB`, `500MB`, `4096`.
@@ -44,6 +47,33 @@ impl FromStr for Size {
         let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(refused)?.1;
         let number: u64 = number.parse().map_err(|_| refused())?;
         number.checked_mul(factor).map(Self).ok_or_else(refused)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    /// Reads a text as above, or a number of bytes.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes, or a text such as \"2GiB\"")
+            }
+
+            fn visit_u64<E: Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(Size(bytes))
+            }
+
+            fn visit_i64<E: Error>(self, bytes: i64) -> Result<Size, E> {
+                u64::try_from(bytes).map(Size).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        from.deserialize_any(Either)
     }
 }
 
