@@ -14,6 +14,7 @@ mod error;
 mod source;
 
 mod chunk;
+mod codec;
 mod device;
 mod dirent;
 mod feature;
@@ -22,19 +23,22 @@ mod inode;
 mod superblock;
 mod timestamp;
 mod xattr;
+mod zmap;
 
 mod image;
 pub mod writer;
 
 pub use addr::{BlockSize, DeviceId, LogicalAddr, Nid, PhysicalAddr};
 pub use chunk::{ChunkFormat, ChunkRef};
+pub use codec::{Codec, CodecFault};
 pub use device::{DeviceSlot, DeviceTag};
 pub use error::{DirFault, Error, XattrFault};
 pub use feature::{Compat, Incompat};
 pub use file_type::{FileType, Rdev};
-pub use image::{DeviceMode, DirEntry, Extent, ExtentKind, Image, ReadDir, Walk, WalkEntry};
+pub use image::{DeviceMode, DirEntry, Encoded, Extent, ExtentKind, Image, Place, ReadDir, Walk, WalkEntry};
 pub use inode::{Inode, Layout};
-pub use source::{MetaSource, ReadDevice};
+pub use source::{ByteRange, DeviceRange, MetaSource, ReadDevice, SourceError};
 pub use superblock::Superblock;
 pub use timestamp::Timestamp;
 pub use xattr::Xattr;
+pub use zmap::MapFault;
