@@ -115,6 +115,9 @@ impl<'a> ZMap<'a> {
         let size = self.inode.size;
         let (head_lcn, head) = self.head(map, at)?;
         let end = self.next_head(map, head_lcn)?;
+        if end <= at {
+            return Err(self.fault(MapFault::Distances { lcn: at >> map.lcluster_bits }));
+        }
         let start = (head_lcn << map.lcluster_bits) + u64::from(head.offset);
         if end == size && map.advise.contains(Advise::FRAGMENT_PCLUSTER) {
             // A tail that begins in the first lcluster is the whole file.

@@ -87,6 +87,8 @@ pub enum MapFault {
     NoHead { lcn: u64 },
     #[error("lcluster {lcn}: a size in blocks, but pclusters have one block")]
     BlockCount { lcn: u64 },
+    #[error("lcluster {lcn}: the ways back and ahead do not agree")]
+    Distances { lcn: u64 },
     #[error("lcluster {lcn}: the heads are too far apart")]
     TooFar { lcn: u64 },
     #[error("record {index}: out of order")]
