@@ -116,6 +116,9 @@ mod timestamp;
 mod xattr;
 mod zmap;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 pub mod writer;
 

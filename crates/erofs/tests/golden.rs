@@ -42,6 +42,50 @@ fn every_golden_image_holds_the_small_tree() {
 }
 
 #[test]
+fn another_reader_finds_the_same() {
+    use erofs_rs::backend::SliceImage;
+    for name in readable() {
+        let bytes = golden::image(name);
+        let other =
+            erofs_rs::EroFS::new(SliceImage::new(&bytes)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let image = Image::open(bytes.clone()).expect("sound");
+        let mut files = 0;
+        for entry in image.walk() {
+            let entry = entry.expect("sound");
+            let at = format!("{name}: {}", String::from_utf8_lossy(&entry.path));
+            let theirs =
+                other.get_inode(entry.inode.nid.get()).unwrap_or_else(|error| panic!("{at}: {error}"));
+            let xattrs = image.xattrs(&entry.inode).expect("sound");
+            let found = other.xattrs_inode(theirs).unwrap_or_else(|error| panic!("{at}: {error}"));
+            assert!(found.into_iter().eq(sorted(xattrs)), "{at}: attributes differ");
+            assert_eq!(theirs.data_size(), entry.inode.size, "{at}");
+            if entry.inode.kind != FileType::Regular {
+                continue;
+            }
+            let mut ours = vec![0; usize::try_from(entry.inode.size).expect("small")];
+            image
+                .read_exact_at(&entry.inode, LogicalAddr::new(0), &mut ours, &mut |_, _, _| Ok(()))
+                .expect("sound");
+            let file = other.open_inode_file(theirs).unwrap_or_else(|error| panic!("{at}: {error}"));
+            let mut found = vec![0; ours.len()];
+            let mut done = 0;
+            while done < found.len() {
+                let len = file.read_at(&mut found[done..], done as u64);
+                done += len.unwrap_or_else(|error| panic!("{at}: {error}")).max(1);
+            }
+            assert!(found == ours, "{at}: contents differ");
+            files += 1;
+        }
+        assert_eq!(files, corpus::small_files().len(), "{name}");
+    }
+}
+
+/// Attributes by name, as the other reader has them.
+fn sorted(xattrs: Vec<larder_erofs::Xattr>) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
+    xattrs.into_iter().map(|xattr| (xattr.name, xattr.value)).collect()
+}
+
+#[test]
 fn any_piece_of_a_file_is_that_piece_of_the_whole() {
     for name in readable() {
         let image = Image::open(golden::image(name)).expect("sound").with_cluster_cache(16_384);

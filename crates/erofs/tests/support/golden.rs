@@ -29,6 +29,8 @@ pub const RECIPES: [(&str, &str); 18] = [
 
 /// The bytes of a golden image.
 pub fn image(name: &str) -> Vec<u8> {
-    let path = format!("{}/tests/golden/{name}.img", env!("CARGO_MANIFEST_DIR"));
+    // The fuzz targets, which include this file, are a package one level below.
+    let root = env!("CARGO_MANIFEST_DIR").trim_end_matches("/fuzz");
+    let path = format!("{root}/tests/golden/{name}.img");
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
