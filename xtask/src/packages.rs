@@ -12,7 +12,11 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need { program: "fsck.erofs", package: "erofs-utils", purpose: "judges the images that Larder writes" },
+    Need {
+        program: "fsck.erofs",
+        package: "erofs-utils",
+        purpose: "judges what Larder writes, writes what it reads",
+    },
     Need { program: "fusermount3", package: "fuse3", purpose: "mounts without root" },
     Need { program: "setfattr", package: "attr", purpose: "extended attributes in test trees" },
     Need { program: "setfacl", package: "acl", purpose: "access control lists in test trees" },

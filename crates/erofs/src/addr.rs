@@ -57,9 +57,50 @@ impl Nid {
     /// Bit 63: the inode lies in the metabox (v7.3, since 6.17).
     const METABOX: u64 = 1 << 63;
 
-    /// Whether the inode lies in the metabox, which this crate refuses.
+    /// Whether the inode lies in the metabox.
     pub const fn in_metabox(self) -> bool {
         self.0 & Self::METABOX != 0
+    }
+
+    /// The slot in its space: the number without bit 63.
+    pub(crate) const fn slot(self) -> u64 {
+        self.0 & !Self::METABOX
+    }
+}
+
+/// A byte address among the metadata, which live in two spaces.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum MetaAddr {
+    /// On the primary device.
+    Primary(u64),
+    /// In the decoded contents of the metabox inode (Linux 6.17).
+    Metabox(u64),
+}
+
+impl MetaAddr {
+    /// The bare number.
+    pub const fn get(self) -> u64 {
+        match self {
+            Self::Primary(at) | Self::Metabox(at) => at,
+        }
+    }
+
+    /// The address `at` of the same space.
+    pub const fn with(self, at: u64) -> Self {
+        match self {
+            Self::Primary(_) => Self::Primary(at),
+            Self::Metabox(_) => Self::Metabox(at),
+        }
+    }
+
+    /// The address `len` further on, or `None` beyond 2^64.
+    pub fn checked_add(self, len: u64) -> Option<Self> {
+        self.get().checked_add(len).map(|at| self.with(at))
+    }
+
+    /// Rounds up to a multiple of `align`, or `None` beyond 2^64.
+    pub fn align_up(self, align: u64) -> Option<Self> {
+        self.get().checked_next_multiple_of(align).map(|at| self.with(at))
     }
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::{DeviceId, Layout, LogicalAddr, Nid, PhysicalAddr};
+use crate::zmap::MapFault;
+use crate::{Codec, CodecFault, DeviceId, DeviceRange, LogicalAddr, Nid, PhysicalAddr};
 
 /// Why an image could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,10 @@ pub enum Error {
     Read { at: PhysicalAddr, len: usize, source: io::Error },
     #[error("reading {len} bytes of device {device} at {at}")]
     ReadDevice { device: DeviceId, at: PhysicalAddr, len: usize, source: io::Error },
+
+    /// Bring these, sorted and without overlap, and ask again.
+    #[error("{} ranges are not here yet", ranges.len())]
+    NotHere { ranges: Vec<DeviceRange> },
 
     #[error("superblock: magic number {found:#010x} is not that of EROFS")]
     Magic { found: u32 },
@@ -31,8 +36,12 @@ pub enum Error {
     SuperblockSize { bytes: u64 },
     #[error("superblock: fingerprint prefix {index} lies beyond the {count} prefixes")]
     IsharePrefix { index: u8, count: u8 },
-    #[error("superblock: images with a metabox are not supported")]
-    Metabox,
+    #[error("superblock: {nid} cannot be the metabox inode")]
+    MetaboxNid { nid: Nid },
+    #[error("superblock: {nid} cannot be the packed inode")]
+    PackedNid { nid: Nid },
+    #[error("superblock: the configuration of codec {codec} is not valid")]
+    CodecConfig { codec: Codec },
     #[error("superblock: codec bits {bits:#x} are unknown")]
     UnknownCodecs { bits: u16 },
     #[error("superblock: the table of {count} devices at {at} passes the end of the image")]
@@ -42,7 +51,7 @@ pub enum Error {
     #[error("inode {nid}: the root is not a directory")]
     RootNotDirectory { nid: Nid },
 
-    #[error("inode {nid}: lies in a metabox, which is not supported")]
+    #[error("inode {nid}: lies in a metabox, which the image does not have")]
     InMetabox { nid: Nid },
     #[error("inode {nid}: lies outside the address space")]
     NidOverflow { nid: Nid },
@@ -50,8 +59,12 @@ pub enum Error {
     InodeFormat { nid: Nid, found: u16 },
     #[error("inode {nid}: data layout {found} is unknown")]
     DataLayout { nid: Nid, found: u16 },
-    #[error("inode {nid}: contents are compressed ({layout:?}), which is not supported")]
-    Compressed { nid: Nid, layout: Layout },
+    #[error("inode {nid}: compression index: {fault}")]
+    Map { nid: Nid, fault: MapFault },
+    #[error("inode {nid}: the pcluster of {len} bytes at {at} is no {codec}: {fault}")]
+    Decode { nid: Nid, at: u64, len: u64, codec: Codec, fault: CodecFault },
+    #[error("inode {nid}: this build of Larder lacks codec {codec}")]
+    CodecNotBuilt { nid: Nid, codec: Codec },
     #[error("inode {nid}: mode {found:#o} names no type of file")]
     Mode { nid: Nid, found: u16 },
     #[error("inode {nid}: size {found} is above 2^63 - 1")]
@@ -153,9 +166,8 @@ impl Error {
                 Some("update Larder: the image is newer than this build")
             }
             Self::BlockSize { .. } => Some("rebuild the image with a supported block size"),
-            Self::Compressed { .. } | Self::Metabox | Self::InMetabox { .. } => {
-                Some("rebuild the image without compression")
-            }
+            Self::CodecNotBuilt { .. } => Some("build Larder with the cargo feature of that name"),
+            Self::Decode { .. } => Some("the image is damaged: fetch it again"),
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -183,9 +195,9 @@ impl Error {
             }
             Self::NotDirectory { .. } => Errno::NOTDIR,
             Self::NotSymlink { .. } | Self::PastEnd { .. } | Self::BadPath { .. } => Errno::INVAL,
-            Self::Compressed { .. }
-            | Self::Metabox
-            | Self::InMetabox { .. }
+            Self::NotHere { .. } => Errno::AGAIN,
+            Self::Map { fault, .. } if fault.is_unsupported() => Errno::OPNOTSUPP,
+            Self::CodecNotBuilt { .. }
             | Self::UnknownFeatures { .. }
             | Self::UnknownCodecs { .. }
             | Self::InodeFormat { .. }
@@ -195,6 +207,12 @@ impl Error {
             Self::Magic { .. } | Self::BlockSize { .. } | Self::DirBlockBits { .. } => Errno::INVAL,
             Self::SuperblockSize { .. }
             | Self::IsharePrefix { .. }
+            | Self::MetaboxNid { .. }
+            | Self::PackedNid { .. }
+            | Self::CodecConfig { .. }
+            | Self::InMetabox { .. }
+            | Self::Map { .. }
+            | Self::Decode { .. }
             | Self::DeviceTable { .. }
             | Self::XattrPrefix { .. }
             | Self::RootNotDirectory { .. }

@@ -3,7 +3,8 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{ChunkFormat, Error, FileType, Nid, PhysicalAddr, Rdev, Superblock, Timestamp};
+use crate::addr::MetaAddr;
+use crate::{ChunkFormat, Error, FileType, Nid, Rdev, Superblock, Timestamp};
 
 /// Inodes stand on multiples of this.
 pub(crate) const SLOT_BYTES: u64 = 32;
@@ -55,11 +56,11 @@ pub(crate) struct RawExtended {
 pub enum Layout {
     /// One run of blocks.
     FlatPlain,
-    /// Compressed, with full indexes. Refused when data is asked for.
+    /// Compressed, with full indexes or extent records.
     CompressedFull,
     /// One run of blocks, the last one behind the inode.
     FlatInline,
-    /// Compressed, with compact indexes. Refused when data is asked for.
+    /// Compressed, with compact indexes.
     CompressedCompact,
     /// A table of chunks.
     ChunkBased,
@@ -95,8 +96,10 @@ pub(crate) enum Data {
     Flat(Option<u64>),
     /// Chunk table behind the xattr body.
     Chunks(ChunkFormat),
-    /// Compressed, or no contents at all.
-    Opaque,
+    /// Compressed: a map header and indexes behind the xattr body.
+    Encoded,
+    /// No contents at all.
+    Nothing,
 }
 
 /// One file, directory or other object of an image.
@@ -126,7 +129,7 @@ pub struct Inode {
     /// Directory without a `.` entry (since 6.15).
     pub(crate) dot_omitted: bool,
     /// First byte after the inode itself: its xattr body.
-    pub(crate) xattrs_at: PhysicalAddr,
+    pub(crate) xattrs_at: MetaAddr,
     pub(crate) xattr_bytes: u32,
 }
 
@@ -137,18 +140,21 @@ impl Inode {
     }
 
     /// First byte after inode and xattr body: table or inline tail.
-    pub(crate) fn body_end(&self) -> Option<PhysicalAddr> {
+    pub(crate) fn body_end(&self) -> Option<MetaAddr> {
         self.xattrs_at.checked_add(u64::from(self.xattr_bytes))
     }
 
-    /// Where inode `nid` stands on the primary device.
-    pub(crate) fn address(nid: Nid, superblock: &Superblock) -> Result<PhysicalAddr, Error> {
-        if nid.in_metabox() {
-            return Err(Error::InMetabox { nid });
-        }
-        let offset = nid.get().checked_mul(SLOT_BYTES);
-        let at = offset.and_then(|offset| superblock.inode_space.checked_add(offset));
-        at.map(PhysicalAddr::new).ok_or(Error::NidOverflow { nid })
+    /// Where inode `nid` stands.
+    pub(crate) fn address(nid: Nid, superblock: &Superblock) -> Result<MetaAddr, Error> {
+        let offset = nid.slot().checked_mul(SLOT_BYTES);
+        let at = match (nid.in_metabox(), superblock.metabox) {
+            (true, None) => return Err(Error::InMetabox { nid }),
+            (true, Some(_)) => offset.map(MetaAddr::Metabox),
+            (false, _) => {
+                offset.and_then(|offset| superblock.inode_space.checked_add(offset)).map(MetaAddr::Primary)
+            }
+        };
+        at.ok_or(Error::NidOverflow { nid })
     }
 
     /// Decodes the inode at `at`; `bytes` holds 64 bytes, of which a compact inode needs 32.
@@ -156,7 +162,7 @@ impl Inode {
     /// Source of truth: `erofs_read_inode()`, fs/erofs/inode.c (v7.3).
     pub(crate) fn decode(
         nid: Nid,
-        at: PhysicalAddr,
+        at: MetaAddr,
         bytes: &[u8; 64],
         superblock: &Superblock,
     ) -> Result<Self, Error> {
@@ -256,10 +262,10 @@ impl Fields {
     /// Reads `i_u`: `short` inodes have no high half, because it holds their link count.
     fn data(&self, nid: Nid, kind: FileType, layout: Layout, short: bool) -> Result<Data, Error> {
         if !kind.has_data() {
-            return Ok(Data::Opaque);
+            return Ok(Data::Nothing);
         }
         match layout {
-            Layout::CompressedFull | Layout::CompressedCompact => Ok(Data::Opaque),
+            Layout::CompressedFull | Layout::CompressedCompact => Ok(Data::Encoded),
             Layout::ChunkBased => {
                 let word = u16::try_from(self.u & 0xffff).unwrap_or(u16::MAX);
                 let format = ChunkFormat::decode(word).ok_or(Error::ChunkFormat { nid, found: word })?;

@@ -1,13 +1,90 @@
-//! [`MetaSource`]: where the bytes of a metadata image come from.
+//! [`MetaSource`]: where the bytes of an image come from, and how a source says *not here yet*.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::{DeviceId, PhysicalAddr};
+use crate::{DeviceId, Error, PhysicalAddr};
 
-/// The primary device of an image: random access by byte address.
+/// A run of bytes of one source.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ByteRange {
+    /// First byte.
+    pub start: PhysicalAddr,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// A run of bytes of one device of an image.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DeviceRange {
+    /// Which device; the primary one is the image itself.
+    pub device: DeviceId,
+    /// Which bytes of it.
+    pub bytes: ByteRange,
+}
+
+/// Why a source gave no bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Some are not here yet. Whoever brings these ranges may ask again.
+    #[error("{} ranges are not here yet", .0.len())]
+    NotHere(Vec<ByteRange>),
+    /// The storage failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<io::ErrorKind> for SourceError {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Io(kind.into())
+    }
+}
+
+impl SourceError {
+    /// Says which device it was that gave no bytes.
+    pub(crate) fn of_device(self, device: DeviceId, at: PhysicalAddr, len: usize) -> Error {
+        match self {
+            Self::NotHere(ranges) => Error::NotHere {
+                ranges: ranges.into_iter().map(|bytes| DeviceRange { device, bytes }).collect(),
+            },
+            Self::Io(source) if device == DeviceId::PRIMARY => Error::Read { at, len, source },
+            Self::Io(source) => Error::ReadDevice { device, at, len, source },
+        }
+    }
+}
+
+/// Reads from the primary device.
+pub(crate) fn read_primary(source: &dyn MetaSource, at: u64, buf: &mut [u8]) -> Result<(), Error> {
+    let (at, len) = (PhysicalAddr::new(at), buf.len());
+    source.read_exact_at(at, buf).map_err(|error| error.of_device(DeviceId::PRIMARY, at, len))
+}
+
+/// Sorts ranges and makes one of those that touch, so that they can be fetched together.
+pub(crate) fn merge(mut ranges: Vec<DeviceRange>) -> Vec<DeviceRange> {
+    ranges.sort_unstable();
+    let mut merged: Vec<DeviceRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let end = range.bytes.start.get().saturating_add(range.bytes.len);
+        match merged.last_mut() {
+            Some(last)
+                if last.device == range.device
+                    && range.bytes.start.get() <= last.bytes.start.get().saturating_add(last.bytes.len) =>
+            {
+                last.bytes.len = last.bytes.len.max(end - last.bytes.start.get());
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// One device of an image, above all the primary one: random access by byte address.
+///
+/// A local file, a cache and a network can all be one. What is not here yet is answered with
+/// [`SourceError::NotHere`], not waited for: the reader passes the ranges on as [`Error::NotHere`], and its caller
+/// brings them and tries again.
 ///
 /// Calls may block on the storage below, and come from many threads at once.
 pub trait MetaSource: Send + Sync {
@@ -15,8 +92,9 @@ pub trait MetaSource: Send + Sync {
     ///
     /// # Errors
     ///
+    /// [`SourceError::NotHere`] when bytes of the range have still to be brought, and `buf` is then undefined;
     /// [`io::ErrorKind::UnexpectedEof`] when the range passes the end, and whatever the storage reports.
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()>;
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError>;
 
     /// Length in bytes.
     fn len(&self) -> u64;
@@ -29,11 +107,11 @@ pub trait MetaSource: Send + Sync {
 
 /// Reads one of an image's extra devices: fills a buffer from a byte address of that device.
 ///
-/// For tools and tests that have all devices at hand.
-pub type ReadDevice<'a> = dyn FnMut(DeviceId, PhysicalAddr, &mut [u8]) -> io::Result<()> + 'a;
+/// Like a [`MetaSource`] it may answer that the bytes are [missing](SourceError::NotHere).
+pub type ReadDevice<'a> = dyn FnMut(DeviceId, PhysicalAddr, &mut [u8]) -> Result<(), SourceError> + 'a;
 
 impl MetaSource for [u8] {
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()> {
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
         let start = usize::try_from(at.get()).ok();
         let end = start.and_then(|start| start.checked_add(buf.len()));
         let bytes = start.zip(end).and_then(|(start, end)| self.get(start..end));
@@ -48,7 +126,7 @@ impl MetaSource for [u8] {
 }
 
 impl MetaSource for Vec<u8> {
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()> {
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
         MetaSource::read_exact_at(self.as_slice(), at, buf)
     }
 
@@ -58,8 +136,8 @@ impl MetaSource for Vec<u8> {
 }
 
 impl MetaSource for File {
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()> {
-        FileExt::read_exact_at(self, buf, at.get())
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
+        Ok(FileExt::read_exact_at(self, buf, at.get())?)
     }
 
     fn len(&self) -> u64 {
@@ -68,7 +146,7 @@ impl MetaSource for File {
 }
 
 impl<T: MetaSource + ?Sized> MetaSource for Arc<T> {
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()> {
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
         (**self).read_exact_at(at, buf)
     }
 
@@ -78,7 +156,7 @@ impl<T: MetaSource + ?Sized> MetaSource for Arc<T> {
 }
 
 impl<T: MetaSource + ?Sized> MetaSource for &'static T {
-    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> io::Result<()> {
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
         (**self).read_exact_at(at, buf)
     }
 
@@ -99,7 +177,19 @@ mod tests {
         assert_eq!(two, [2, 3]);
         for at in [2, 3, u64::MAX] {
             let error = MetaSource::read_exact_at(&bytes, PhysicalAddr::new(at), &mut two).expect_err("past");
+            let SourceError::Io(error) = error else { panic!("{error}") };
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "at {at}");
         }
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        let range = |device, start, len| DeviceRange {
+            device: DeviceId::new(device),
+            bytes: ByteRange { start: PhysicalAddr::new(start), len },
+        };
+        let ranges = vec![range(1, 10, 5), range(0, 15, 1), range(1, 0, 4), range(0, 10, 5), range(1, 2, 3)];
+        assert_eq!(merge(ranges), [range(0, 10, 6), range(1, 0, 5), range(1, 10, 5)]);
+        assert_eq!(merge(vec![range(0, 5, u64::MAX), range(0, 6, 1)]).len(), 1);
     }
 }

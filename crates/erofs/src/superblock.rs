@@ -3,6 +3,8 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::codec::CodecConfigs;
+use crate::source::read_primary;
 use crate::{BlockSize, Compat, Error, Incompat, MetaSource, Nid, PhysicalAddr, Timestamp};
 
 /// Where the superblock lies, whatever the block size.
@@ -12,6 +14,8 @@ pub(crate) const SUPERBLOCK_BYTES: usize = size_of::<RawSuperblock>();
 const MAGIC: u32 = 0xE0F5_E1E2;
 /// The superblock must end within the first page.
 const PAGE_BYTES: u64 = 4096;
+/// Size of an extension slot behind the superblock.
+const EXTENSION_BYTES: u64 = 16;
 
 /// The superblock as it stands on disk.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -105,15 +109,15 @@ pub struct Superblock {
     pub(crate) prefix_start: u64,
     pub(crate) packed: Option<Nid>,
     pub(crate) filter_valid: bool,
-    codecs_at: u64,
-    codecs: u16,
+    pub(crate) metabox: Option<Nid>,
+    pub(crate) codecs: CodecConfigs,
 }
 
 impl Superblock {
     /// Reads and checks the superblock in the kernel's order: `erofs_read_superblock()` (v7.3).
     pub(crate) fn read(source: &dyn MetaSource) -> Result<Self, Error> {
         let mut bytes = [0; SUPERBLOCK_BYTES];
-        read(source, SUPERBLOCK_AT as u64, &mut bytes)?;
+        read_primary(source, SUPERBLOCK_AT as u64, &mut bytes)?;
         let raw: RawSuperblock = zerocopy::transmute!(bytes);
         if raw.magic.get() != MAGIC {
             return Err(Error::Magic { found: raw.magic.get() });
@@ -130,9 +134,17 @@ impl Superblock {
         if !(incompat - Incompat::all()).is_empty() {
             return Err(Error::UnknownFeatures { bits: (incompat - Incompat::all()).bits() });
         }
-        let superblock = Self::decode(&raw, block_size, compat, incompat)?;
-        superblock.check_extension(&raw)?;
-        superblock.check_codecs(source)?;
+        let mut superblock = Self::decode(&raw, block_size, compat, incompat)?;
+        let end = (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64 + EXTENSION_BYTES * u64::from(raw.sb_extslots);
+        if end > PAGE_BYTES {
+            return Err(Error::SuperblockSize { bytes: end - SUPERBLOCK_AT as u64 });
+        }
+        superblock.check_sharing(&raw)?;
+        superblock.metabox = superblock.read_metabox_nid(&raw, source)?;
+        if incompat.contains(Incompat::COMPR_CFGS) {
+            superblock.codecs = CodecConfigs::read(source, end, raw.available_compr_algs.get(), block_size)?;
+        }
+        superblock.check_packed()?;
         Ok(superblock)
     }
 
@@ -151,10 +163,6 @@ impl Superblock {
         };
         let has_packed = incompat.contains(Incompat::FRAGMENTS) && raw.packed_nid.get() != 0;
         let has_devices = incompat.contains(Incompat::DEVICE_TABLE);
-        let bytes = SUPERBLOCK_BYTES as u64 + 16 * u64::from(raw.sb_extslots);
-        if SUPERBLOCK_AT as u64 + bytes > PAGE_BYTES {
-            return Err(Error::SuperblockSize { bytes });
-        }
         Ok(Self {
             block_size,
             compat,
@@ -174,51 +182,50 @@ impl Superblock {
             prefix_start: 4 * u64::from(raw.xattr_prefix_start.get()),
             packed: has_packed.then(|| Nid::new(raw.packed_nid.get())),
             filter_valid: compat.contains(Compat::XATTR_FILTER) && raw.xattr_filter_reserved == 0,
-            codecs_at: SUPERBLOCK_AT as u64 + bytes,
-            codecs: if incompat.contains(Incompat::COMPR_CFGS) { raw.available_compr_algs.get() } else { 0 },
+            metabox: None,
+            codecs: CodecConfigs::LEGACY,
         })
     }
 
-    fn check_extension(&self, raw: &RawSuperblock) -> Result<(), Error> {
+    fn check_sharing(&self, raw: &RawSuperblock) -> Result<(), Error> {
         let sharing = self.compat.contains(Compat::ISHARE_XATTRS);
         if sharing && raw.ishare_xattr_prefix_id >= raw.xattr_prefix_count {
             let (index, count) = (raw.ishare_xattr_prefix_id, raw.xattr_prefix_count);
             return Err(Error::IsharePrefix { index, count });
         }
-        if self.incompat.contains(Incompat::METABOX) {
-            return Err(Error::Metabox);
-        }
         Ok(())
     }
 
-    /// Walks the codec records, so that a broken list is found before the device table is read.
-    fn check_codecs(&self, source: &dyn MetaSource) -> Result<(), Error> {
-        const KNOWN: u16 = 0b1111;
-        if self.codecs & !KNOWN != 0 {
-            return Err(Error::UnknownCodecs { bits: self.codecs & !KNOWN });
+    /// Reads which inode is the metabox, from the first extension slot.
+    fn read_metabox_nid(&self, raw: &RawSuperblock, source: &dyn MetaSource) -> Result<Option<Nid>, Error> {
+        if !self.incompat.contains(Incompat::METABOX) {
+            return Ok(None);
         }
-        let mut at = self.codecs_at;
-        for _ in 0..self.codecs.count_ones() {
-            let mut length = [0; 2];
-            read(source, at, &mut length)?;
-            let length = u64::from(u16::from_le_bytes(length));
-            // A record is at most 64 KiB + 2 and there are at most four: no overflow.
-            at = (at + 2 + if length == 0 { 1 << 16 } else { length }).next_multiple_of(4);
+        let mut nid = [0; 8];
+        if raw.sb_extslots > 0 {
+            read_primary(source, (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64, &mut nid)?;
         }
-        Ok(())
+        let nid = Nid::new(u64::from_le_bytes(nid));
+        if raw.sb_extslots == 0 || nid.in_metabox() {
+            return Err(Error::MetaboxNid { nid });
+        }
+        Ok(Some(nid))
+    }
+
+    /// The packed inode must stand on its own: fragments of inodes in the metabox refer to it.
+    fn check_packed(&self) -> Result<(), Error> {
+        match self.packed {
+            Some(nid) if nid.in_metabox() => Err(Error::PackedNid { nid }),
+            _ => Ok(()),
+        }
     }
 }
 
 fn verify_checksum(source: &dyn MetaSource, block: BlockSize, stored: u32) -> Result<(), Error> {
     let mut bytes = vec![0; checksum_bytes(block)];
-    read(source, SUPERBLOCK_AT as u64, &mut bytes)?;
+    read_primary(source, SUPERBLOCK_AT as u64, &mut bytes)?;
     let computed = checksum(&bytes);
     if computed == stored { Ok(()) } else { Err(Error::Checksum { stored, computed }) }
-}
-
-fn read(source: &dyn MetaSource, at: u64, buf: &mut [u8]) -> Result<(), Error> {
-    let at = PhysicalAddr::new(at);
-    source.read_exact_at(at, buf).map_err(|source| Error::Read { at, len: buf.len(), source })
 }
 
 #[cfg(test)]
@@ -291,7 +298,14 @@ mod tests {
         ));
         assert!(matches!(verdict(|raw| raw.sb_extslots = 255), Error::SuperblockSize { .. }));
         assert!(matches!(verdict(|raw| raw.feature_compat = 0x20.into()), Error::IsharePrefix { .. }));
-        assert!(matches!(verdict(|raw| raw.feature_incompat = 0x100.into()), Error::Metabox));
+        assert!(matches!(verdict(|raw| raw.feature_incompat = 0x100.into()), Error::MetaboxNid { .. }));
+        assert!(matches!(
+            verdict(|raw| {
+                raw.feature_incompat = 0x20.into();
+                raw.packed_nid = (1 << 63).into();
+            }),
+            Error::PackedNid { .. }
+        ));
     }
 
     #[test]

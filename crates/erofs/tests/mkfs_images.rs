@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use larder_erofs::{Error, FileType, Image, LogicalAddr};
+use larder_erofs::Image;
 use rustix::fs::XattrFlags;
 use support::{assert_same, list_host, list_image, tool};
 
@@ -92,22 +92,4 @@ fn an_image_with_a_blob_device_reads_as_its_source() {
     assert_eq!(image.devices().len(), 1);
     let blob = fs::read(blob).expect("mkfs made it");
     assert_same(&list_image(&image, &[&blob]).expect("readable"), &list_host(tree.path()));
-}
-
-#[test]
-fn compressed_files_are_listed_and_their_data_refused_by_name() {
-    let tree = tempfile::tempdir().expect("can make");
-    let out = tempfile::tempdir().expect("can make");
-    fs::write(tree.path().join("file"), vec![b'a'; 100_000]).expect("can write");
-    for args in [["-zlz4"].as_slice(), &["-zlz4", "-Elegacy-compress"]] {
-        let owned: Vec<OsString> = args.iter().map(OsString::from).collect();
-        let Some(bytes) = mkfs(out.path(), tree.path(), &owned) else { continue };
-        let image = Image::open(bytes).expect("opens");
-        let nid = image.resolve(b"file").expect("sound").expect("present");
-        let inode = image.inode(nid).expect("its metadata is plain");
-        assert_eq!((inode.kind, inode.size), (FileType::Regular, 100_000));
-        let error = image.map(&inode, LogicalAddr::new(0)).expect_err("compressed");
-        assert!(matches!(error, Error::Compressed { .. }), "{error}");
-        assert!(error.hint().is_some());
-    }
 }

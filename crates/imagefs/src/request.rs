@@ -52,7 +52,8 @@ impl<'a> Request<'a> {
         let len = usize::try_from(extent.len).unwrap_or(usize::MAX).min(self.len - self.done);
         let from = match extent.kind {
             ExtentKind::Hole => From::Hole,
-            ExtentKind::Meta { .. } => From::Metadata(at),
+            // Compressed data is read through the metadata, where it has to lie too: Larder's own images have none.
+            ExtentKind::Meta { .. } | ExtentKind::Encoded(_) => From::Metadata(at),
             ExtentKind::Device { device, pa } => From::Device(device, ObjectRange::at(pa.get(), len as u64)),
         };
         Slice { buffer: self.done..self.done + len, from }

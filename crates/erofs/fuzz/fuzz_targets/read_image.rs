@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Invariants stand in `exercise.rs`, which the tests use too. The superblock is made to pass first, so that
-//! the fuzzer need not guess a magic number and a checksum. Good seeds: `cargo run --example mkfs`.
+//! the fuzzer need not guess a magic number and a checksum. Good seeds: `tests/golden`, and
+//! what `cargo run --example mkfs` writes.
 
 #![no_main]
 

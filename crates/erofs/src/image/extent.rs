@@ -1,8 +1,11 @@
 //! [`Image::map`]: from a place in a file to a place on a device.
 
+use super::zmap::{ZExtent, ZKind, ZMap, ZPlace};
 use super::{DeviceMode, Image};
+use crate::addr::MetaAddr;
 use crate::inode::Data;
-use crate::{ChunkFormat, ChunkRef, DeviceId, Error, Inode, Layout, LogicalAddr, PhysicalAddr};
+use crate::zmap::{EXTENT_BYTES_MAX, MapFault, PCLUSTER_BYTES_MAX};
+use crate::{ChunkFormat, ChunkRef, Codec, DeviceId, Error, Inode, Layout, LogicalAddr, PhysicalAddr};
 
 /// Table entries read in one go: neighbours that form one run become one extent.
 const ENTRIES_AT_ONCE: usize = 32;
@@ -35,6 +38,76 @@ pub enum ExtentKind {
         /// Byte address on that device.
         pa: PhysicalAddr,
     },
+    /// Inside an encoded pcluster.
+    Encoded(Encoded),
+}
+
+/// An encoded pcluster, and which of its decoded bytes an [`Extent`] begins with.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Encoded {
+    /// Where it stands.
+    pub place: Place,
+    /// Encoded length in bytes, zeros in front included; at most 1 MiB.
+    pub len: u32,
+    /// How it is encoded.
+    pub codec: Codec,
+    /// Decoded bytes before the extent.
+    pub skip: u32,
+    /// Decoded length as far as this file uses it; at most 12 MiB.
+    pub decoded: u32,
+}
+
+/// Where an encoded pcluster stands.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Place {
+    /// On a device, which may be the primary one.
+    Device {
+        /// Which one.
+        device: DeviceId,
+        /// Byte address on that device.
+        pa: PhysicalAddr,
+    },
+    /// In the decoded contents of the metabox.
+    Metabox {
+        /// Offset there.
+        at: u64,
+    },
+}
+
+/// Maps one file, keeping what was read of its index from call to call.
+pub(super) struct Mapper<'a> {
+    image: &'a Image,
+    inode: &'a Inode,
+    zmap: Option<ZMap<'a>>,
+}
+
+impl<'a> Mapper<'a> {
+    pub fn new(image: &'a Image, inode: &'a Inode) -> Self {
+        Self { image, inode, zmap: None }
+    }
+
+    /// As [`Image::map`].
+    pub fn map(&mut self, at: LogicalAddr) -> Result<Extent, Error> {
+        let (image, inode) = (self.image, self.inode);
+        let left = inode.size.saturating_sub(at.get());
+        if left == 0 {
+            return Ok(Extent { start: at, len: 0, kind: ExtentKind::Hole });
+        }
+        match (inode.layout, inode.data) {
+            (_, Data::Nothing) => Ok(Extent { start: at, len: 0, kind: ExtentKind::Hole }),
+            (Layout::FlatInline, Data::Flat(block)) => image.map_inline(inode, block, at),
+            (_, Data::Flat(block)) => image.map_plain(inode, block, at, left),
+            (_, Data::Chunks(format)) => image.map_chunks(inode, format, at),
+            (_, Data::Encoded) => {
+                let zmap = match &mut self.zmap {
+                    Some(zmap) => zmap,
+                    None => self.zmap.insert(ZMap::open(image, inode)?),
+                };
+                let extent = zmap.extent(at.get())?;
+                image.map_zextent(inode, extent, at)
+            }
+        }
+    }
 }
 
 impl Image {
@@ -47,18 +120,10 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error::Compressed`] for compressed files; else when the inode or its chunk table is damaged.
+    /// When the inode, its chunk table or its compression index is damaged; [`Error::NotHere`] when parts of those
+    /// have still to be brought.
     pub fn map(&self, inode: &Inode, at: LogicalAddr) -> Result<Extent, Error> {
-        let left = inode.size.saturating_sub(at.get());
-        if left == 0 || !inode.kind.has_data() {
-            return Ok(Extent { start: at, len: 0, kind: ExtentKind::Hole });
-        }
-        match (inode.layout, inode.data) {
-            (Layout::FlatInline, Data::Flat(block)) => self.map_inline(inode, block, at),
-            (_, Data::Flat(block)) => self.map_plain(inode, block, at, left),
-            (_, Data::Chunks(format)) => self.map_chunks(inode, format, at),
-            (layout, Data::Opaque) => Err(Error::Compressed { nid: inode.nid, layout }),
-        }
+        Mapper::new(self, inode).map(at)
     }
 
     fn map_plain(
@@ -87,8 +152,129 @@ impl Image {
         if block_size.offset(tail.get()) + tail_len > block_size.bytes() {
             return Err(Error::InlineCrossesBlock { nid: inode.nid });
         }
-        let Some(pa) = tail.checked_add(at.get() - tail_at) else { return Err(overflow) };
-        Ok(Extent { start: at, len: inode.size - at.get(), kind: ExtentKind::Meta { pa } })
+        let Some(place) = tail.checked_add(at.get() - tail_at) else { return Err(overflow) };
+        self.map_meta(inode, place, at, inode.size - at.get())
+    }
+
+    /// Maps bytes that stand among the metadata, which in the metabox means: somewhere in its contents.
+    fn map_meta(&self, inode: &Inode, place: MetaAddr, at: LogicalAddr, len: u64) -> Result<Extent, Error> {
+        match place {
+            MetaAddr::Primary(pa) => {
+                Ok(Extent { start: at, len, kind: ExtentKind::Meta { pa: PhysicalAddr::new(pa) } })
+            }
+            MetaAddr::Metabox(inner) => {
+                let metabox = self.metabox.as_ref().ok_or(Error::InMetabox { nid: inode.nid })?;
+                self.map_inner(inode, metabox, inner, at, len)
+            }
+        }
+    }
+
+    /// Maps a piece of `inode` that is the piece from `inner_at` of another inode's contents.
+    fn map_inner(
+        &self,
+        inode: &Inode,
+        inner: &Inode,
+        inner_at: u64,
+        at: LogicalAddr,
+        len: u64,
+    ) -> Result<Extent, Error> {
+        let extent = self.map(inner, LogicalAddr::new(inner_at))?;
+        if extent.len == 0 {
+            return Err(Error::PastEnd { nid: inode.nid, at });
+        }
+        Ok(Extent { start: at, len: extent.len.min(len), kind: extent.kind })
+    }
+
+    /// Turns an extent of a compressed file into what can be read, from `at` on.
+    fn map_zextent(&self, inode: &Inode, extent: ZExtent, at: LogicalAddr) -> Result<Extent, Error> {
+        let fault = |fault| Error::Map { nid: inode.nid, fault };
+        let ZExtent { start, end, kind } = extent;
+        let (skip, len, decoded) = (at.get() - start, end - at.get(), end - start);
+        match kind {
+            ZKind::Hole => Ok(Extent { start: at, len, kind: ExtentKind::Hole }),
+            ZKind::Fragment(offset) => {
+                let packed = self.packed.as_ref().filter(|packed| packed.nid != inode.nid);
+                let packed = packed.ok_or(fault(MapFault::NoPacked))?;
+                let inner = offset
+                    .checked_add(skip)
+                    .filter(|_| offset.checked_add(decoded).is_some_and(|end| end <= packed.size));
+                let inner = inner.ok_or(fault(MapFault::FragmentOutside { offset }))?;
+                self.map_inner(inode, packed, inner, at, len)
+            }
+            ZKind::Plain { len: encoded, .. } if encoded < decoded => {
+                Err(fault(MapFault::PlainTooShort { encoded, decoded }))
+            }
+            ZKind::Plain { place, len: encoded, rotated } => {
+                let (offset, piece) =
+                    if rotated { self.rotate(start, encoded, skip) } else { (skip, u64::MAX) };
+                self.map_zplace(inode, place, offset, at, len.min(piece))
+            }
+            ZKind::Encoded { .. } if decoded > EXTENT_BYTES_MAX => {
+                Err(fault(MapFault::Sizes { encoded: 0, decoded }))
+            }
+            ZKind::Encoded { place, len: encoded, codec } => {
+                let sizes = MapFault::Sizes { encoded, decoded };
+                if encoded > PCLUSTER_BYTES_MAX {
+                    return Err(fault(sizes));
+                }
+                let narrow = |number| u32::try_from(number).map_err(|_| fault(sizes));
+                let kind = ExtentKind::Encoded(Encoded {
+                    place: self.encoded_place(inode, place, at, encoded)?,
+                    len: narrow(encoded)?,
+                    codec,
+                    skip: narrow(skip)?,
+                    decoded: narrow(decoded)?,
+                });
+                Ok(Extent { start: at, len, kind })
+            }
+        }
+    }
+
+    /// In a rotated pcluster every byte keeps its place in the block: the first ones stand at its end.
+    ///
+    /// Returns where in the pcluster decoded byte `skip` stands, and how many follow it there.
+    fn rotate(&self, start: u64, encoded: u64, skip: u64) -> (u64, u64) {
+        let block = self.superblock.block_size;
+        let head = (block.bytes() - block.offset(start)).min(encoded);
+        if skip < head { (encoded - head + skip, head - skip) } else { (skip - head, u64::MAX) }
+    }
+
+    /// Maps plain bytes of a pcluster.
+    fn map_zplace(
+        &self,
+        inode: &Inode,
+        place: ZPlace,
+        offset: u64,
+        at: LogicalAddr,
+        len: u64,
+    ) -> Result<Extent, Error> {
+        let overflow = Error::AddressOverflow { nid: inode.nid, at };
+        match place {
+            ZPlace::Unified(pa) => {
+                let pa = pa.checked_add(offset).ok_or(overflow)?;
+                self.resolve_device(inode, DeviceId::PRIMARY, PhysicalAddr::new(pa), at, len)
+            }
+            ZPlace::Inline(place) => {
+                let place = place.checked_add(offset).ok_or(overflow)?;
+                self.map_meta(inode, place, at, len)
+            }
+        }
+    }
+
+    /// Where an encoded pcluster stands: it is never spread over two devices.
+    fn encoded_place(&self, inode: &Inode, place: ZPlace, at: LogicalAddr, len: u64) -> Result<Place, Error> {
+        let pa = match place {
+            ZPlace::Inline(MetaAddr::Metabox(at)) => return Ok(Place::Metabox { at }),
+            ZPlace::Inline(MetaAddr::Primary(pa)) => {
+                return Ok(Place::Device { device: DeviceId::PRIMARY, pa: PhysicalAddr::new(pa) });
+            }
+            ZPlace::Unified(pa) => PhysicalAddr::new(pa),
+        };
+        let extent = self.resolve_device(inode, DeviceId::PRIMARY, pa, at, len)?;
+        Ok(match extent.kind {
+            ExtentKind::Device { device, pa } => Place::Device { device, pa },
+            _ => Place::Device { device: DeviceId::PRIMARY, pa },
+        })
     }
 
     fn map_chunks(&self, inode: &Inode, format: ChunkFormat, at: LogicalAddr) -> Result<Extent, Error> {
@@ -122,14 +308,14 @@ impl Image {
     ) -> Result<(ChunkRef, u64), Error> {
         let size = format.entry_bytes();
         let overflow = || Error::AddressOverflow { nid: inode.nid, at: LogicalAddr::new(0) };
-        let table = inode.body_end().and_then(|end| end.get().checked_next_multiple_of(size as u64));
+        let table = inode.body_end().and_then(|end| end.align_up(size as u64));
         let offset = first.checked_mul(size as u64).ok_or_else(overflow)?;
         let start = table.and_then(|table| table.checked_add(offset)).ok_or_else(overflow)?;
 
         let mut buffer = [0; ENTRIES_AT_ONCE * 8];
         let entries = usize::try_from(count).map_or(ENTRIES_AT_ONCE, |count| count.min(ENTRIES_AT_ONCE));
         let bytes = &mut buffer[..entries * size];
-        self.read_meta(PhysicalAddr::new(start), bytes)?;
+        self.read_meta(start, bytes)?;
 
         let step = 1 << (format.chunk_bits(self.superblock.block_size) - self.superblock.block_size.bits());
         let mut chunks = bytes.chunks_exact(size).map_while(|entry| format.entry(entry));

@@ -1,22 +1,28 @@
 //! [`Image`]: an opened image, the reader's front door.
 
+mod clusters;
 mod dir;
+mod encoded;
 mod extent;
 mod prefix;
 mod read;
 mod walk;
 mod xattrs;
+mod zmap;
 
 use std::fmt;
 use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
+use crate::addr::MetaAddr;
 use crate::device::{RawDeviceSlot, SLOT_BYTES};
-use crate::{DeviceSlot, Error, FileType, Inode, MetaSource, Nid, PhysicalAddr, Superblock};
+use crate::source::read_primary;
+use crate::{DeviceSlot, Error, FileType, Inode, LogicalAddr, MetaSource, Nid, Superblock};
+use clusters::ClusterCache;
 
 pub use dir::{DirEntry, ReadDir};
-pub use extent::{Extent, ExtentKind};
+pub use extent::{Encoded, Extent, ExtentKind, Place};
 pub use walk::{Walk, WalkEntry};
 
 /// Where the extra devices of an image are.
@@ -31,7 +37,8 @@ pub enum DeviceMode {
 
 /// An EROFS image: its metadata, and where its data lies.
 ///
-/// Every method takes `&self`, keeps nothing between calls and may run on many threads. Cloning is cheap.
+/// Every method takes `&self` and may run on many threads. Between calls only decoded pclusters are kept, in a
+/// bounded cache that clones share. Cloning is cheap.
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn MetaSource>,
@@ -41,9 +48,18 @@ pub struct Image {
     devices: Arc<[DeviceSlot]>,
     prefixes: Arc<[prefix::LongPrefix]>,
     mode: DeviceMode,
+    /// Holds fragments: the tails of many files in one inode without a name.
+    packed: Option<Inode>,
+    /// Holds the metadata of other inodes.
+    metabox: Option<Inode>,
+    clusters: Arc<ClusterCache>,
 }
 
 impl Image {
+    /// What the cache of decoded pclusters may hold unless [`with_cluster_cache`](Self::with_cluster_cache) says
+    /// otherwise: 32 MiB.
+    pub const CLUSTER_CACHE_BYTES: usize = 32 << 20;
+
     /// Opens an image whose devices, if any, are sources of their own.
     ///
     /// The checks come in the kernel's order, so that both give the same verdict on a bad image. The
@@ -51,8 +67,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error`] names the first check that failed. [`Error::Metabox`]: the image needs a feature that this
-    /// crate lacks.
+    /// [`Error`] names the first check that failed. [`Error::NotHere`] when the source has to bring something first:
+    /// opening again goes further.
     pub fn open(source: impl MetaSource + 'static) -> Result<Self, Error> {
         Self::open_with(source, DeviceMode::Separate)
     }
@@ -67,14 +83,32 @@ impl Image {
         let source_len = source.len();
         let superblock = Arc::new(Superblock::read(&source)?);
         let devices = read_devices(&source, &superblock)?.into();
-        let mut image = Self { source, source_len, superblock, devices, prefixes: Arc::new([]), mode };
-        let packed = image.superblock.packed.map(|nid| image.inode(nid)).transpose()?;
+        let mut image = Self {
+            source,
+            source_len,
+            superblock,
+            devices,
+            prefixes: Arc::new([]),
+            mode,
+            packed: None,
+            metabox: None,
+            clusters: Arc::new(ClusterCache::new(Self::CLUSTER_CACHE_BYTES)),
+        };
+        image.packed = image.superblock.packed.map(|nid| image.inode(nid)).transpose()?;
+        image.metabox = image.superblock.metabox.map(|nid| image.inode(nid)).transpose()?;
         let root = image.inode(image.root())?;
         if root.kind != FileType::Directory {
             return Err(Error::RootNotDirectory { nid: root.nid });
         }
-        image.prefixes = prefix::read(&image, packed.as_ref())?.into();
+        image.prefixes = prefix::read(&image)?.into();
         Ok(image)
+    }
+
+    /// Gives the image a cache of its own that holds up to `bytes` of decoded pclusters; 0 keeps none.
+    #[must_use]
+    pub fn with_cluster_cache(mut self, bytes: usize) -> Self {
+        self.clusters = Arc::new(ClusterCache::new(bytes));
+        self
     }
 
     /// What the superblock says.
@@ -94,8 +128,6 @@ impl Image {
 
     /// Reads inode `nid`.
     ///
-    /// An inode with compressed contents is returned too; asking where its data lies is refused.
-    ///
     /// # Errors
     ///
     /// When the number is out of range or the inode holds what the kernel would refuse.
@@ -103,7 +135,7 @@ impl Image {
         let at = Inode::address(nid, &self.superblock)?;
         let mut bytes = [0; 64];
         // A compact inode may be the last thing on the device: read the second half only if it is there.
-        let rest = self.source_len.saturating_sub(at.get());
+        let rest = self.meta_len(at).saturating_sub(at.get());
         let len = if rest < 64 { 32 } else { 64 };
         self.read_meta(at, &mut bytes[..len])?;
         if len < 64 && bytes[0] & 1 != 0 {
@@ -133,9 +165,22 @@ impl Image {
         Ok(Some(nid))
     }
 
-    /// Reads from the primary device.
-    fn read_meta(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), Error> {
-        self.source.read_exact_at(at, buf).map_err(|source| Error::Read { at, len: buf.len(), source })
+    /// Reads metadata, from the primary device or from the contents of the metabox.
+    fn read_meta(&self, at: MetaAddr, buf: &mut [u8]) -> Result<(), Error> {
+        match (at, &self.metabox) {
+            (MetaAddr::Primary(at), _) => read_primary(&self.source, at, buf),
+            (MetaAddr::Metabox(at), Some(metabox)) => self.read_contents(metabox, LogicalAddr::new(at), buf),
+            // No address in a metabox is made without one.
+            (MetaAddr::Metabox(at), None) => Err(Error::InMetabox { nid: Nid::new(at) }),
+        }
+    }
+
+    /// Length of the space that `at` lies in.
+    fn meta_len(&self, at: MetaAddr) -> u64 {
+        match at {
+            MetaAddr::Primary(_) => self.source_len,
+            MetaAddr::Metabox(_) => self.metabox.map_or(0, |metabox| metabox.size),
+        }
     }
 }
 
@@ -159,7 +204,7 @@ fn read_devices(source: &dyn MetaSource, superblock: &Superblock) -> Result<Vec<
         return Err(Error::DeviceTable { at, count: superblock.extra_devices });
     }
     let mut bytes = vec![0; len];
-    source.read_exact_at(at, &mut bytes).map_err(|source| Error::Read { at, len, source })?;
+    read_primary(source, at.get(), &mut bytes)?;
     let slots = bytes.chunks_exact(SLOT_BYTES).filter_map(|slot| RawDeviceSlot::read_from_bytes(slot).ok());
     Ok(slots.map(|raw| DeviceSlot::decode(&raw, superblock.incompat)).collect())
 }

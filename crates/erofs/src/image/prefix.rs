@@ -1,7 +1,8 @@
 //! Long xattr prefixes: a table of names that many attributes begin with.
 
 use super::Image;
-use crate::{Compat, Error, Incompat, Inode, LogicalAddr, PhysicalAddr};
+use crate::addr::MetaAddr;
+use crate::{Compat, Error, LogicalAddr};
 
 /// One record of the table.
 #[derive(Debug)]
@@ -13,17 +14,17 @@ pub(super) struct LongPrefix {
 /// Reads the table from wherever the feature bits say it lies.
 ///
 /// Source of truth: `erofs_xattr_prefixes_init()`, fs/erofs/xattr.c (v7.3).
-pub(super) fn read(image: &Image, packed: Option<&Inode>) -> Result<Vec<LongPrefix>, Error> {
+pub(super) fn read(image: &Image) -> Result<Vec<LongPrefix>, Error> {
     let superblock = image.superblock();
     let plain = superblock.compat.contains(Compat::PLAIN_XATTR_PFX);
-    let packed = packed.filter(|_| !plain && superblock.incompat.contains(Incompat::FRAGMENTS));
+    let holder = image.metabox.as_ref().or(image.packed.as_ref()).filter(|_| !plain);
     let mut at = superblock.prefix_start;
     let mut prefixes = Vec::new();
     for index in 0..superblock.prefix_count {
         let mut take = |buf: &mut [u8]| {
-            let result = match packed {
+            let result = match holder {
                 Some(inode) => image.read_contents(inode, LogicalAddr::new(at), buf),
-                None => image.read_meta(PhysicalAddr::new(at), buf),
+                None => image.read_meta(MetaAddr::Primary(at), buf),
             };
             at += buf.len() as u64;
             result

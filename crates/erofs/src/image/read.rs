@@ -2,7 +2,10 @@
 
 use std::io;
 
+use super::extent::Mapper;
 use super::{ExtentKind, Image};
+use crate::addr::MetaAddr;
+use crate::source::merge;
 use crate::{Error, FileType, Inode, LogicalAddr, ReadDevice};
 
 /// The longest target a symbolic link may have: `PATH_MAX`.
@@ -31,12 +34,13 @@ impl Image {
 
     /// Fills `buf` with file contents from `at`; `read_device` reads the extra devices.
     ///
-    /// Meant for tools and tests: a cache asks [`map`](Self::map) and fetches by itself.
+    /// Where parts are not here yet, the rest is tried nevertheless: [`Error::NotHere`] then names everything that
+    /// this read lacks of the data, so that one round of bringing is enough once the metadata are here.
     ///
     /// # Errors
     ///
-    /// [`Error::PastEnd`] when the range passes the end of the file; else as [`map`](Self::map), and
-    /// [`Error::Read`] or [`Error::ReadDevice`] when a device fails.
+    /// [`Error::PastEnd`] when the range passes the end of the file; [`Error::NotHere`]; else as [`map`](Self::map),
+    /// and when a device fails or a pcluster cannot be decoded. `buf` is then undefined.
     pub fn read_exact_at(
         &self,
         inode: &Inode,
@@ -44,23 +48,48 @@ impl Image {
         buf: &mut [u8],
         read_device: &mut ReadDevice<'_>,
     ) -> Result<(), Error> {
-        let mut at = at;
-        let mut rest = buf;
+        let mut mapper = Mapper::new(self, inode);
+        let mut missing = Vec::new();
+        let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {
-            let extent = self.map(inode, at)?;
+            let extent = match mapper.map(at) {
+                Err(Error::NotHere { ranges }) => {
+                    missing.extend(ranges);
+                    break;
+                }
+                extent => extent?,
+            };
             let len = usize::try_from(extent.len).map_or(rest.len(), |len| len.min(rest.len()));
             if len == 0 {
                 return Err(Error::PastEnd { nid: inode.nid, at });
             }
             let (piece, after) = rest.split_at_mut(len);
-            match extent.kind {
-                ExtentKind::Hole => piece.fill(0),
-                ExtentKind::Meta { pa } => self.read_meta(pa, piece)?,
-                ExtentKind::Device { device, pa } => read_device(device, pa, piece)
-                    .map_err(|source| Error::ReadDevice { device, at: pa, len, source })?,
+            match self.read_extent(inode, &extent.kind, piece, read_device) {
+                Err(Error::NotHere { ranges }) => missing.extend(ranges),
+                result => result?,
             }
             at = at.checked_add(len as u64).ok_or(Error::AddressOverflow { nid: inode.nid, at })?;
             rest = after;
+        }
+        if missing.is_empty() { Ok(()) } else { Err(Error::NotHere { ranges: merge(missing) }) }
+    }
+
+    /// Fills `piece` with the first bytes of an extent.
+    fn read_extent(
+        &self,
+        inode: &Inode,
+        kind: &ExtentKind,
+        piece: &mut [u8],
+        read_device: &mut ReadDevice<'_>,
+    ) -> Result<(), Error> {
+        match *kind {
+            ExtentKind::Hole => piece.fill(0),
+            ExtentKind::Meta { pa } => self.read_meta(MetaAddr::Primary(pa.get()), piece)?,
+            ExtentKind::Device { device, pa } => {
+                let len = piece.len();
+                read_device(device, pa, piece).map_err(|error| error.of_device(device, pa, len))?;
+            }
+            ExtentKind::Encoded(ref encoded) => self.read_encoded(inode, encoded, piece, read_device)?,
         }
         Ok(())
     }

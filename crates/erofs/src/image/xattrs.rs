@@ -1,9 +1,10 @@
 //! Extended attributes of an inode: inline entries first, then shared ones.
 
 use super::Image;
+use crate::addr::MetaAddr;
 use crate::inode::XATTR_HEADER_BYTES;
 use crate::xattr::{ENTRY_HEADER_BYTES, EntryHeader, LONG_PREFIX, LUSTRE, filter_bit, prefix, split};
-use crate::{Error, Inode, PhysicalAddr, Xattr, XattrFault};
+use crate::{Compat, Error, Inode, Xattr, XattrFault};
 
 impl Image {
     /// Lists the attributes of `inode` with their values, in the order of the image.
@@ -87,8 +88,7 @@ impl Image {
         }
         for id in ids.chunks_exact(4) {
             let id = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
-            let at = self.superblock.xattr_space.checked_add(4 * u64::from(id));
-            let at = PhysicalAddr::new(at.ok_or(fault(XattrFault::SharedId { id }))?);
+            let at = self.shared_xattr(id).ok_or(fault(XattrFault::SharedId { id }))?;
             let mut header = [0; ENTRY_HEADER_BYTES];
             self.read_meta(at, &mut header)?;
             let header = EntryHeader::decode(header);
@@ -101,6 +101,15 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// Where shared entry `id` stands.
+    fn shared_xattr(&self, id: u32) -> Option<MetaAddr> {
+        let offset = 4 * u64::from(id);
+        if self.metabox.is_some() && self.superblock.compat.contains(Compat::SHARED_EA_IN_METABOX) {
+            return Some(MetaAddr::Metabox(offset.checked_add(self.superblock.xattr_space)?));
+        }
+        self.superblock.xattr_space.checked_add(offset).map(MetaAddr::Primary)
     }
 
     fn entry<'a>(&'a self, header: EntryHeader, payload: &'a [u8]) -> Entry<'a> {

@@ -168,7 +168,7 @@ impl Filling {
             return Ok(());
         }
         let chunk = &mut self.buffer[..len];
-        read_device(device, pa, chunk).map_err(|source| Error::ReadDevice { device, at: pa, len, source })?;
+        read_device(device, pa, chunk).map_err(|error| error.of_device(device, pa, len))?;
         let digest = ChunkKey::of(chunk);
         if let Some(slot) = device.slot().and_then(|slot| u16::try_from(slot).ok())
             && let Some(at) = BlockRef::new(slot, pa.get() >> block.bits())

@@ -7,6 +7,9 @@ use larder_erofs::{DeviceMode, Extent, ExtentKind, FileType, Image, Inode, Logic
 /// Names visited, at most: a small image can have many directories over the same blocks.
 const ENTRIES_MAX: usize = 2_000;
 const EXTENTS_MAX: usize = 200;
+/// Files whose contents are read, at most, and how much of each in one call.
+const FILES_MAX: usize = 100;
+const PIECE_BYTES: usize = 16_384;
 const XATTR_BYTES_MAX: usize = 1 << 20;
 
 /// Opens `bytes` in both ways and goes through what can be reached.
@@ -19,10 +22,13 @@ pub fn exercise(bytes: &[u8]) {
 }
 
 fn walk(image: &Image) {
-    for entry in image.walk().take(ENTRIES_MAX) {
+    for (number, entry) in image.walk().take(ENTRIES_MAX).enumerate() {
         let Ok(entry) = entry else { return };
         let inode = entry.inode;
         extents(image, &inode);
+        if number < FILES_MAX {
+            contents(image, &inode);
+        }
         if let Ok(xattrs) = image.xattrs(&inode) {
             assert!(xattrs.iter().map(|xattr| xattr.value.len()).sum::<usize>() <= 17 * XATTR_BYTES_MAX);
             for xattr in xattrs.iter().take(8) {
@@ -71,11 +77,20 @@ fn extents(image: &Image, inode: &Inode) {
             assert!(device.slot().is_some_and(|slot| slot < image.devices().len()));
             assert!(pa.checked_add(len).is_some());
         }
+        if let ExtentKind::Encoded(encoded) = kind {
+            assert!(encoded.len <= 1 << 20 && encoded.decoded <= 12 << 20);
+            assert!(u64::from(encoded.skip) + len <= u64::from(encoded.decoded));
+        }
         at = end;
     }
-    for at in [inode.size.saturating_sub(1), inode.size / 2, inode.size, u64::MAX] {
+}
+
+/// Reads the beginning of a file, its end and its middle, and asks where these lie.
+fn contents(image: &Image, inode: &Inode) {
+    let size = inode.size;
+    for at in [0, size / 2, size.saturating_sub(PIECE_BYTES as u64), size, u64::MAX] {
         let _ = image.map(inode, LogicalAddr::new(at));
+        let len = usize::try_from(size.saturating_sub(at)).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let _ = image.read_exact_at(inode, LogicalAddr::new(at), &mut vec![0; len], &mut |_, _, _| Ok(()));
     }
-    let mut piece = [0; 512];
-    let _ = image.read_exact_at(inode, LogicalAddr::new(0), &mut piece, &mut |_, _, _| Ok(()));
 }

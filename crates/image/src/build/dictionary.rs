@@ -44,7 +44,7 @@ impl Base {
         let mut read_device = |device: DeviceId, at: PhysicalAddr, buf: &mut [u8]| {
             let reader = device.slot().and_then(|slot| readers.get_mut(slot));
             let reader = reader.ok_or_else(|| io::Error::other("no such device"))?;
-            reader.read(at.get(), buf).map_err(io::Error::other)
+            reader.read(at.get(), buf).map_err(|error| io::Error::other(error).into())
         };
         let dictionary =
             Dictionary::from_image(&erofs, DEDUP_BITS, &mut read_device).map_err(Error::erofs)?;

@@ -140,7 +140,9 @@ impl<'a> Unpacking<'a> {
                     slot.context("the metadata names a device that is not there")?.push(segment);
                 }
                 ExtentKind::Hole => {}
-                ExtentKind::Meta { .. } => anyhow::bail!("its data lies among the metadata"),
+                ExtentKind::Meta { .. } | ExtentKind::Encoded(_) => {
+                    anyhow::bail!("its data lies among the metadata or is compressed")
+                }
             }
             at += extent.len;
         }

@@ -1,0 +1,11 @@
+//! Decodes any bytes with each codec: the first three say which one and how many bytes are wanted. Run in `crates/erofs`:
+//!
+//! ```text
+//! cargo +nightly fuzz run codec -- -rss_limit_mb=512 -timeout=10
+//! ```
+//!
+//! Invariants: no panic, no loop, no memory by what the bytes say.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::codec(bytes));

@@ -1,0 +1,11 @@
+//! Lists and searches any bytes as a directory block. Run in `crates/erofs`:
+//!
+//! ```text
+//! cargo +nightly fuzz run directory -- -rss_limit_mb=512 -timeout=10
+//! ```
+//!
+//! Invariants: no panic, no loop, no memory by what the bytes say.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::directory(bytes));

@@ -1,0 +1,11 @@
+//! Decodes any bytes as a map header and as entries of every form of compression index. Run in `crates/erofs`:
+//!
+//! ```text
+//! cargo +nightly fuzz run index -- -rss_limit_mb=512 -timeout=10
+//! ```
+//!
+//! Invariants: no panic, no loop, no memory by what the bytes say.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::index(bytes));

@@ -1,0 +1,162 @@
+//! LZ4 blocks, decoded as far as is wanted and no further, without unsafe code.
+//!
+//! The format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>.
+
+use super::CodecFault;
+
+/// The shortest match; its token holds what goes beyond.
+const MATCH_BYTES_MIN: usize = 4;
+/// The value of half a token that says: more bytes of the length follow.
+const MORE: usize = 15;
+
+/// Fills `out` from the block in `input`; what the block holds beyond that is ignored.
+pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
+    let wanted = out.len();
+    let mut input = Input { bytes: input, at: 0 };
+    let mut at = 0;
+    while at < wanted {
+        let short = CodecFault::Short { found: at, wanted };
+        let token = usize::from(input.byte().ok_or(short)?);
+        let literals = input.length(token >> 4).ok_or(CodecFault::Damaged)?.min(wanted - at);
+        out[at..at + literals].copy_from_slice(input.take(literals).ok_or(CodecFault::Damaged)?);
+        at += literals;
+        if at == wanted {
+            return Ok(());
+        }
+        let short = CodecFault::Short { found: at, wanted };
+        let distance =
+            usize::from(u16::from_le_bytes(input.take(2).ok_or(short)?.try_into().map_err(|_| short)?));
+        if distance == 0 || distance > at {
+            return Err(CodecFault::Damaged);
+        }
+        let len = input.length(token & MORE).ok_or(CodecFault::Damaged)?;
+        let len = len.saturating_add(MATCH_BYTES_MIN).min(wanted - at);
+        repeat(out, at, distance, len);
+        at += len;
+    }
+    Ok(())
+}
+
+/// Copies `len` bytes from `distance` before `at` to `at`; the two may overlap, which repeats a pattern.
+fn repeat(out: &mut [u8], at: usize, distance: usize, len: usize) {
+    let start = at - distance;
+    let mut done = 0;
+    while done < len {
+        // What was copied is a pattern of `distance` bytes too: each step can take all of it.
+        let step = (distance + done).min(len - done);
+        out.copy_within(start..start + step, at + done);
+        done += step;
+    }
+}
+
+/// The encoded bytes and how far they are read.
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let bytes = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(bytes)
+    }
+
+    /// Reads the rest of a length whose first part is half a token.
+    fn length(&mut self, half: usize) -> Option<usize> {
+        let mut len = half;
+        if half == MORE {
+            loop {
+                let byte = self.byte()?;
+                len = len.checked_add(byte.into())?;
+                if byte != u8::MAX {
+                    break;
+                }
+            }
+        }
+        Some(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Encodes `literals`, then a match, then `tail` as the last literals.
+    fn block(literals: &[u8], distance: u16, len: usize, tail: &[u8]) -> Vec<u8> {
+        fn put_length(out: &mut Vec<u8>, len: usize) {
+            let mut rest = len.checked_sub(MORE);
+            while let Some(more) = rest {
+                out.push(u8::try_from(more.min(255)).expect("at most 255"));
+                rest = more.checked_sub(255);
+            }
+        }
+        let half = |len: usize| u8::try_from(len.min(MORE)).expect("four bits");
+        let mut out = vec![half(literals.len()) << 4 | half(len - MATCH_BYTES_MIN)];
+        put_length(&mut out, literals.len());
+        out.extend(literals);
+        out.extend(distance.to_le_bytes());
+        put_length(&mut out, len - MATCH_BYTES_MIN);
+        out.push(half(tail.len()) << 4);
+        put_length(&mut out, tail.len());
+        out.extend(tail);
+        out
+    }
+
+    fn model(literals: &[u8], distance: usize, len: usize, tail: &[u8]) -> Vec<u8> {
+        let mut out = literals.to_vec();
+        for _ in 0..len {
+            out.push(out[out.len() - distance]);
+        }
+        out.extend(tail);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn every_prefix_of_a_block_decodes_to_the_prefix_of_its_bytes(
+            literals in prop::collection::vec(any::<u8>(), 1..600),
+            distance in any::<prop::sample::Index>(),
+            len in 4_usize..900,
+            tail in prop::collection::vec(any::<u8>(), 0..40),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let distance = distance.index(literals.len()) + 1;
+            let encoded = block(&literals, u16::try_from(distance).expect("small"), len, &tail);
+            let expected = model(&literals, distance, len, &tail);
+            let mut out = vec![0; cut.index(expected.len() + 1)];
+            decode(&encoded, &mut out).expect("well formed");
+            prop_assert_eq!(&out[..], &expected[..out.len()]);
+            let mut longer = vec![0; expected.len() + 1];
+            prop_assert!(decode(&encoded, &mut longer).is_err(), "there is no byte more");
+        }
+
+        #[test]
+        fn any_bytes_end_in_a_result(bytes in prop::collection::vec(any::<u8>(), 0..300), len in 0_usize..5000) {
+            let _ = decode(&bytes, &mut vec![0; len]);
+        }
+    }
+
+    #[test]
+    fn a_match_from_before_the_beginning_is_damage() {
+        for distance in [0, 3, u16::MAX] {
+            let mut out = [0; 10];
+            assert_eq!(
+                decode(&block(b"ab", distance, 8, b""), &mut out),
+                Err(CodecFault::Damaged),
+                "{distance}"
+            );
+        }
+        let mut out = [0; 10];
+        decode(&block(b"ab", 2, 8, b""), &mut out).expect("within");
+        assert_eq!(&out, b"ababababab");
+    }
+}

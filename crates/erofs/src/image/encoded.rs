@@ -1,0 +1,114 @@
+//! Reading encoded pclusters: fetch, skip the zeros in front, decode, remember.
+
+use std::sync::Arc;
+
+use super::{Encoded, Image, Place};
+use crate::addr::MetaAddr;
+use crate::codec::decode;
+use crate::{CodecFault, DeviceId, Error, Inode, ReadDevice};
+
+impl Image {
+    /// Fills `piece` with decoded bytes of `encoded`, from `encoded.skip` on.
+    ///
+    /// `inode` is whose bytes they are, for the error. A pcluster that `piece` takes whole is decoded in place and
+    /// not remembered: whoever reads a file through does not come back.
+    pub(super) fn read_encoded(
+        &self,
+        inode: &Inode,
+        encoded: &Encoded,
+        piece: &mut [u8],
+        read_device: &mut ReadDevice<'_>,
+    ) -> Result<(), Error> {
+        let (Ok(skip), Ok(decoded)) = (usize::try_from(encoded.skip), usize::try_from(encoded.decoded))
+        else {
+            return Err(self.decode_error(inode, encoded, CodecFault::Damaged));
+        };
+        if let Some(bytes) = self.clusters.get(encoded) {
+            return copy(&bytes, skip, piece).ok_or_else(|| self.short(inode, encoded, bytes.len()));
+        }
+        let stream = self.fetch(inode, encoded, read_device)?;
+        if piece.len() == decoded && skip == 0 {
+            return self.decode(inode, encoded, &stream, piece);
+        }
+        let mut bytes = vec![0; decoded];
+        self.decode(inode, encoded, &stream, &mut bytes)?;
+        let bytes = Arc::new(bytes);
+        self.clusters.put(encoded, Arc::clone(&bytes));
+        copy(&bytes, skip, piece).ok_or_else(|| self.short(inode, encoded, bytes.len()))
+    }
+
+    /// Reads the encoded bytes: 1 MiB at most.
+    fn fetch(
+        &self,
+        inode: &Inode,
+        encoded: &Encoded,
+        read_device: &mut ReadDevice<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let len = usize::try_from(encoded.len).unwrap_or(0);
+        // Ask before allocating: the length comes from the image. Extra devices are their reader's business.
+        if let Place::Device { device: DeviceId::PRIMARY, pa } = encoded.place
+            && pa.checked_add(u64::from(encoded.len)).is_none_or(|end| end.get() > self.source_len)
+        {
+            return Err(self.decode_error(inode, encoded, CodecFault::Outside));
+        }
+        let mut stream = vec![0; len];
+        match encoded.place {
+            Place::Device { device: DeviceId::PRIMARY, pa } => {
+                self.read_meta(MetaAddr::Primary(pa.get()), &mut stream)?;
+            }
+            Place::Device { device, pa } => {
+                read_device(device, pa, &mut stream).map_err(|error| error.of_device(device, pa, len))?;
+            }
+            Place::Metabox { at } => self.read_meta(MetaAddr::Metabox(at), &mut stream)?,
+        }
+        Ok(stream)
+    }
+
+    /// Decodes a fetched pcluster. Encoded bytes stand at its end: the zeros before them fill its first block at
+    /// most, and no codec's stream begins with one.
+    ///
+    /// Source of truth: `z_erofs_fixup_insize()`, fs/erofs/decompressor.c (v7.3).
+    fn decode(&self, inode: &Inode, encoded: &Encoded, stream: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        if !encoded.codec.is_built() {
+            return Err(Error::CodecNotBuilt { nid: inode.nid, codec: encoded.codec });
+        }
+        let block = self.superblock.block_size;
+        let first = block.bytes() - block.offset(encoded.place.at());
+        let first = usize::try_from(first).map_or(stream.len(), |first| first.min(stream.len()));
+        let zeros = stream[..first].iter().position(|&byte| byte != 0);
+        let stream = zeros.map(|zeros| &stream[zeros..]);
+        let result = stream.ok_or(CodecFault::Empty);
+        let result = result.and_then(|stream| decode(encoded.codec, &self.superblock.codecs, stream, out));
+        result.map_err(|fault| self.decode_error(inode, encoded, fault))
+    }
+
+    fn short(&self, inode: &Inode, encoded: &Encoded, found: usize) -> Error {
+        let wanted = usize::try_from(encoded.decoded).unwrap_or(usize::MAX);
+        self.decode_error(inode, encoded, CodecFault::Short { found, wanted })
+    }
+
+    fn decode_error(&self, inode: &Inode, encoded: &Encoded, fault: CodecFault) -> Error {
+        Error::Decode {
+            nid: inode.nid,
+            at: encoded.place.at(),
+            len: encoded.len.into(),
+            codec: encoded.codec,
+            fault,
+        }
+    }
+}
+
+impl Place {
+    /// The address in its space.
+    fn at(self) -> u64 {
+        match self {
+            Self::Device { pa, .. } => pa.get(),
+            Self::Metabox { at } => at,
+        }
+    }
+}
+
+fn copy(bytes: &[u8], skip: usize, piece: &mut [u8]) -> Option<()> {
+    piece.copy_from_slice(bytes.get(skip..skip.checked_add(piece.len())?)?);
+    Some(())
+}
