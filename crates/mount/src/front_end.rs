@@ -137,6 +137,10 @@ pub trait Mounted: Send + Sync {
     /// [`Error::Busy`] when it is in use and `lazy` is false; the mount lives on then and the call can be repeated.
     fn unmount(&self, lazy: bool) -> Result<(), Error>;
 
+    /// Whether nobody can ask through it any more: it is unmounted, and the last who used it, in another namespace or
+    /// from an open file, has gone. Its blobs may be withdrawn then.
+    fn is_gone(&self) -> bool;
+
     /// Says that `blob` is complete and durable: what watches over its holes is taken off.
     fn on_complete(&self, blob: &Arc<Blob>);
 

@@ -114,6 +114,8 @@ impl Engine {
     }
 
     /// [`Engine::fill`] for callers that are no futures: `done` is called on the engine's runtime and must not block.
+    ///
+    /// The blob is let go before, and a withdrawal waits until `done` has returned.
     pub fn spawn_fill(
         self: &Arc<Self>,
         blob: &Arc<Blob>,
@@ -121,9 +123,20 @@ impl Engine {
         cause: Cause,
         done: impl FnOnce(Result<(), FillError>) + Send + 'static,
     ) {
-        let (engine, blob) = (Arc::clone(self), Arc::clone(blob));
-        let span = question(&blob, want, cause);
-        let answered = async move { done(engine.fill_inside(&blob, want, cause).await) };
+        let (engine, span) = (Arc::clone(self), question(blob, want, cause));
+        let held = self.hold(blob).inspect_err(|error| {
+            self.note_fault(blob, want, cause, self.now(), &Err(error.clone()));
+        });
+        let answered = async move {
+            match held {
+                Ok(held) => {
+                    let result = engine.fill_inside(&held, want, cause).await;
+                    let _hold = held.without_blob();
+                    done(result);
+                }
+                Err(error) => done(Err(error)),
+            }
+        };
         self.handle.spawn(answered.instrument(span));
     }
 
@@ -261,22 +274,28 @@ impl Engine {
         }
         let at = self.now();
         let result = self.demand(blob, want, pid, until).await;
-        let (waited, ok) = (self.now().saturating_sub(at), result.is_ok());
+        self.note_fault(blob, want, cause, at, &result);
+        result
+    }
+
+    /// Takes note of a reader's wait that began at `at` and is over.
+    fn note_fault(
+        &self,
+        blob: &Blob,
+        range: ObjectRange,
+        cause: Cause,
+        at: Duration,
+        result: &Result<(), FillError>,
+    ) {
+        let Cause::Demand { pid } = cause else { return };
         blob.counters().faults.add(1);
-        if let Err(error) = &result {
+        if let Err(error) = result {
             blob.counters().failed_faults.add(1);
             blob.set_last_error(error);
-            warn!(blob = %blob.name(), start = want.start(), len = want.len(), error = %error.chain(), "fault failed");
+            warn!(blob = %blob.name(), start = range.start(), len = range.len(), error = %error.chain(), "fault failed");
         }
-        lock(&self.faults).push(FaultRecord {
-            at,
-            blob: Arc::clone(blob.name()),
-            range: want,
-            waited,
-            pid,
-            ok,
-        });
-        result
+        let (blob, waited, ok) = (Arc::clone(blob.name()), self.now().saturating_sub(at), result.is_ok());
+        lock(&self.faults).push(FaultRecord { at, blob, range, waited, pid, ok });
     }
 
     /// Waits for the flights, within the deadline, and looks again until nothing is missing.
@@ -334,10 +353,8 @@ impl Engine {
         want: ObjectRange,
         cause: Cause,
     ) -> Result<Vec<Ticket>, FillError> {
-        let object = self.enter(blob)?;
-        // Held until the last trip of this booking has ended, so that a drop of the blob waits for it.
-        let hold = self.tables.hold(object).map_err(|refused| FillError::refused(blob, &refused))?;
-        let hold = Arc::new(hold);
+        // Until the last trip of this booking has ended.
+        let held = self.hold(blob)?;
         let priority = cause.priority();
         let (mut tickets, mut mine) = (Vec::new(), Vec::new());
         let mut flights = blob.flights();
@@ -354,14 +371,7 @@ impl Engine {
         drop(flights);
         let _ = point(Site::OndemandBooked);
         for request in plan(mine, self.shape(priority)) {
-            let trip = Trip::new(
-                Arc::clone(self),
-                Arc::clone(blob),
-                booking,
-                request.chunks,
-                cause,
-                Arc::clone(&hold),
-            );
+            let trip = Trip::new(Arc::clone(self), held.clone(), booking, request.chunks, cause);
             self.handle.spawn(trip.run());
         }
         Ok(tickets)

@@ -2,7 +2,7 @@
 //!
 //! A piece is small enough to stay in the processor's cache from the read to the write.
 
-use std::{ops::Range, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use larder_image::ChunkTable;
@@ -17,6 +17,15 @@ use crate::{
 
 /// Stored bytes that are read at once, unless a single chunk is longer.
 const PIECE_BYTES_MAX: u64 = 128 << 10;
+
+thread_local! {
+    /// What the pieces of this thread are read into, one after the other: a fresh one each would cost as many page
+    /// faults as it has pages. It goes with the thread, which the runtime ends when it is idle.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The largest buffer that is kept: a single chunk may be longer than a piece.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// Cuts neighbouring chunks into pieces.
 pub(crate) fn pieces(table: &ChunkTable, chunks: Range<u32>) -> impl Iterator<Item = Range<u32>> {
@@ -48,7 +57,9 @@ pub(crate) fn bring_piece(engine: &Engine, blob: &Arc<Blob>, booking: BookingId,
     };
     let arrived = chunks.map(cut).collect();
     // A file that lies once lies again: it is not asked a second time.
-    settle_all(blob, &bytes, arrived, Tries::Last).into_iter().fold(true, |ok, (number, settled)| {
+    let settled = settle_all(blob, &bytes, arrived, Tries::Last);
+    keep_buffer(bytes);
+    settled.into_iter().fold(true, |ok, (number, settled)| {
         let Settled::Done(result) = settled else { return false };
         let is_there = result.is_ok();
         land(engine, blob, booking, number, result);
@@ -56,12 +67,22 @@ pub(crate) fn bring_piece(engine: &Engine, blob: &Arc<Blob>, booking: BookingId,
     })
 }
 
+/// Keeps the memory for the next piece, unless half a block of it waits in a seam.
+fn keep_buffer(bytes: Bytes) {
+    if let Ok(bytes) = bytes.try_into_mut()
+        && bytes.capacity() <= BUFFER_BYTES_MAX
+    {
+        BUFFER.set(bytes.into());
+    }
+}
+
 fn read(blob: &Blob, chunks: &Range<u32>) -> Result<(BlobRange, Bytes), FillError> {
     let stored = |number: u32| blob.table().chunk(number).stored;
     let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
     let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
     // Asked only of a source that has said it is here.
-    let read = blob.source().here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range));
+    let read =
+        blob.source().here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, BUFFER.take()));
     let bytes = read.map_err(|source| FillError::Fetch {
         blob: Arc::clone(blob.name()),
         range,

@@ -32,6 +32,7 @@ mod blob;
 mod bring;
 mod demand;
 mod engine;
+mod held;
 mod here;
 mod settle;
 mod sync;

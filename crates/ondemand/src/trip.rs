@@ -15,8 +15,8 @@ use tracing::debug;
 
 use crate::{
     Blob, Cause, Engine, FillError, FillRecord,
-    demand::EngineHold,
     flight::BookingId,
+    held::HeldBlob,
     here::{bring_piece, pieces},
     inbox::Inbox,
     plan::{Request, Wanted, plan},
@@ -33,28 +33,26 @@ const BATCH_CHUNKS_MAX: usize = 16;
 /// still holds is landed: nobody waits for a task that is gone.
 pub(crate) struct Trip {
     engine: Arc<Engine>,
-    blob: Arc<Blob>,
+    blob: HeldBlob,
     booking: BookingId,
     chunks: Range<u32>,
     cause: Cause,
-    hold: Arc<EngineHold>,
 }
 
 impl Trip {
     pub fn new(
         engine: Arc<Engine>,
-        blob: Arc<Blob>,
+        blob: HeldBlob,
         booking: BookingId,
         chunks: Range<u32>,
         cause: Cause,
-        hold: Arc<EngineHold>,
     ) -> Self {
-        Self { engine, blob, booking, chunks, cause, hold }
+        Self { engine, blob, booking, chunks, cause }
     }
 
     /// Brings its chunks, unless the blob is withdrawn before.
     pub async fn run(self) {
-        let object = self.hold.object();
+        let object = self.blob.object();
         tokio::select! {
             biased;
             () = self.engine.tables.going(object) => {}
@@ -78,7 +76,7 @@ impl Trip {
         let priority = self.cause.priority();
         let is_here = self.blob.source().here().is_some();
         let at_once_max = self.engine.config.at_once_max(priority, is_here);
-        Wish { blob: self.hold.object(), priority, bytes: self.stored(&self.chunks).len(), at_once_max }
+        Wish { blob: self.blob.object(), priority, bytes: self.stored(&self.chunks).len(), at_once_max }
     }
 
     /// The chunks that are still this trip's, as requests: one, unless something was taken out of the middle.
@@ -130,10 +128,10 @@ impl Trip {
         self.blob.counters().requests.add(1);
         // Never closed, so that the error cannot happen.
         let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
-        let (engine, blob, booking) = (Arc::clone(&self.engine), Arc::clone(&self.blob), self.booking);
-        let (hold, chunks) = (Arc::clone(&self.hold), request.chunks.clone());
+        let (engine, blob, booking) = (Arc::clone(&self.engine), self.blob.clone(), self.booking);
+        let chunks = request.chunks.clone();
         let work = move || {
-            let _held = (permit, hold);
+            let _permit = permit;
             pieces(blob.table(), chunks)
                 .fold(true, |ok, piece| ok & bring_piece(&engine, &blob, booking, piece))
         };
@@ -193,11 +191,10 @@ impl Trip {
     async fn settle(&self, batch: Vec<Arrived>, tries: Tries) -> Outcome {
         // Never closed, so that the error cannot happen.
         let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
-        let (engine, blob, booking) = (Arc::clone(&self.engine), Arc::clone(&self.blob), self.booking);
         // A trip that is given up leaves this behind: whoever drops the blob waits for it too.
-        let hold = Arc::clone(&self.hold);
+        let (engine, blob, booking) = (Arc::clone(&self.engine), self.blob.clone(), self.booking);
         let work = move || {
-            let _held = (permit, hold);
+            let _permit = permit;
             let mut outcome = Outcome::default();
             for arrived in batch {
                 let number = arrived.number;

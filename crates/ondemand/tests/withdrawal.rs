@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{DEMAND, Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 use futures_util::future::join_all;
@@ -140,11 +140,11 @@ async fn p3_a_reader_who_finds_no_room_is_not_held_past_the_deadline_either() {
 }
 
 #[test]
-fn a_withdrawal_under_load_returns_only_when_nobody_writes_any_more() {
+fn a_withdrawal_under_load_returns_only_when_no_task_has_the_blob_any_more() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let link = Link::new(Duration::from_micros(100), 800_000_000);
-    for seed in 0..10 {
+    for seed in 0..20 {
         let (fixture, engine) =
             runtime.block_on(async { (Fixture::new(8 * MIB, 16 * KIB, &link), common::engine()) });
         let (done, results) = std::sync::mpsc::channel();
@@ -156,6 +156,7 @@ fn a_withdrawal_under_load_returns_only_when_nobody_writes_any_more() {
         }
         std::thread::sleep(Duration::from_micros(seed * 300));
         runtime.block_on(engine.withdraw(&fixture.blob));
+        assert_eq!(Arc::strong_count(&fixture.blob), 1, "a task still has it");
         let present = fixture.present_bytes();
         drop(done);
         let ended: Vec<_> = results.into_iter().collect();

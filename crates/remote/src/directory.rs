@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::{buffer::spare_capacity, io::Errno};
+use rustix::io::Errno;
 
 use crate::{BlobRange, Error, Meter, RangeSource, source::ReadHere};
 
@@ -82,7 +82,7 @@ impl RangeSource for DirectorySource {
             return self.check(range).map(|()| Bytes::new());
         }
         let here = self.clone();
-        let read = tokio::task::spawn_blocking(move || here.read_here(range)).await;
+        let read = tokio::task::spawn_blocking(move || here.read_here(range, Vec::new())).await;
         read.unwrap_or_else(|stopped| {
             Err(Error::Io { place: self.describe(), source: io::Error::other(stopped) })
         })
@@ -98,13 +98,13 @@ impl RangeSource for DirectorySource {
 }
 
 impl ReadHere for DirectorySource {
-    fn read_here(&self, range: BlobRange) -> Result<Bytes, Error> {
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
         self.check(range)?;
         if range.is_empty() {
             return Ok(Bytes::new());
         }
         self.meter.count_request();
-        let bytes = read_up_to(&self.file, range);
+        let bytes = read_up_to(&self.file, range, buffer);
         let bytes = bytes.map_err(|source| Error::Io { place: self.describe(), source });
         let bytes = bytes.inspect_err(|_| self.meter.count_error())?;
         self.meter.count_bytes(bytes.len());
@@ -117,20 +117,21 @@ impl ReadHere for DirectorySource {
     }
 }
 
-/// Reads `range`, or what there is of it when the file ends before.
-fn read_up_to(file: &File, range: BlobRange) -> io::Result<Vec<u8>> {
+/// Reads `range`, or what there is of it when the file ends before, into `bytes`.
+fn read_up_to(file: &File, range: BlobRange, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let len = usize::try_from(range.len()).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let at = range.start() + bytes.len() as u64;
-        // Into memory that nobody has to clear first; never past what was asked.
-        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+    // What the buffer held before need not be cleared: all of it is overwritten, or cut off.
+    bytes.resize(len, 0);
+    let mut filled = 0;
+    while filled < len {
+        match rustix::io::pread(file, &mut bytes[filled..], range.start() + filled as u64) {
             Ok(0) => break,
-            Ok(_) => bytes.truncate(len),
+            Ok(read) => filled += read,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
+    bytes.truncate(filled);
     Ok(bytes)
 }
 

@@ -58,10 +58,11 @@ pub trait RangeSource: Send + Sync + 'static {
 
 /// A source whose bytes lie on this machine: reading them waits for a disk at most, never for somebody else.
 pub trait ReadHere: Send + Sync {
-    /// Reads exactly `range` on the calling thread.
+    /// Reads exactly `range` on the calling thread, into the memory of `buffer`, which grows when it is too small. What
+    /// was in it is lost.
     ///
     /// # Errors
     ///
     /// As for [`RangeSource::read_range`].
-    fn read_here(&self, range: BlobRange) -> Result<Bytes, Error>;
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error>;
 }

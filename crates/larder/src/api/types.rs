@@ -218,7 +218,7 @@ pub struct Fill {
     pub end: u64,
     /// Bytes that crossed the wire.
     pub stored_bytes: u64,
-    /// `demand`, `readahead` or `prefetch`.
+    /// `demand`, `readahead`, `profile` or `prefetch`.
     pub cause: String,
     /// From the request to the last presence bit.
     pub took_ms: f64,

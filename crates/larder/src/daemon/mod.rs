@@ -21,8 +21,8 @@ pub mod upkeep;
 pub mod view;
 pub mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use larder_mount::keeper::{self, Holder, NoKeeper};
 use larder_remote::HttpClient;
@@ -32,6 +32,7 @@ use crate::paths::Paths;
 use crate::store::Store;
 use crate::trace::Hub;
 use front_ends::FrontEnds;
+use live::Live;
 use table::MountTable;
 use trees::Trees;
 
@@ -43,6 +44,8 @@ pub struct Daemon {
     front_ends: Arc<FrontEnds>,
     trees: Trees,
     mounts: MountTable,
+    /// Unmounted, but somebody may still read from them.
+    leaving: Mutex<Vec<Arc<Live>>>,
     /// Absent when the worker was started without one.
     keeper: Option<keeper::Client>,
     /// Who listens to trace events.

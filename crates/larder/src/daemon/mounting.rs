@@ -1,8 +1,8 @@
 //! Mounting and unmounting: each step, and its undoing when a later one fails.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use anyhow::Context as _;
 use larder_image::Reference;
@@ -54,7 +54,7 @@ impl Daemon {
                 Ok(view)
             }
             Err(error) => {
-                self.store.relinquish(keys);
+                self.store.close(keys).await;
                 Err(error.context(cannot()))
             }
         }
@@ -124,11 +124,25 @@ impl Daemon {
                 "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
             )));
         }
-        let keys = live.keys();
         self.forget_tree(&live.record);
-        drop((live, reservation));
-        self.store.relinquish(keys);
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(live);
+        drop(reservation);
+        self.close_what_is_gone().await;
         Ok(())
+    }
+
+    /// Closes the images of mounts from which nobody reads any more.
+    pub(super) async fn close_what_is_gone(&self) {
+        let gone: Vec<Arc<Live>> = {
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            leaving.extract_if(.., |live| live.mounted.is_gone()).collect()
+        };
+        for live in gone {
+            let keys = live.keys();
+            // Before its blobs are withdrawn, so that their cookies can be relinquished.
+            drop(live);
+            self.store.close(keys).await;
+        }
     }
 
     /// The target as the table knows it: links in the path to it are followed where that does not block.

@@ -40,6 +40,8 @@ impl Daemon {
         while !self.is_idle() {
             tokio::time::sleep(PAUSE).await;
         }
+        // Whoever still waits gets an error, and nobody writes to the cache any more.
+        self.store.engine().shut_down().await;
         let daemon = Arc::clone(&self);
         let last_words = spawn_blocking(move || {
             daemon.trees.flush();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_fscache::CookieKey;
 use larder_ondemand::Blob;
@@ -15,6 +15,9 @@ use super::{Daemon, stale};
 /// How long bytes may be in the cache before they are durable there. Never on a reader's path.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a cookie that nobody uses keeps its object open: `fscache_lru_cookie_timeout` in fs/fscache/cookie.c (v6.12).
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// Looks after the cache until the process ends.
 pub async fn commit_regularly(daemon: Arc<Daemon>) {
     let mut ticks = interval(COMMIT_EVERY);
@@ -23,9 +26,15 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
     loop {
         ticks.tick().await;
         daemon.drop_vanished().await;
+        daemon.close_what_is_gone().await;
         let daemon = Arc::clone(&daemon);
         let past = std::mem::take(&mut before);
-        match spawn_blocking(move || daemon.commit_changed(past)).await {
+        let round = move || {
+            let now = daemon.commit_changed(past);
+            daemon.close_idle();
+            now
+        };
+        match spawn_blocking(round).await {
             Ok(now) => before = now,
             Err(error) => tracing::error!(%error, "commit"),
         }
@@ -103,6 +112,14 @@ impl Daemon {
     /// Makes everything durable; blocks for I/O.
     pub(super) fn commit_all(&self) {
         self.commit_changed(BTreeMap::new());
+    }
+
+    /// Closes the objects of cookies that nobody uses, so that they can be culled. After a commit: what is closed is not
+    /// committed any more.
+    fn close_idle(&self) {
+        if let Some(before) = Instant::now().checked_sub(IDLE_MAX) {
+            self.store.cache().discard_idle(before);
+        }
     }
 
     fn seal(&self, blob: &Arc<Blob>) {

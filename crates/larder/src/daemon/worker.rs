@@ -2,8 +2,8 @@
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use larder_cachefiles::{BootId, Cachefiles, Config};
@@ -90,6 +90,7 @@ async fn work(
         store,
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
+        leaving: Mutex::default(),
         keeper,
         trace,
         stopping: AtomicBool::new(false),

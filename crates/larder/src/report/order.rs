@@ -12,17 +12,20 @@ pub(super) enum Cause {
     Demand,
     /// A sequential reader would have asked for them next.
     Readahead,
+    /// A recorded access profile named them.
+    Profile,
     /// Nobody had asked yet: metadata at mount time, lists.
     Ahead,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 3] = [Self::Demand, Self::Readahead, Self::Ahead];
+    pub(super) const ALL: [Self; 4] = [Self::Demand, Self::Readahead, Self::Profile, Self::Ahead];
 
     pub(super) fn of(fill: &Fill) -> Self {
         match fill.cause.as_str() {
             "demand" => Self::Demand,
             "readahead" => Self::Readahead,
+            "profile" => Self::Profile,
             _ => Self::Ahead,
         }
     }
@@ -32,6 +35,7 @@ impl Cause {
         match self {
             Self::Demand => 'd',
             Self::Readahead => 'r',
+            Self::Profile => 'f',
             Self::Ahead => 'p',
         }
     }
@@ -40,6 +44,7 @@ impl Cause {
         match self {
             Self::Demand => "a reader waited for it",
             Self::Readahead => "read ahead",
+            Self::Profile => "named by an access profile",
             Self::Ahead => "fetched at mount time",
         }
     }
@@ -85,4 +90,33 @@ pub(super) fn origin_ms(records: &Records) -> f64 {
     let faults = records.faults.iter().map(|fault| fault.at_ms - fault.waited_ms);
     let first = fills.chain(faults).filter(|at| at.is_finite()).fold(f64::INFINITY, f64::min);
     if first.is_finite() { first } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use larder_ondemand::Cause as Filled;
+
+    use super::*;
+
+    fn fill(cause: &str) -> Fill {
+        let (at_ms, took_ms, cause) = (0.0, 1.0, cause.to_owned());
+        Fill { at_ms, blob: 0, start: 0, end: 1, stored_bytes: 1, cause, took_ms, ok: true }
+    }
+
+    #[test]
+    fn each_cause_of_the_engine_has_a_class_and_the_style_a_colour_for_it() {
+        let style = include_str!("style.css");
+        let causes = [Filled::Demand { pid: None }, Filled::Readahead, Filled::Profile, Filled::Prefetch];
+        let classes = causes.map(|cause| {
+            let class = Cause::of(&fill(cause.as_str())).class();
+            let last = STEPS - 1;
+            assert!(style.contains(&format!(".{class}{last} {{")), "{cause:?}");
+            assert!(style.contains(&format!(".box.{class} {{")), "{cause:?}");
+            class
+        });
+        assert_eq!(BTreeSet::from(classes).len(), causes.len());
+        assert_eq!(BTreeSet::from(Cause::ALL.map(Cause::class)), BTreeSet::from(classes));
+    }
 }

@@ -12,9 +12,16 @@ use larder_ondemand::Blob;
 pub struct Blobs {
     cache: Arc<Cache<Cachefiles>>,
     volume: Arc<Volume>,
-    open: Mutex<BTreeMap<CookieKey, Weak<Blob>>>,
+    open: Mutex<BTreeMap<CookieKey, Shared>>,
     /// Cookies of mounts that are gone, to be relinquished when nobody uses them.
     left: Mutex<BTreeSet<CookieKey>>,
+}
+
+/// A blob that images share.
+struct Shared {
+    blob: Weak<Blob>,
+    /// How many have opened it and not left it.
+    users: usize,
 }
 
 impl Blobs {
@@ -41,14 +48,32 @@ impl Blobs {
     pub fn open(&self, layer: &Layer) -> anyhow::Result<Arc<Blob>> {
         let key = layer.table.identity();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(blob) = open.get(key).and_then(Weak::upgrade) {
+        if let Some(shared) = open.get_mut(key)
+            && let Some(blob) = shared.blob.upgrade()
+        {
+            shared.users += 1;
             return Ok(blob);
         }
         let resources = self.resources(layer)?;
         let blob = Blob::new(key.as_str(), resources, Arc::clone(&layer.table), Arc::clone(&layer.source));
-        open.retain(|_, blob| blob.strong_count() > 0);
-        open.insert(key.clone(), Arc::downgrade(&blob));
+        open.retain(|_, shared| shared.blob.strong_count() > 0);
+        open.insert(key.clone(), Shared { blob: Arc::downgrade(&blob), users: 1 });
         Ok(blob)
+    }
+
+    /// One user of each of `keys` has gone. Returns the blobs that nobody uses any more and that still live: whoever
+    /// opens one from now on gets another, so that these can be withdrawn.
+    pub fn leave<'a>(&self, keys: impl IntoIterator<Item = &'a CookieKey>) -> Vec<Arc<Blob>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = Vec::new();
+        for key in keys {
+            let Some(shared) = open.get_mut(key) else { continue };
+            shared.users = shared.users.saturating_sub(1);
+            if shared.users == 0 {
+                unused.extend(open.remove(key).and_then(|shared| shared.blob.upgrade()));
+            }
+        }
+        unused
     }
 
     /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses

@@ -125,6 +125,18 @@ impl Store {
         Ok((resources, image.metadata.descriptor.size()))
     }
 
+    /// One image with the cookies `keys` is closed, and nobody can ask for its bytes through it any more. The blobs that
+    /// no other image uses are withdrawn: work for them stops, and this returns when nobody does any.
+    pub async fn close(&self, keys: Vec<CookieKey>) {
+        for blob in self.blobs.leave(&keys) {
+            self.engine.withdraw(&blob).await;
+        }
+        let blobs = Arc::clone(&self.blobs);
+        if let Err(error) = spawn_blocking(move || blobs.relinquish(keys)).await {
+            tracing::error!(%error, "relinquish");
+        }
+    }
+
     /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
     /// them now.
     pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
@@ -137,5 +149,95 @@ impl OpenImage {
     pub fn keys(&self) -> Vec<CookieKey> {
         let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
         std::iter::once(self.metadata.cookie().key().clone()).chain(devices).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use larder_cachefiles::{BootId, Config, NoHolder};
+    use larder_fscache::{Backend as _, ObjectRange};
+    use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
+    use larder_image::{ChunkTable, Layer};
+    use larder_ondemand::{Cause, EngineConfig};
+    use larder_remote::{BlobRange, RangeSource};
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A source that never answers.
+    struct Hangs;
+
+    #[async_trait]
+    impl RangeSource for Hangs {
+        fn len(&self) -> u64 {
+            1 << 20
+        }
+
+        fn describe(&self) -> String {
+            "a source that hangs".into()
+        }
+
+        async fn read_range(&self, _: BlobRange) -> Result<Bytes, larder_remote::Error> {
+            std::future::pending().await
+        }
+    }
+
+    fn layer() -> Layer {
+        let mut index = IndexBuilder::new(Encoding::Raw);
+        index.push(0, 0, &[0; 32]);
+        let digest = format!("sha256:{}", "00".repeat(32));
+        let blob = digest.parse().expect("a digest");
+        let facts = LayerFacts { blob: &blob, encoding: Encoding::Raw, data_end: 1 << 20 };
+        let table = ChunkTable::bind(index.finish(1 << 20).expect("one chunk"), facts).expect("it fits");
+        let descriptor = serde_json::json!({
+            "mediaType": "application/octet-stream", "digest": digest, "size": 1 << 20
+        });
+        Layer {
+            descriptor: serde_json::from_value(descriptor).expect("a descriptor"),
+            table: Arc::new(table),
+            source: Arc::new(Hangs),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_withdrawn_with_the_last_image_that_uses_it_and_its_cookie_is_free_then() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let boot_id = BootId::of_this_machine().expect("it has booted");
+        let config = Config::new(dir.path().to_owned(), boot_id, Arc::new(NoHolder));
+        let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
+        let cachefiles = Cachefiles::open(config).expect("the directory will do");
+        let store = Store::new(cachefiles, Arc::clone(&engine)).expect("it is empty");
+        let layer = layer();
+        let keys = vec![layer.table.identity().clone()];
+        let first = store.blobs.open(&layer).expect("room");
+        let second = store.blobs.open(&layer).expect("room");
+        assert!(Arc::ptr_eq(&first, &second));
+        drop(second);
+        let (told, mut result) = tokio::sync::mpsc::unbounded_channel();
+        let demand = Cause::Demand { pid: None };
+        engine.spawn_fill(&first, ObjectRange::at(0, 4096), demand, move |result| drop(told.send(result)));
+
+        while engine.questions() == 0 {
+            yield_now().await;
+        }
+        store.close(keys.clone()).await;
+        assert_eq!(engine.questions(), 1, "the other image's reader waits on");
+
+        // The mount is gone; only the engine has the blob.
+        drop(first);
+        timeout(Duration::from_secs(30), store.close(keys.clone()))
+            .await
+            .expect("nobody waits for the source");
+        result.recv().await.expect("told").expect_err("the blob was withdrawn");
+        assert_eq!(engine.questions(), 0);
+        let volume = VolumeKey::new(VOLUME).expect("a key");
+        store.cache.backend().remove(&volume, &keys[0]).expect("nobody has it any more");
+        let again = store.blobs.open(&layer).expect("room");
+        assert!(Arc::strong_count(&again) == 1 && engine.objects() == 0);
     }
 }

@@ -133,6 +133,11 @@ impl BlobTable {
         self.read().is_empty()
     }
 
+    /// Whether the mount `user` uses any.
+    pub(super) fn is_used_by(&self, user: User) -> bool {
+        self.read().values().any(|entry| entry.users.contains(&user))
+    }
+
     /// Takes the mark off a blob that is complete and durable.
     pub(super) fn on_complete(&self, group: &Group, blob: &Arc<Blob>) {
         let Ok(id) = FileId::of(blob.resources().object().file()) else { return };

@@ -213,6 +213,11 @@ impl Mounted for ErofsMount {
         Ok(())
     }
 
+    fn is_gone(&self) -> bool {
+        // Also takes the marks off, if nobody has looked since.
+        self.superblock.is_gone() && (self.server.is_idle() || !self.server.is_used_by(self.user))
+    }
+
     fn on_complete(&self, blob: &Arc<Blob>) {
         self.server.on_complete(blob);
     }

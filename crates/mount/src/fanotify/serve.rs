@@ -79,6 +79,11 @@ impl Server {
         self.blobs.is_empty()
     }
 
+    /// Whether the mount `user` has blobs in the table.
+    pub(super) fn is_used_by(&self, user: User) -> bool {
+        self.blobs.is_used_by(user)
+    }
+
     /// Enters and marks `blob` for the mount `user`; what waited for it is answered.
     pub(super) fn watch(self: &Arc<Self>, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
         self.given_up.store(false, Ordering::Release);

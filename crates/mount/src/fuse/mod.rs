@@ -21,6 +21,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use larder_erofs::Image;
 use larder_imagefs::ImageFs;
@@ -71,13 +72,17 @@ impl Fuse {
         channel: Channel,
     ) -> Result<Box<dyn Mounted>, Error> {
         let server = Server::new(fs, channel, self.engine.handle().clone());
-        std::thread::Builder::new()
+        let served = std::thread::Builder::new()
             .name("fuse".into())
             .stack_size(STACK_BYTES)
             .spawn(move || server.run())
-            .map_err(|source| Error::Kernel { kind: FrontEndKind::Fuse, doing: "starting a thread", source })?;
+            .map_err(|source| Error::Kernel {
+                kind: FrontEndKind::Fuse,
+                doing: "starting a thread",
+                source,
+            })?;
         let holder = Arc::clone(&self.holder);
-        Ok(Box::new(FuseMount { holder, id: place.id, target: place.target }))
+        Ok(Box::new(FuseMount { holder, id: place.id, target: place.target, served }))
     }
 
     /// Mounts any file system at `place`. On an error nothing is left mounted or kept.
@@ -187,6 +192,8 @@ struct FuseMount {
     holder: Arc<dyn Holder>,
     id: String,
     target: PathBuf,
+    /// Ends with the connection.
+    served: JoinHandle<()>,
 }
 
 impl Mounted for FuseMount {
@@ -199,6 +206,10 @@ impl Mounted for FuseMount {
         // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone.
         self.holder.release(&kept_name(&self.id));
         Ok(())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.served.is_finished()
     }
 
     fn on_complete(&self, _: &Arc<Blob>) {}
