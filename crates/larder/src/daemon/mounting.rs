@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
+use larder_faults::{Site, point};
 use larder_image::Reference;
 use larder_mount::{FrontEnd, MountSpec, Mounted};
 use tokio::task::spawn_blocking;
@@ -93,12 +94,14 @@ impl Daemon {
             open.image.persist(&paths.images())?;
             let spec = open.spec(&record);
             let mounted = front_end.mount(spec)?;
+            point(Site::LarderRecord);
             if let Err(error) = record.save(&paths.mounts()) {
                 if let Err(stuck) = mounted.unmount(true) {
                     tracing::error!(target = %record.target.display(), "unmount: {stuck}");
                 }
                 return Err(error);
             }
+            point(Site::LarderMounted);
             Ok(open.into_live(record, opening, mounted))
         })
         .await?
@@ -185,6 +188,7 @@ fn opening_cost(place: &Place, open: &OpenImage) -> Cost {
 /// Unmounts and forgets. Blocks.
 fn detach(live: &Live, lazy: bool, records: &Path) -> anyhow::Result<()> {
     live.mounted.unmount(lazy)?;
+    point(Site::LarderUnmounted);
     MountRecord::remove(records, &live.record.id)
 }
 
