@@ -12,9 +12,8 @@ mod stats;
 mod warm;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use stats::Row;
 
@@ -55,7 +54,8 @@ const ALL: [Case; 4] = [Case::Warm, Case::Fault, Case::Cold, Case::Build];
 
 /// Runs the benchmarks and prints their rows.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let larder = build_larder()?;
+    let built = crate::build::executables(&["--release", "--package", "larder"])?;
+    let larder = built.named("larder")?;
     let scratch = tempfile::Builder::new().prefix("larder-bench-").tempdir_in(&args.scratch)?;
     let mut rows = Vec::new();
     for case in if args.only.is_empty() { &ALL[..] } else { &args.only } {
@@ -63,10 +63,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let dir = scratch.path().join(format!("{case:?}").to_lowercase());
         std::fs::create_dir(&dir)?;
         rows.extend(match case {
-            Case::Warm => warm::run(&larder, &dir, args.rounds)?,
-            Case::Fault => fault::run(&larder, &dir, args.rounds)?,
-            Case::Cold => cold::run(&larder, &dir)?,
-            Case::Build => build::run(&larder, &dir, &args.tree, args.rounds.min(3))?,
+            Case::Warm => warm::run(larder, &dir, args.rounds)?,
+            Case::Fault => fault::run(larder, &dir, args.rounds)?,
+            Case::Cold => cold::run(larder, &dir)?,
+            Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }
     stats::print(&rows, args.json)?;
@@ -75,26 +75,4 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("{} of {} targets missed", missed.len(), rows.len());
     }
     Ok(())
-}
-
-/// Builds the release binary and says where it is.
-fn build_larder() -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "larder", "--message-format=json-render-diagnostics"])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cargo could not be started")?;
-    if !output.status.success() {
-        bail!("larder could not be built");
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let executable = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(|message| {
-            let is_larder = message["target"]["name"] == "larder";
-            message["executable"].as_str().filter(|_| is_larder).map(PathBuf::from)
-        });
-    executable.context("cargo named no executable")
 }
