@@ -96,6 +96,11 @@ impl Server {
         self.blobs.release(&self.group, user);
     }
 
+    /// Forgets the mount `user`, and leaves the marks: who reads what only it used is denied.
+    pub(super) fn forget(&self, user: User) {
+        self.blobs.forget(user);
+    }
+
     pub(super) fn on_complete(&self, blob: &Arc<Blob>) {
         self.blobs.on_complete(&self.group, blob);
     }
