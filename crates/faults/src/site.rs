@@ -173,7 +173,7 @@ sites! {
     /// the worker is gone, the keeper has not started another yet
     KeeperRespawn = "keeper.respawn", Step;
 
-    /// the record of a mount is not written yet
+    /// the record of a mount is written, nothing is mounted yet
     LarderRecord = "larder.record", Step;
     /// a mount is made, the caller not told yet
     LarderMounted = "larder.mounted", Step;
