@@ -4,6 +4,7 @@
 //! target is one), from rounds in which Larder and its peer take turns.
 
 mod build;
+mod cache;
 mod cold;
 mod fault;
 mod larder;
@@ -20,7 +21,7 @@ use stats::Row;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run; all of them without one.
+    /// Benchmarks to run; all of them but `cache` without one.
     #[arg(value_enum)]
     only: Vec<Case>,
     /// Directory for images, caches and mounts; on ext4, xfs or btrfs, with some gigabytes free.
@@ -32,6 +33,9 @@ pub struct Args {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
+    /// Objects of the cache that `cache` measures.
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
     /// Prints the rows as JSON.
     #[arg(long)]
     json: bool,
@@ -48,12 +52,18 @@ enum Case {
     Cold,
     /// Building an image, against mkfs.erofs.
     Build,
+    /// The cache core: decisions, look-ups, culling, filling. By itself: this program is built anew for it.
+    Cache,
 }
 
 const ALL: [Case; 4] = [Case::Warm, Case::Fault, Case::Cold, Case::Build];
 
 /// Runs the benchmarks and prints their rows.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.only.contains(&Case::Cache) {
+        anyhow::ensure!(args.only == [Case::Cache], "`cache` is measured by itself");
+        return tell(&cache::run(args)?, args.json);
+    }
     let built = crate::build::executables(&["--release", "--package", "larder"])?;
     let larder = built.named("larder")?;
     let scratch = tempfile::Builder::new().prefix("larder-bench-").tempdir_in(&args.scratch)?;
@@ -66,10 +76,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Case::Warm => warm::run(larder, &dir, args.rounds)?,
             Case::Fault => fault::run(larder, &dir, args.rounds)?,
             Case::Cold => cold::run(larder, &dir)?,
+            Case::Cache => Vec::new(),
             Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }
-    stats::print(&rows, args.json)?;
+    tell(&rows, args.json)
+}
+
+/// Prints the rows; fails when one misses its target.
+fn tell(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    stats::print(rows, json)?;
     let missed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     if !missed.is_empty() {
         bail!("{} of {} targets missed", missed.len(), rows.len());

@@ -32,7 +32,7 @@ impl Disk {
     pub fn new(kind: Kind, dir: &Path) -> anyhow::Result<Self> {
         let root = dir.join("disk");
         fs::create_dir(&root)?;
-        let disk = Self { root, mounted: kind != Kind::Directory };
+        let mut disk = Self { root, mounted: false };
         match kind {
             Kind::Directory => {}
             Kind::Tmpfs => {
@@ -46,6 +46,7 @@ impl Disk {
                 fs::remove_file(image)?;
             }
         }
+        disk.mounted = kind != Kind::Directory;
         Ok(disk)
     }
 
@@ -79,16 +80,17 @@ impl Drop for Disk {
     }
 }
 
-/// Kinds that can be had here.
-pub fn kinds() -> Vec<Kind> {
-    let mut kinds = vec![Kind::Directory];
-    if rustix::process::getuid().is_root() {
-        kinds.push(Kind::Tmpfs);
-        kinds.push(Kind::Ext4);
-    } else {
-        eprintln!("torture: not root, so that no disk fills up");
-    }
-    kinds
+/// Kinds that can be had here; says why others cannot.
+pub fn kinds(dir: &Path) -> Vec<Kind> {
+    let can_be_had = |kind: &Kind| match Disk::new(*kind, dir) {
+        Ok(_gone_at_once) => true,
+        Err(error) => {
+            eprintln!("torture: without {kind:?}, which would fill up: {error:#}");
+            drop(fs::remove_dir_all(dir.join("disk")));
+            false
+        }
+    };
+    [Kind::Directory, Kind::Tmpfs, Kind::Ext4].into_iter().filter(can_be_had).collect()
 }
 
 fn run(program: &str, args: &[&str], last: &Path) -> anyhow::Result<()> {

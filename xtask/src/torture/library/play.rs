@@ -70,7 +70,8 @@ impl Hall {
     /// Makes the contents up, and sees a quiet round through, after which the process has all that it keeps.
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
         count_panics();
-        let hall = Self { dir: dir.to_owned(), contents: Arc::new(Contents::new()?), disks: disk::kinds() };
+        let hall =
+            Self { dir: dir.to_owned(), contents: Arc::new(Contents::new()?), disks: disk::kinds(dir) };
         // What a process makes once and keeps is not there before the first round.
         hall.play(&Round::quiet(), Dice::new(0), true)?;
         let tally = hall.play(&Round::quiet(), Dice::new(0), false)?;

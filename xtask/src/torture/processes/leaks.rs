@@ -15,6 +15,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const SPARE_SOCKETS: usize = 40;
 const SPARE_THREADS: usize = 64;
 
+/// The list of detached mounts that somebody still read from: once there, it stays with the keeper, empty or not.
+const SPARE_LISTS: usize = 1;
+
 /// What a process holds, by name.
 type Holdings = BTreeMap<String, usize>;
 
@@ -64,6 +67,7 @@ impl Usual {
             let spare = match name.rsplit(' ').next() {
                 Some("socket") => SPARE_SOCKETS,
                 Some("threads") => SPARE_THREADS,
+                Some("memfd:larder-erofs") => SPARE_LISTS,
                 _ => 0,
             };
             usual + spare
