@@ -11,13 +11,15 @@ pub enum Kind {
     Hang,
     /// Something is left that was not there before: a descriptor, a thread, a mount, a process, space.
     Leak,
+    /// The cache took more of the disk than it may.
+    Space,
     /// An error without a cause, or one that outlived it.
     Error,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::WrongBytes, Self::Hang, Self::Leak, Self::Error];
+    pub const ALL: [Self; 5] = [Self::WrongBytes, Self::Hang, Self::Leak, Self::Space, Self::Error];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Kind {
             Self::WrongBytes => "wrong bytes",
             Self::Hang => "hangs",
             Self::Leak => "leaks",
+            Self::Space => "limits passed",
             Self::Error => "errors without cause",
         }
     }

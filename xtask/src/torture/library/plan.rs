@@ -14,6 +14,9 @@ use super::disk;
 /// Steps that each reader does.
 pub const STEPS: u64 = 150;
 
+/// The largest object, its map, and what culling keeps free fit into this.
+const QUOTA_MIN: u64 = 3 << 20;
+
 /// Faults of a round.
 const BUDGET: u64 = 400;
 
@@ -53,6 +56,12 @@ pub enum Deed {
     Withdraw,
     /// The cache is opened again.
     Reopen(Ending),
+    /// So many bytes of what nobody uses are removed.
+    Cull(u64),
+    /// Upkeep: limits, graveyard, index.
+    Maintain,
+    /// An object is kept from being culled, or not any more.
+    Pin(usize, bool),
     /// Another program takes the disk.
     Squeeze(u64),
     /// And gives it back.
@@ -76,6 +85,10 @@ impl Deed {
             Self::Reopen(Ending::Clean) => "cache opened again after a clean end",
             Self::Reopen(Ending::Death) => "cache opened again after a death",
             Self::Reopen(Ending::Boot) => "cache opened again after a boot",
+            Self::Cull(_) => "cache culled",
+            Self::Maintain => "cache maintained",
+            Self::Pin(_, true) => "object pinned",
+            Self::Pin(_, false) => "object unpinned",
             Self::Squeeze(_) => "disk filled by others",
             Self::Relax => "disk relieved",
         }
@@ -87,6 +100,8 @@ impl Deed {
 pub struct Round {
     /// Where the cache lies.
     pub disk: disk::Kind,
+    /// The most bytes that objects may take: less than all of them together.
+    pub quota: Option<u64>,
     /// How many threads read.
     pub readers: usize,
     /// How long the registry takes for each answer.
@@ -100,7 +115,14 @@ impl Round {
     /// A round in which nothing goes wrong.
     pub fn quiet() -> Self {
         let weather = Weather { errors: false, pauses: false };
-        Self { disk: disk::Kind::Directory, readers: 3, latency: Duration::ZERO, script: Vec::new(), weather }
+        Self {
+            disk: disk::Kind::Directory,
+            quota: None,
+            readers: 3,
+            latency: Duration::ZERO,
+            script: Vec::new(),
+            weather,
+        }
     }
 
     /// Decides a round.
@@ -113,6 +135,7 @@ impl Round {
         script.sort_by_key(|(step, _)| *step);
         Self {
             disk: disks[rng.usize(0..disks.len())],
+            quota: (rng.u8(0..3) == 0).then(|| rng.u64(QUOTA_MIN..2 * QUOTA_MIN)),
             readers,
             latency: Duration::from_millis(weighted(&mut rng, &[(2, 0), (2, 1), (1, 10)])),
             script,
@@ -122,7 +145,10 @@ impl Round {
 
     /// Whether a reader may get an error while the round lasts.
     pub fn may_fail(&self) -> bool {
-        self.weather.errors || !self.script.is_empty() || self.disk != disk::Kind::Directory
+        self.weather.errors
+            || !self.script.is_empty()
+            || self.quota.is_some()
+            || self.disk != disk::Kind::Directory
     }
 
     /// The plan for the fault points.
@@ -133,7 +159,7 @@ impl Round {
 
 fn deed(rng: &mut fastrand::Rng) -> Deed {
     let object = rng.usize(0..OBJECTS);
-    match rng.u8(0..28) {
+    match rng.u8(0..36) {
         0..4 => Deed::Lie(lie(rng)),
         4..6 => Deed::Close(object),
         6..8 => Deed::Retire(object),
@@ -148,6 +174,10 @@ fn deed(rng: &mut fastrand::Rng) -> Deed {
         23 => Deed::Reopen(Ending::Death),
         24 => Deed::Reopen(Ending::Boot),
         25 => Deed::Squeeze(rng.u64(1 << 20..16 << 20)),
+        28..31 => Deed::Cull(rng.u64(1..4 << 20)),
+        31..33 => Deed::Maintain,
+        33 => Deed::Pin(object, true),
+        34 => Deed::Pin(object, false),
         _ => Deed::Relax,
     }
 }
@@ -164,8 +194,8 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "library on {:?}, {} readers, latency {:?}{}",
-            self.disk, self.readers, self.latency, self.weather
+            "library on {:?}, quota {:?}, {} readers, latency {:?}{}",
+            self.disk, self.quota, self.readers, self.latency, self.weather
         )?;
         for (step, deed) in &self.script {
             write!(f, ", {}@{step}", deed.name())?;

@@ -1,6 +1,7 @@
 //! [`Hall`]: the rounds of this layer.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -158,9 +159,7 @@ impl Scene<'_> {
     fn storm(&mut self) -> Result<(), Violation> {
         let desk = Desk::new(self.round.readers);
         let readers: Vec<_> = (0..self.round.readers)
-            .map(|number| {
-                Reader::new(number, self.dice, self.contents, self.round.may_fail()).start(&desk, &self.room)
-            })
+            .map(|number| Reader::new(number, self.dice, self.contents, self.round).start(&desk, &self.room))
             .collect();
         let mut acted = Ok(());
         for (step, deed) in &self.round.script {
@@ -213,6 +212,7 @@ impl Scene<'_> {
             (_, None) => Ok(()),
             (deed, Some(world)) => self.act_on(&world, deed),
         };
+        self.within_quota()?;
         if let Err(error) = done {
             self.tally.did(format!("{} failed", deed.name()));
             // Being in use is no failure; anything else needs a cause.
@@ -252,6 +252,12 @@ impl Scene<'_> {
                 Ok(())
             }
             Deed::Commit(object) => world.commit(*object),
+            Deed::Cull(bytes) => {
+                world.cache.backend().cull(*bytes, 0);
+                Ok(())
+            }
+            Deed::Maintain => world.cache.backend().maintain().map(drop).map_err(broken_cache),
+            Deed::Pin(object, pinned) => world.pin(*object, *pinned).map_err(fs_failure),
             Deed::DiscardIdle => {
                 world.cache.discard_idle(Instant::now());
                 Ok(())
@@ -265,7 +271,7 @@ impl Scene<'_> {
         let began = Instant::now();
         loop {
             let boot = BootId::from_bytes([self.boots; 16]);
-            match World::open(&root, boot, &self.shelf, self.contents, &self.versions) {
+            match World::open(&root, self.round.quota, boot, &self.shelf, self.contents, &self.versions) {
                 Ok(world) => {
                     self.room.set(Some(Arc::new(world)));
                     return Ok(());
@@ -322,6 +328,17 @@ impl Scene<'_> {
         self.open()
     }
 
+    /// What objects take never passes the quota: P5.
+    fn within_quota(&self) -> Result<(), Violation> {
+        let Some(quota) = self.round.quota else { return Ok(()) };
+        let stored = stored_bytes(&self.disk.cache().join("cache"));
+        if stored > quota {
+            let what = format!("objects take {stored} bytes, and the quota is {quota}");
+            return Err(Violation::new(Kind::Space, what));
+        }
+        Ok(())
+    }
+
     /// With the causes gone, everything can be read: P3.
     fn calm(&mut self) -> Result<(), Violation> {
         let Some(world) = self.room.world() else { return self.open().and_then(|()| self.calm()) };
@@ -329,7 +346,12 @@ impl Scene<'_> {
             return Err(Violation::new(Kind::Hang, "chunks are being brought for ever"));
         }
         for object in 0..OBJECTS {
+            if self.round.quota.is_some() {
+                // Not all of them fit: what was read makes way.
+                (0..OBJECTS).filter(|other| *other != object).for_each(|other| world.make_idle(other));
+            }
             self.read_whole(&world, object)?;
+            self.within_quota()?;
             let committed = world.commit(object);
             if let Err(error) = committed {
                 return Err(Violation::new(
@@ -365,6 +387,8 @@ impl Scene<'_> {
         if let Some(world) = self.room.world() {
             for object in 0..OBJECTS {
                 match read_whole(&world, self.contents, object, Manner::Present) {
+                    // Where not all fit, some were culled.
+                    Err(error) if self.round.quota.is_some() && error.name == "errno 61" => {}
                     Ok(None) => self.tally.read("right", usize::try_from(size(object)).unwrap_or(0)),
                     Ok(Some(violation)) => return Err(violation),
                     Err(error) => {
@@ -434,6 +458,22 @@ fn count_panics() {
             before(panic);
         }));
     });
+}
+
+fn broken_cache(error: larder_cachefiles::Error) -> Failure {
+    Failure { name: "other".into(), text: error.to_string() }
+}
+
+/// Bytes that the files below `dir` take on the disk.
+fn stored_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => stored_bytes(&entry.path()),
+            Ok(found) => found.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn broken(what: &str, error: impl std::fmt::Display) -> Violation {

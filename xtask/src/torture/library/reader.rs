@@ -10,7 +10,7 @@ use super::super::dice::{Dice, weighted};
 use super::super::truth;
 use super::super::violation::{Kind, Violation};
 use super::contents::{Contents, OBJECTS, size, truth_of};
-use super::plan::STEPS;
+use super::plan::{Round, STEPS};
 use super::play::Room;
 use super::world::{Failure, Manner, World};
 
@@ -23,6 +23,8 @@ pub struct Reader {
     dice: Dice,
     contents: Arc<Contents>,
     may_fail: bool,
+    /// Whether objects are closed now and then, so that they can be culled.
+    closes: bool,
 }
 
 /// One read.
@@ -30,12 +32,21 @@ struct Piece {
     object: usize,
     want: ObjectRange,
     manner: Manner,
+    /// Whether the object is closed afterwards.
+    closes: bool,
 }
 
 impl Reader {
     /// A reader.
-    pub fn new(number: usize, dice: Dice, contents: &Arc<Contents>, may_fail: bool) -> Self {
-        Self { number, dice: dice.of("reader", number as u64), contents: Arc::clone(contents), may_fail }
+    pub fn new(number: usize, dice: Dice, contents: &Arc<Contents>, round: &Round) -> Self {
+        let dice = dice.of("reader", number as u64);
+        Self {
+            number,
+            dice,
+            contents: Arc::clone(contents),
+            may_fail: round.may_fail(),
+            closes: round.quota.is_some(),
+        }
     }
 
     /// Reads while things go wrong.
@@ -47,7 +58,11 @@ impl Reader {
                 let words = || format!("reader {} at step {step}: {}", self.number, piece.words());
                 let read = desk.timed(self.number, words, || {
                     let Some(world) = room.enter(&desk) else { return Ok(()) };
-                    self.read(&world, &desk, &piece)
+                    let read = self.read(&world, &desk, &piece);
+                    if piece.closes {
+                        world.make_idle(piece.object);
+                    }
+                    read
                 });
                 let Err(error) = read else { continue };
                 desk.tally().read(error.name.clone(), 0);
@@ -66,8 +81,9 @@ impl Reader {
         let at = rng.u64(0..size);
         let reach = 1 << rng.u32(1..19);
         let len = rng.u64(1..=reach);
+        let closes = self.closes && rng.bool();
         let manner = weighted(&mut rng, &[(8, Manner::Fill), (1, Manner::Present), (1, Manner::Clear)]);
-        Piece { object, want: ObjectRange::at(at, len.min(size - at)), manner }
+        Piece { object, want: ObjectRange::at(at, len.min(size - at)), manner, closes }
     }
 
     fn read(&self, world: &World, desk: &Desk, piece: &Piece) -> Result<(), Failure> {
@@ -128,7 +144,7 @@ pub fn read_whole(
     manner: Manner,
 ) -> Result<Option<Violation>, Failure> {
     let opened = world.blob(object, contents)?;
-    let piece = Piece { object, want: ObjectRange::at(0, size(object)), manner };
+    let piece = Piece { object, want: ObjectRange::at(0, size(object)), manner, closes: false };
     let bytes = world.read(&opened, piece.want, manner)?;
     let found = check(truth_of(object, opened.version), &piece, &bytes);
     Ok(found.err().map(|wrong| {

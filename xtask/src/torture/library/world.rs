@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_cachefiles::{BootId, Cachefiles, Config};
+use larder_cachefiles::{BootId, Cachefiles, Config, DescriptorHolder, Limits};
 use larder_fscache::{
     AuxData, Cache, Cookie, CookieKey, Error, InUse, IoSource, ObjectRange, OnHole, ReadFlags, Volume,
     VolumeKey,
@@ -76,13 +76,16 @@ impl World {
     /// Opens the cache at `root`.
     pub fn open(
         root: &Path,
+        quota: Option<u64>,
         boot_id: BootId,
         shelf: &Arc<Shelf>,
         contents: &Contents,
         versions: &[usize],
     ) -> anyhow::Result<Self> {
+        let holder = Arc::clone(shelf) as Arc<dyn DescriptorHolder>;
+        let limits = Limits { quota, ..Limits::default() };
         let cachefiles =
-            Cachefiles::open(Config { root: root.to_owned(), boot_id, holder: Arc::clone(shelf) as Arc<_> })?;
+            Cachefiles::open(Config { limits, ..Config::new(root.to_owned(), boot_id, holder) })?;
         let cache = Cache::new(cachefiles);
         let volume = cache.acquire_volume(&VolumeKey::new("torture")?, &AuxData::default())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -194,6 +197,18 @@ impl World {
     pub fn close(&self, object: usize) -> Option<Arc<Cookie>> {
         let blob = self.slot(object).blob.take()?;
         Some(Arc::clone(blob.cookie()))
+    }
+
+    /// Closes an object and gives it back, if nobody reads it.
+    pub fn make_idle(&self, object: usize) {
+        // In use, it stays; and that is all there is to it.
+        let _ = self.close(object).map(|cookie| cookie.relinquish(false));
+    }
+
+    /// Keeps an object from being culled, or lets it be.
+    pub fn pin(&self, object: usize, pinned: bool) -> Result<(), Error> {
+        let (cache, volume, key) = (self.cache.backend(), self.volume.key(), key(object)?);
+        if pinned { cache.pin(volume, &key) } else { cache.unpin(volume, &key) }.map(drop)
     }
 
     /// Ends everything, and waits for it.
