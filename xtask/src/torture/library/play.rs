@@ -345,6 +345,12 @@ impl Scene<'_> {
         if !world.settle(READ_DEADLINE) {
             return Err(Violation::new(Kind::Hang, "chunks are being brought for ever"));
         }
+        if self.round.quota.is_some() {
+            // What may not be culled may leave no room for the rest.
+            (0..OBJECTS)
+                .try_for_each(|object| world.pin(object, false))
+                .map_err(|error| broken("unpinning", error))?;
+        }
         for object in 0..OBJECTS {
             if self.round.quota.is_some() {
                 // Not all of them fit: what was read makes way.
