@@ -1,11 +1,14 @@
 //! What developers run: tests with their set-up, benchmarks.
 //!
-//! `cargo xtask test` installs what the tests need and runs every one of them; `cargo xtask bench` measures Larder
-//! against a peer in the same run and prints ratios.
+//! `cargo xtask test` installs what the tests need and runs every one of them; `cargo xtask torture` runs random
+//! workloads with random faults, kills and restarts against a model; `cargo xtask bench` measures Larder against a peer
+//! in the same run and prints ratios.
 
 mod bench;
+mod build;
 mod packages;
 mod test;
+mod torture;
 
 use clap::{Parser, Subcommand};
 
@@ -21,6 +24,8 @@ struct Cli {
 enum Task {
     /// Installs what the tests need (as root, by apt-get) and runs all of them.
     Test(test::Args),
+    /// Tortures Larder: random workloads with random faults, kills and restarts, against a model.
+    Torture(torture::Args),
     /// Measures Larder against a peer in the same run and prints ratios.
     Bench(bench::Args),
 }
@@ -28,6 +33,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Test(args) => test::run(&args),
+        Task::Torture(args) => torture::run(&args),
         Task::Bench(args) => bench::run(&args),
     }
 }

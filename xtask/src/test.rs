@@ -24,7 +24,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(args.cargo.iter().map(String::as_str));
-    cargo(&arguments)
+    cargo(&arguments)?;
+    if args.cargo.is_empty() { with_fault_points() } else { Ok(()) }
+}
+
+/// What needs a build of its own: the fault points themselves, and a short campaign with a fixed seed.
+fn with_fault_points() -> anyhow::Result<()> {
+    let features = "--features=larder-faults/inject,xtask/torture";
+    cargo(&["test", "--package", "larder-faults", "--package", "xtask", features])?;
+    cargo(&["run", "--quiet", "--package", "xtask", "--", "torture", "--seconds", "15", "--seed", "1"])
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {

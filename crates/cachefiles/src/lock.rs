@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use larder_faults::{Site, check};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -32,6 +33,7 @@ impl Lock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
         let on_disk = options.open(&path).map_err(failed)?;
         let file = inherited(&on_disk, holder).unwrap_or(on_disk);
+        check(Site::CachefilesLock).map_err(|errno| failed(errno.into()))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

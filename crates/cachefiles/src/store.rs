@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::object::Name;
 use crate::seat::Seat;
-use crate::storage::{Access, Storage, StorageFile, read_exact, write_all};
+use crate::storage::{Access, Kind, Storage, StorageFile, read_exact, write_all};
 use crate::walk::Progress;
 use crate::{BootId, DescriptorHolder};
 
@@ -192,7 +192,12 @@ pub(crate) fn get_bytes(storage: &dyn Storage, path: &str, len_max: u64) -> io::
 /// Removes what earlier runs did not finish.
 pub(crate) fn clear_tmp(storage: &dyn Storage) -> io::Result<()> {
     for name in storage.list(TMP)? {
-        storage.unlink(&format!("{TMP}/{name}"))?;
+        let path = format!("{TMP}/{name}");
+        // A volume begins here as well, and who made it may have died before it got its name.
+        match storage.stat(&path)? {
+            Some(found) if found.kind == Kind::Dir => storage.rmdir(&path)?,
+            _ => storage.unlink(&path)?,
+        };
     }
     Ok(())
 }

@@ -78,6 +78,8 @@ sites! {
     CachefilesSyncfs = "cachefiles.syncfs", Call;
     /// `fchmod`
     CachefilesChmod = "cachefiles.chmod", Call;
+    /// `futimens`
+    CachefilesUtimens = "cachefiles.utimens", Call;
     /// `fgetxattr`
     CachefilesGetxattr = "cachefiles.getxattr", Call;
     /// `fsetxattr`, `fremovexattr`
@@ -100,9 +102,9 @@ sites! {
     CachefilesCommitted = "cachefiles.committed", Step;
     /// presence bits are cleared, the range is not punched yet
     CachefilesUnmarked = "cachefiles.unmarked", Step;
-    /// the object to cull is chosen and withdrawn, nothing is removed yet
+    /// the object to cull is chosen, nothing is removed yet
     CachefilesCulling = "cachefiles.culling", Step;
-    /// the durable map of a removed object is gone, its data is not
+    /// the data of a removed object is gone, its durable map is not
     CachefilesBuried = "cachefiles.buried", Step;
     /// a complete object is about to be sealed
     CachefilesSealing = "cachefiles.sealing", Step;
@@ -173,7 +175,7 @@ sites! {
     /// the worker is gone, the keeper has not started another yet
     KeeperRespawn = "keeper.respawn", Step;
 
-    /// the record of a mount is not written yet
+    /// the record of a mount is written, nothing is mounted yet
     LarderRecord = "larder.record", Step;
     /// a mount is made, the caller not told yet
     LarderMounted = "larder.mounted", Step;

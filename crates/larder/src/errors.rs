@@ -136,6 +136,7 @@ fn hint_of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     hint_of!(
         larder_cachefiles::Error,
         larder_erofs::Error,
+        larder_faults::Error,
         larder_fscache::Error,
         larder_image::Error,
         larder_imagefs::Error,

@@ -26,10 +26,18 @@ mod tree;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(Err(error)) = std::env::var_os(larder_faults::ENV).map(install_faults) {
+        return errors::guard(std::panic::AssertUnwindSafe(|| Err(error.into())));
+    }
     let mut args = std::env::args_os().skip(1);
     // The keeper must stay tiny: it is dispatched before the parser, the runtime and the log exist.
     if args.next().is_some_and(|first| first == "keeper") {
         larder_mount::keeper::main(args);
     }
     errors::guard(cli::main)
+}
+
+/// For tests: keeper and worker inherit the plan with the environment. A build without fault points refuses it.
+fn install_faults(plan: std::ffi::OsString) -> Result<(), larder_faults::Error> {
+    larder_faults::install_text(&plan.to_string_lossy())
 }

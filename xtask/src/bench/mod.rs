@@ -4,6 +4,7 @@
 //! target is one), from rounds in which Larder and its peer take turns.
 
 mod build;
+mod cache;
 mod cold;
 mod fault;
 mod larder;
@@ -12,16 +13,15 @@ mod stats;
 mod warm;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use stats::Row;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run; all of them without one.
+    /// Benchmarks to run; all of them but `cache` without one.
     #[arg(value_enum)]
     only: Vec<Case>,
     /// Directory for images, caches and mounts; on ext4, xfs or btrfs, with some gigabytes free.
@@ -33,6 +33,9 @@ pub struct Args {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
+    /// Objects of the cache that `cache` measures.
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
     /// Prints the rows as JSON.
     #[arg(long)]
     json: bool,
@@ -49,13 +52,20 @@ enum Case {
     Cold,
     /// Building an image, against mkfs.erofs.
     Build,
+    /// The cache core: decisions, look-ups, culling, filling. By itself: this program is built anew for it.
+    Cache,
 }
 
 const ALL: [Case; 4] = [Case::Warm, Case::Fault, Case::Cold, Case::Build];
 
 /// Runs the benchmarks and prints their rows.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let larder = build_larder()?;
+    if args.only.contains(&Case::Cache) {
+        anyhow::ensure!(args.only == [Case::Cache], "`cache` is measured by itself");
+        return tell(&cache::run(args)?, args.json);
+    }
+    let built = crate::build::executables(&["--release", "--package", "larder"])?;
+    let larder = built.named("larder")?;
     let scratch = tempfile::Builder::new().prefix("larder-bench-").tempdir_in(&args.scratch)?;
     let mut rows = Vec::new();
     for case in if args.only.is_empty() { &ALL[..] } else { &args.only } {
@@ -63,38 +73,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let dir = scratch.path().join(format!("{case:?}").to_lowercase());
         std::fs::create_dir(&dir)?;
         rows.extend(match case {
-            Case::Warm => warm::run(&larder, &dir, args.rounds)?,
-            Case::Fault => fault::run(&larder, &dir, args.rounds)?,
-            Case::Cold => cold::run(&larder, &dir)?,
-            Case::Build => build::run(&larder, &dir, &args.tree, args.rounds.min(3))?,
+            Case::Warm => warm::run(larder, &dir, args.rounds)?,
+            Case::Fault => fault::run(larder, &dir, args.rounds)?,
+            Case::Cold => cold::run(larder, &dir)?,
+            Case::Cache => Vec::new(),
+            Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }
-    stats::print(&rows, args.json)?;
+    tell(&rows, args.json)
+}
+
+/// Prints the rows; fails when one misses its target.
+fn tell(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    stats::print(rows, json)?;
     let missed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     if !missed.is_empty() {
         bail!("{} of {} targets missed", missed.len(), rows.len());
     }
     Ok(())
-}
-
-/// Builds the release binary and says where it is.
-fn build_larder() -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "larder", "--message-format=json-render-diagnostics"])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cargo could not be started")?;
-    if !output.status.success() {
-        bail!("larder could not be built");
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let executable = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(|message| {
-            let is_larder = message["target"]["name"] == "larder";
-            message["executable"].as_str().filter(|_| is_larder).map(PathBuf::from)
-        });
-    executable.context("cargo named no executable")
 }

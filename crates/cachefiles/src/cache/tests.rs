@@ -107,7 +107,9 @@ fn leftovers_of_a_crash_are_removed_at_the_start() {
     let root = tempfile::tempdir().expect("a directory");
     drop(open(root.path()).expect("fit"));
     let left = root.path().join("tmp/17");
+    let volume = root.path().join("tmp/18");
     std::fs::write(&left, "half").expect("a file");
+    std::fs::create_dir(&volume).expect("a folder");
     drop(open(root.path()).expect("fit"));
-    assert!(!left.exists());
+    assert!(!left.exists() && !volume.exists());
 }

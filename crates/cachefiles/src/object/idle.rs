@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use larder_faults::{Site, point};
 use larder_fscache::{ObjectRange, Presence, Run};
 
 use super::open::{FILLING_MODE, load, on_disk};
@@ -134,6 +135,7 @@ impl Store {
             file.fsync()?;
         }
         let at = first << BLOCK.bits();
+        point(Site::CachefilesUnmarked);
         file.punch(at, (end << BLOCK.bits()) - at)?;
         tracing::debug!(
             volume = %place.volume, cookie = %place.cookie, start = at, len = range.len(), why, "cachefiles_trunc"

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use larder_faults::{Site, point};
 use larder_fscache::{BlockSize, CacheObject, CookieKey, Error, ObjectRange, Run, VolumeKey};
 use rustix::io::Errno;
 
@@ -237,8 +238,10 @@ impl CacheObject for CacheFile {
         self.seat.charge(bytes);
         write_all(&*self.file, data, at).map_err(|source| self.failed("writing", source))?;
         drop(drawn);
+        point(Site::CachefilesWritten);
         let fresh = live.presence().set(range);
         self.present.fetch_add(fresh, Ordering::AcqRel);
+        point(Site::CachefilesMarked);
         tracing::trace!(
             volume = %self.place.volume, cookie = %self.place.cookie, start = at, len = range.len(), "cachefiles_write"
         );

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context as _;
+use larder_faults::{Site, point};
 use larder_image::Reference;
 use larder_mount::{FrontEnd, MountSpec, Mounted};
 use tokio::task::spawn_blocking;
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 use super::Daemon;
 use super::live::{Cost, Live};
 use super::record::MountRecord;
+use super::stale;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell, told};
 use crate::store::{OpenImage, Place, connect};
@@ -92,13 +94,8 @@ impl Daemon {
         spawn_blocking(move || {
             open.image.persist(&paths.images())?;
             let spec = open.spec(&record);
-            let mounted = front_end.mount(spec)?;
-            if let Err(error) = record.save(&paths.mounts()) {
-                if let Err(stuck) = mounted.unmount(true) {
-                    tracing::error!(target = %record.target.display(), "unmount: {stuck}");
-                }
-                return Err(error);
-            }
+            let mounted = mount_on_record(&*front_end, spec, &record, &paths.mounts())?;
+            point(Site::LarderMounted);
             Ok(open.into_live(record, opening, mounted))
         })
         .await?
@@ -196,9 +193,32 @@ fn opening_cost(place: &Place, open: &OpenImage) -> Cost {
     Cost::new(bytes, requests)
 }
 
+/// Mounts, with the record written first: a worker that dies in between leaves nothing that its successor does not
+/// know. Blocks.
+fn mount_on_record(
+    front_end: &dyn FrontEnd,
+    spec: MountSpec,
+    record: &MountRecord,
+    records: &Path,
+) -> anyhow::Result<Box<dyn Mounted>> {
+    if stale::vanished(vec![record.target.clone()])?.is_empty() {
+        // Something of somebody else's is mounted there, and a record would have a successor detach it.
+        front_end.mount(spec)?.unmount(true)?;
+        anyhow::bail!("{}: was in use a moment ago", record.target.display());
+    }
+    record.save(records)?;
+    point(Site::LarderRecord);
+    front_end.mount(spec).map_err(anyhow::Error::from).inspect_err(|_| {
+        if let Err(error) = MountRecord::remove(records, &record.id) {
+            tracing::warn!(target = %record.target.display(), "mount_record: {error:#}");
+        }
+    })
+}
+
 /// Unmounts and forgets. Blocks.
 fn detach(live: &Live, lazy: bool, records: &Path) -> anyhow::Result<()> {
     live.mounted.unmount(lazy)?;
+    point(Site::LarderUnmounted);
     MountRecord::remove(records, &live.record.id)
 }
 

@@ -1,6 +1,7 @@
 //! Taking up the mounts of an earlier worker: from the records, the kept descriptors and the cache, with no registry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_fscache::VolumeKey;
@@ -14,6 +15,10 @@ use super::record::MountRecord;
 use crate::inventory::{Catalogue, KnownImage};
 use crate::store::{Place, connect_or_gone};
 
+/// How often a mount is taken up before it is given up, and the first pause, which doubles: most of a second in all.
+const RESUME_TRIES: u32 = 5;
+const RESUME_PAUSE: Duration = Duration::from_millis(50);
+
 impl Daemon {
     /// Takes up every mount there is a record of; one that cannot be does not keep the others from it.
     ///
@@ -25,7 +30,7 @@ impl Daemon {
         self.forget_images(&records);
         for record in records {
             let target = record.target.clone();
-            match self.resume(record.clone()).await {
+            match self.resume_patiently(&record).await {
                 Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
                 Err(error) => {
                     tracing::error!(target = %target.display(), image = record.image, "not resumed: {error:#}");
@@ -75,6 +80,22 @@ impl Daemon {
         if let Err(error) = self.catalogue().forget(is_wanted) {
             tracing::warn!("known_images: {error:#}");
         }
+    }
+
+    /// Tries again what may pass: readers wait meanwhile, and a mount that is given up is gone.
+    async fn resume_patiently(&self, record: &MountRecord) -> anyhow::Result<()> {
+        let mut pause = RESUME_PAUSE;
+        for _ in 1..RESUME_TRIES {
+            match self.resume(record.clone()).await {
+                Err(error) if !is_for_good(&error) => {
+                    tracing::warn!(target = %record.target.display(), "not resumed yet: {error:#}");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.resume(record.clone()).await
     }
 
     async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
@@ -137,4 +158,10 @@ impl Daemon {
             Err(error) => tracing::error!("give up: {error}"),
         }
     }
+}
+
+/// Whether there is nothing to take up any more.
+fn is_for_good(error: &anyhow::Error) -> bool {
+    use larder_mount::Error::{Gone, Poisoned};
+    matches!(error.downcast_ref(), Some(Gone { .. } | Poisoned { .. }))
 }

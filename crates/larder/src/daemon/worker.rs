@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use larder_cachefiles::{BootId, Cachefiles, Config};
+use larder_faults::{Site, point};
 use larder_mount::keeper::{self, Holder, NoKeeper};
 use larder_ondemand::{Engine, EngineConfig};
 use larder_remote::{HttpClient, Policy};
@@ -98,6 +99,7 @@ async fn work(
         paths,
     });
     daemon.open_inherited().await;
+    point(Site::LarderResume);
     daemon.resume_all().await?;
     let listener = listener::take_or_bind(&daemon.paths.socket(), &*holder)?;
     tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));

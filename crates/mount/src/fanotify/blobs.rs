@@ -128,6 +128,14 @@ impl BlobTable {
         });
     }
 
+    /// Forgets the mount `user`, whose superblock lives on. The marks stay: without them the kernel would read holes.
+    pub(super) fn forget(&self, user: User) {
+        self.write().retain(|_, entry| {
+            entry.users.retain(|other| *other != user);
+            !entry.users.is_empty()
+        });
+    }
+
     /// Whether no mount uses any.
     pub(super) fn is_empty(&self) -> bool {
         self.read().is_empty()

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use larder_faults::{Site, check};
+
 use super::journal::Journal;
 use crate::keeper::{Holder, raise_descriptor_limit};
 use crate::sys::fanotify as sys;
@@ -69,10 +71,12 @@ impl Group {
     }
 
     pub(super) fn mark(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        check(Site::MountFanotifyMark)?;
         sys::mark(self.fd(), file)
     }
 
     pub(super) fn unmark(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        check(Site::MountFanotifyMark)?;
         sys::unmark(self.fd(), file)
     }
 

@@ -99,8 +99,7 @@ impl Fanotify {
                 source,
             })
         };
-        let devices: Result<Vec<_>, _> = spec.devices.iter().map(watch).collect();
-        devices.inspect_err(|_| self.server.release(user))
+        spec.devices.iter().map(watch).collect()
     }
 
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
@@ -123,7 +122,7 @@ impl FrontEnd for Fanotify {
         let metadata = File::open(&spec.metadata)
             .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?;
         let user = User::new();
-        let devices = self.watch_all(&spec, user)?;
+        let devices = self.watch_all(&spec, user).inspect_err(|_| self.server.release(user))?;
         let superblock = erofs_mount::mount(&metadata, &devices, &spec.target, &self.options)
             .inspect_err(|_| self.server.release(user))?;
         let name = kept_name(&spec.id);
@@ -150,7 +149,8 @@ impl FrontEnd for Fanotify {
             return Err(Error::Gone { target: spec.target });
         }
         let user = User::new();
-        self.watch_all(&spec, user)?;
+        // The kernel still reads from it: the marks of an earlier worker must stay.
+        self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;
         let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
         Ok(self.mounted(spec, user, superblock.unwrap_or_default()))
     }

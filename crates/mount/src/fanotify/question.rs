@@ -3,6 +3,7 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
+use larder_faults::{Site, point};
 use larder_fscache::{IoSource, ObjectRange, ReadFlags};
 
 use super::blobs::{FileId, Watched};
@@ -116,7 +117,9 @@ impl Question {
 
     fn answer(&mut self, response: Response) {
         let Some(number) = self.number.take() else { return };
+        point(Site::MountFanotifyAnswer);
         send(&self.group, self.entry.number, response);
+        point(Site::MountFanotifyAnswered);
         if self.inherited {
             // The answer may have hit a cancelled question with the same number: whoever is left gets an error (A.12).
             deny_all(&self.group, self.entry.number);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use larder_faults::{Site, point};
 use larder_fscache::ObjectRange;
 use larder_ondemand::{Blob, Cause, Engine, FillError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -100,6 +101,11 @@ impl Server {
         self.blobs.release(&self.group, user);
     }
 
+    /// Forgets the mount `user`, and leaves the marks: who reads what only it used is denied.
+    pub(super) fn forget(&self, user: User) {
+        self.blobs.forget(user);
+    }
+
     pub(super) fn on_complete(&self, blob: &Arc<Blob>) {
         self.blobs.on_complete(&self.group, blob);
     }
@@ -183,6 +189,7 @@ impl Server {
 
     /// Takes a batch: first every question gets its slot, then each is decided.
     fn take(self: &Arc<Self>, bytes: &[u8]) {
+        point(Site::MountFanotifyRead);
         let mut questions = Vec::with_capacity(bytes.len() / EVENT_BYTES);
         for event in event::parse(bytes) {
             match event {
@@ -199,6 +206,7 @@ impl Server {
                 }
             }
         }
+        point(Site::MountFanotifyJournal);
         for question in questions {
             self.decide(question);
         }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use larder_faults::{Site, point};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -72,6 +73,7 @@ impl Channel {
         let bytes: usize = body.iter().map(|part| part.len()).sum();
         let len = u32::try_from(size_of::<OutHeader>() + bytes).unwrap_or(u32::MAX);
         let header = OutHeader { len, error, unique };
+        point(Site::MountFuseReply);
         let mut parts = Vec::with_capacity(1 + body.len());
         parts.push(IoSlice::new(header.as_bytes()));
         parts.extend(body.iter().map(|part| IoSlice::new(part)));

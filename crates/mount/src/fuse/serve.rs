@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use larder_faults::{Site, point};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use zerocopy::IntoBytes;
@@ -62,6 +63,7 @@ impl Server {
     }
 
     fn dispatch(&self, request: &Request<'_>, data: &mut Vec<u8>) {
+        point(Site::MountFuseRead);
         let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
         let is_stateless = !self.fs.has_state();
         let answer = match request.opcode() {

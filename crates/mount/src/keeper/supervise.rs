@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use larder_faults::{Site, point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
@@ -120,6 +121,7 @@ impl Supervisor {
             match self.backoff.next(Ended { exit, ran, said_stop, told_to_stop, keeps }) {
                 Next::Leave => return,
                 Next::Restart(delay) => {
+                    point(Site::KeeperRespawn);
                     self.restarts += 1;
                     eprintln!("larder keeper: the worker ended ({exit:?}); starting it again in {delay:?}");
                     self.sleep(delay);
@@ -183,12 +185,16 @@ impl Supervisor {
     fn listen(&mut self, worker: &mut Worker) {
         while let Some(socket) = &worker.socket {
             match protocol::receive(socket.as_fd(), RecvFlags::DONTWAIT) {
-                Ok(Received::Message(message)) => match (message.op, message.fd) {
-                    (Op::Keep, Some(fd)) => self.store.keep(&message.name, fd),
-                    (Op::Release, _) => self.store.release(&message.name),
-                    (Op::Stop, _) => worker.said_stop = true,
-                    (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
-                },
+                Ok(Received::Message(message)) => {
+                    point(Site::KeeperReceive);
+                    match (message.op, message.fd) {
+                        (Op::Keep, Some(fd)) => self.store.keep(&message.name, fd),
+                        (Op::Release, _) => self.store.release(&message.name),
+                        (Op::Stop, _) => worker.said_stop = true,
+                        (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
+                    }
+                    point(Site::KeeperStored);
+                }
                 Ok(Received::Garbage) => eprintln!("larder keeper: a message that is none of ours"),
                 Ok(Received::End) => worker.socket = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -1,0 +1,44 @@
+//! Filling from a file of the same file system, digests included, against `cp`.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::super::stats::{Row, Target};
+
+/// Runs the example `fill_speed` of larder-ondemand, which takes turns with `cp` and prints medians.
+pub fn run(dir: &Path) -> anyhow::Result<Vec<Row>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "larder-ondemand",
+            "--example",
+            "fill_speed",
+            "--",
+        ])
+        .arg(dir)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    anyhow::ensure!(output.status.success(), "fill_speed failed with {}", output.status);
+    String::from_utf8(output.stdout)?.lines().map(|line| row(&serde_json::from_str(line)?)).collect()
+}
+
+fn row(told: &Value) -> anyhow::Result<Row> {
+    let number = |name: &str| told[name].as_f64().with_context(|| format!("fill_speed tells no {name}"));
+    let (encoding, way) = (told["encoding"].as_str().unwrap_or("?"), told["way"].as_str().unwrap_or("?"));
+    Ok(Row {
+        name: format!("filling {} MiB, {encoding}, {way}, against cp", number("mib")?),
+        larder: format!("{:.3} s", number("fill_seconds")?),
+        peer: format!("{:.3} s", number("cp_seconds")?),
+        figure: number("ratio")?,
+        // A codec is no part of the target: the default image has one all the same.
+        target: Target::AtLeast(if encoding == "raw" { 0.8 } else { 0.0 }),
+    })
+}

@@ -1,0 +1,237 @@
+//! The real program: daemon and keeper with mounts through fanotify and FUSE, readers as threads with a deadline,
+//! faults, deaths at named points, kills, upgrades, restarts, a registry that lies.
+//!
+//! One process at a time dies, as P1 and P4 promise it: a keeper is only killed while a worker lives that has taken
+//! everything over, and a round is either about the death of workers or about that of keepers.
+
+mod daemon;
+mod image;
+mod leaks;
+mod plan;
+mod reader;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_faults::State;
+
+use self::daemon::Daemon;
+use self::image::Image;
+use self::leaks::Usual;
+use self::plan::{Deed, Round};
+use self::reader::Reader;
+use super::desk::Desk;
+use super::dice::Dice;
+use super::tally::Tally;
+use super::violation::{Kind, Violation};
+
+/// Images that are built; each has blobs of its own.
+const IMAGES: u64 = 3;
+
+/// A read that takes longer is a hang: the fill engine gives up after 60 s, and a worker may be restarted meanwhile.
+const READ_DEADLINE: Duration = Duration::from_secs(90);
+
+/// What the rounds share.
+pub struct Stage {
+    binary: PathBuf,
+    dir: PathBuf,
+    images: Vec<Image>,
+    front_ends: Vec<&'static str>,
+    usual: Usual,
+}
+
+impl Stage {
+    /// Builds the images, and learns what a healthy daemon looks like.
+    pub fn new(binary: &Path, dir: &Path) -> anyhow::Result<Self> {
+        let images =
+            (0..IMAGES).map(|number| Image::build(binary, dir, number)).collect::<anyhow::Result<_>>()?;
+        let front_ends = daemon::front_ends(binary, dir)?;
+        let (binary, dir) = (binary.to_owned(), dir.to_owned());
+        let mut stage = Self { binary, dir, images, front_ends, usual: Usual::default() };
+        stage.learn()?;
+        Ok(stage)
+    }
+
+    /// One quiet round for each set of front ends: how many descriptors it takes.
+    fn learn(&mut self) -> anyhow::Result<()> {
+        for front_ends in plan::sets(&self.front_ends) {
+            let quiet = Round::quiet(front_ends);
+            let tally = self.play(&quiet, Dice::new(0), true)?;
+            anyhow::ensure!(tally.violations.is_empty(), "a round without faults: {}", tally.violations[0]);
+        }
+        Ok(())
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    ///
+    /// What the torturer itself could not do.
+    pub fn round(&mut self, number: u64, dice: Dice) -> anyhow::Result<Tally> {
+        let round = Round::decide(dice, &self.front_ends, IMAGES);
+        eprintln!("torture: round {number}: {round}");
+        self.play(&round, dice, false)
+    }
+
+    fn play(&mut self, round: &Round, dice: Dice, learning: bool) -> anyhow::Result<Tally> {
+        let image = &self.images[round.image];
+        image.registry.clear_faults();
+        image.registry.reset_ledger();
+        image.registry.set_latency(round.latency);
+        let state = State::create(&self.dir.join("faults"))?;
+        let plan = round.faults(dice, &self.dir.join("faults"))?;
+        let daemon = Daemon::new(&self.binary, &self.dir.join("root"), &plan.to_string());
+        let mut tally = Tally::default();
+        if round.wipe {
+            daemon.wipe()?;
+            tally.did("cache emptied");
+        }
+        let mut scene = Scene { round, dice, image, daemon, state, usual: &mut self.usual, tally };
+        if let Err(violation) = scene.play(learning) {
+            scene.tally.violate(violation);
+        }
+        Ok(scene.end())
+    }
+}
+
+/// One round as it is played.
+struct Scene<'a> {
+    round: &'a Round,
+    dice: Dice,
+    image: &'a Image,
+    daemon: Daemon,
+    state: State,
+    usual: &'a mut Usual,
+    tally: Tally,
+}
+
+impl Scene<'_> {
+    /// The acts of a round; the first violation ends it.
+    fn play(&mut self, learning: bool) -> Result<(), Violation> {
+        self.daemon.start()?;
+        self.mount()?;
+        if learning {
+            self.usual.learn(&self.round.front_ends.join("+"), &self.daemon)?;
+            self.unmount()?;
+            self.mount()?;
+        }
+        self.storm()?;
+        self.state.arm(false);
+        self.image.registry.clear_faults();
+        self.calm()?;
+        let key = self.round.front_ends.join("+");
+        if learning {
+            self.usual.learn(&key, &self.daemon)?;
+        } else {
+            self.usual.compare(&key, &self.daemon)?;
+        }
+        self.state.arm(self.round.faults_at_the_end);
+        self.unmount()?;
+        self.state.arm(false);
+        self.daemon.stop()?;
+        leaks::nothing_is_left(&self.daemon)
+    }
+
+    fn mount(&mut self) -> Result<(), Violation> {
+        for front_end in &self.round.front_ends {
+            let tries = self.daemon.mount(&self.image.reference(), front_end)?;
+            (1..tries).for_each(|_| self.tally.did("mount tried again"));
+        }
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> Result<(), Violation> {
+        for front_end in &self.round.front_ends {
+            self.daemon.unmount(front_end)?;
+        }
+        Ok(())
+    }
+
+    /// Readers read while everything else happens.
+    fn storm(&mut self) -> Result<(), Violation> {
+        let desk = Desk::new(self.round.readers);
+        let readers: Vec<_> = (0..self.round.readers)
+            .map(|number| Reader::new(number, self.dice, self.image, &self.daemon, self.round).start(&desk))
+            .collect();
+        let mut acted = self.act(&desk, &readers);
+        if acted.is_ok() {
+            acted = desk.wait(&readers, u64::MAX, READ_DEADLINE);
+        }
+        if let Err(violation) = acted {
+            // Whoever hangs is let go, so that the campaign can end.
+            desk.stop();
+            self.daemon.end_everything();
+            // What it reads from now on, with nobody to answer, is no finding.
+            desk.tally().violations.clear();
+            return self.take(&desk).and(Err(violation));
+        }
+        readers.into_iter().for_each(|reader| drop(reader.join()));
+        self.take(&desk)
+    }
+
+    fn take(&mut self, desk: &Arc<Desk>) -> Result<(), Violation> {
+        let mut found = std::mem::take(&mut *desk.tally());
+        let first = found.violations.first().cloned();
+        found.violations.clear();
+        self.tally.add(found);
+        first.map_or(Ok(()), Err)
+    }
+
+    fn act(&mut self, desk: &Arc<Desk>, readers: &[std::thread::JoinHandle<()>]) -> Result<(), Violation> {
+        for (step, deed) in &self.round.script {
+            desk.wait(readers, *step, READ_DEADLINE)?;
+            self.tally.did(deed.name());
+            match deed {
+                Deed::KillWorker => self.daemon.kill_worker()?,
+                Deed::KillKeeper => self.daemon.kill_keeper()?,
+                Deed::Upgrade => self.daemon.upgrade()?,
+                Deed::Lie(fault) => self.image.registry.fail_at(
+                    larder_testkit::Target::Blobs,
+                    larder_testkit::Times::Next(1),
+                    fault.clone(),
+                ),
+                Deed::Remount(front_end) => {
+                    self.daemon.unmount(front_end)?;
+                    self.daemon.mount(&self.image.reference(), front_end)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// With the causes gone, no error is left: P3.
+    fn calm(&mut self) -> Result<(), Violation> {
+        self.daemon.settle()?;
+        let desk = Desk::new(1);
+        let reader = Reader::new(usize::MAX, self.dice, self.image, &self.daemon, self.round);
+        let readers = [reader.start_calm(&desk)];
+        let waited = desk.wait(&readers, u64::MAX, READ_DEADLINE);
+        if waited.is_err() {
+            desk.stop();
+            self.daemon.end_everything();
+        }
+        waited.and(self.take(&desk))
+    }
+
+    /// Whatever happened, nothing of the round goes on.
+    fn end(mut self) -> Tally {
+        self.tally.faults = self.state.counts();
+        if !self.tally.violations.is_empty() {
+            eprintln!("torture: the end of the daemon's log:\n{}", self.daemon.log());
+        }
+        self.daemon.end_everything();
+        self.tally
+    }
+}
+
+impl From<Violation> for anyhow::Error {
+    fn from(violation: Violation) -> Self {
+        anyhow::anyhow!("{violation}")
+    }
+}
+
+/// A violation without more to say.
+fn hang(what: impl Into<String>) -> Violation {
+    Violation::new(Kind::Hang, what)
+}

@@ -1,0 +1,202 @@
+//! [`Round`]: everything that is decided about a round before it begins.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use larder_faults::{Plan, Site};
+use larder_testkit::Fault;
+
+use super::super::dice::{Dice, weighted};
+use super::super::plan::{self, Weather};
+
+/// Steps that each reader does.
+pub const STEPS: u64 = 40;
+
+/// Faults of a round, deaths apart.
+const BUDGET: u64 = 200;
+
+/// What somebody does to Larder from outside.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    /// `kill -9` of the worker.
+    KillWorker,
+    /// `kill -9` of the keeper.
+    KillKeeper,
+    /// SIGHUP: the worker makes way for another.
+    Upgrade,
+    /// The registry meets the next request for a blob with this.
+    Lie(Fault),
+    /// Unmounted, lazily, and mounted again.
+    Remount(&'static str),
+}
+
+impl Deed {
+    /// The name in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::KillWorker => "worker killed",
+            Self::KillKeeper => "keeper killed",
+            Self::Upgrade => "worker replaced",
+            Self::Lie(_) => "registry misbehaved",
+            Self::Remount(_) => "remounted while read",
+        }
+    }
+}
+
+/// Who dies in a round.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mood {
+    Nobody,
+    Worker,
+    Keeper,
+}
+
+/// A round.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// The front ends, one mount each.
+    pub front_ends: Vec<&'static str>,
+    /// Which image.
+    pub image: usize,
+    /// Whether the cache is emptied first.
+    pub wipe: bool,
+    /// How long the registry takes for each answer.
+    pub latency: Duration,
+    /// How many threads read.
+    pub readers: usize,
+    /// What happens after how many steps of all readers together.
+    pub script: Vec<(u64, Deed)>,
+    /// The last thing that some process does, and at which visit.
+    death: Option<(Site, u64)>,
+    weather: Weather,
+    /// Whether faults strike while everything is unmounted.
+    pub faults_at_the_end: bool,
+}
+
+/// Every set of front ends that is used.
+pub fn sets(works: &[&'static str]) -> Vec<Vec<&'static str>> {
+    let mut sets: Vec<_> = works.iter().map(|one| vec![*one]).collect();
+    if works.len() > 1 {
+        sets.push(works.to_vec());
+    }
+    sets
+}
+
+impl Round {
+    /// A round in which nothing goes wrong.
+    pub fn quiet(front_ends: Vec<&'static str>) -> Self {
+        Self {
+            front_ends,
+            image: 0,
+            wipe: true,
+            latency: Duration::ZERO,
+            readers: 4,
+            script: Vec::new(),
+            death: None,
+            weather: Weather { errors: false, pauses: false },
+            faults_at_the_end: false,
+        }
+    }
+
+    /// Decides a round.
+    pub fn decide(dice: Dice, works: &[&'static str], images: u64) -> Self {
+        let mut rng = dice.of("round", 0).at(0);
+        let sets = sets(works);
+        let front_ends = sets[rng.usize(0..sets.len())].clone();
+        let mood = weighted(&mut rng, &[(2, Mood::Nobody), (6, Mood::Worker), (3, Mood::Keeper)]);
+        let readers = rng.usize(3..8);
+        let mut round = Self {
+            image: usize::try_from(rng.u64(0..images)).unwrap_or(0),
+            wipe: rng.u8(0..3) > 0,
+            latency: Duration::from_millis(weighted(&mut rng, &[(1, 0), (2, 2), (2, 10), (1, 40)])),
+            readers,
+            script: Vec::new(),
+            death: death(&mut rng, mood),
+            weather: Weather { errors: rng.bool(), pauses: rng.bool() },
+            faults_at_the_end: rng.bool(),
+            front_ends,
+        };
+        let lies = rng.bool();
+        let total = STEPS * readers as u64;
+        for _ in 0..rng.u8(1..7) {
+            let deed = match mood {
+                _ if lies && rng.bool() => Deed::Lie(plan::lie(&mut rng)),
+                Mood::Worker if rng.u8(0..4) == 0 => Deed::Upgrade,
+                Mood::Worker => Deed::KillWorker,
+                Mood::Keeper => Deed::KillKeeper,
+                Mood::Nobody if rng.bool() => Deed::Upgrade,
+                Mood::Nobody => Deed::Remount(round.front_ends[rng.usize(0..round.front_ends.len())]),
+            };
+            round.script.push((rng.u64(0..total), deed));
+        }
+        round.script.sort_by_key(|(step, _)| *step);
+        round
+    }
+
+    /// Whether a mount can be away while it is read.
+    pub fn remounts(&self) -> bool {
+        self.script.iter().any(|(_, deed)| matches!(deed, Deed::Remount(_)))
+    }
+
+    /// Whether a reader may get an error while the round lasts.
+    pub fn may_fail(&self) -> bool {
+        self.weather.errors
+            || self.death.is_some()
+            || self.script.iter().any(|(_, deed)| !matches!(deed, Deed::Upgrade))
+    }
+
+    /// The plan for the fault points.
+    pub fn faults(&self, dice: Dice, state: &Path) -> anyhow::Result<Plan> {
+        let plan = Plan::new(dice.of("faults", 0).seed()).budget(BUDGET).state(state);
+        let plan = plan::faults(plan, self.weather)?;
+        Ok(match self.death {
+            Some((site, nth)) => plan.die_at(site, nth),
+            None => plan,
+        })
+    }
+}
+
+/// Sites at which keepers may die. Not while none of its workers lives: that would be a second death.
+const KEEPER_SITES: [Site; 2] = [Site::KeeperReceive, Site::KeeperStored];
+
+/// Layers that live in the worker.
+const WORKER_LAYERS: [&str; 6] = ["cachefiles", "fscache", "remote", "ondemand", "mount", "larder"];
+
+fn death(rng: &mut fastrand::Rng, mood: Mood) -> Option<(Site, u64)> {
+    let sites: Vec<Site> = match mood {
+        Mood::Nobody => return None,
+        Mood::Keeper => KEEPER_SITES.to_vec(),
+        Mood::Worker => {
+            Site::ALL.iter().copied().filter(|site| WORKER_LAYERS.contains(&site.layer())).collect()
+        }
+    };
+    let site = sites[rng.usize(0..sites.len())];
+    // Most sites see few visits, some thousands: small numbers reach the one, large ones the middle of the other.
+    let reach = 1 << rng.u32(0..9);
+    Some((site, rng.u64(1..=reach)))
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "processes, {}, image {}, {} readers",
+            self.front_ends.join("+"),
+            self.image,
+            self.readers
+        )?;
+        for (is_so, words) in [(self.wipe, ", empty cache"), (self.faults_at_the_end, ", faults to the end")]
+        {
+            f.write_str(if is_so { words } else { "" })?;
+        }
+        write!(f, ", latency {:?}{}", self.latency, self.weather)?;
+        if let Some((site, nth)) = self.death {
+            write!(f, ", death at {}@{nth}", site.name())?;
+        }
+        for (step, deed) in &self.script {
+            write!(f, ", {}@{step}", deed.name())?;
+        }
+        Ok(())
+    }
+}

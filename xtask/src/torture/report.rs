@@ -1,0 +1,66 @@
+//! The report: a table for people, JSON for programs.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::tally::Tally;
+use super::violation::Kind;
+
+/// Prints what happened.
+pub fn print(seed: u64, rounds: u64, took: Duration, tally: &Tally, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&document(seed, rounds, took, tally))?);
+        return Ok(());
+    }
+    println!(
+        "seed {seed}: {rounds} rounds in {:.0} s, {:.1} MB compared",
+        took.as_secs_f64(),
+        tally.bytes as f64 / 1e6
+    );
+    table("reads by outcome", tally.reads.iter().map(|(name, times)| (name.clone(), *times)));
+    table("done to Larder", tally.deeds.iter().map(|(name, times)| (name.clone(), *times)));
+    let faults =
+        tally.faults.all().map(|count| (format!("{} {}", count.site.name(), count.kind.name()), count.times));
+    table("faults injected", faults);
+    let violated = Kind::ALL.map(|kind| (kind.name().to_owned(), violations(tally, kind)));
+    table("violations", violated.into_iter());
+    for violation in &tally.violations {
+        println!("  {violation}");
+    }
+    Ok(())
+}
+
+fn violations(tally: &Tally, kind: Kind) -> u64 {
+    tally.violations.iter().filter(|violation| violation.kind == kind).count() as u64
+}
+
+fn table(title: &str, rows: impl Iterator<Item = (String, u64)>) {
+    println!("\n{title}");
+    for (name, times) in rows {
+        println!("  {name:<44} {times:>9}");
+    }
+}
+
+fn document(seed: u64, rounds: u64, took: Duration, tally: &Tally) -> Value {
+    let mut faults = Map::new();
+    for count in tally.faults.all() {
+        faults.entry(count.site.name()).or_insert_with(|| json!({}))[count.kind.name()] = count.times.into();
+    }
+    let violated: Map<String, Value> = Kind::ALL
+        .iter()
+        .map(|kind| (kind.name().replace(' ', "_"), violations(tally, *kind).into()))
+        .collect();
+    let told: Vec<String> = tally.violations.iter().map(ToString::to_string).collect();
+    json!({
+        "seed": seed,
+        "rounds": rounds,
+        "took_ms": took.as_secs_f64() * 1e3,
+        "compared_bytes": tally.bytes,
+        "reads": tally.reads,
+        "done": tally.deeds,
+        "faults": faults,
+        "violations": violated,
+        "violations_told": told,
+    })
+}
