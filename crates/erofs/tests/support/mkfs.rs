@@ -25,8 +25,7 @@ impl Mkfs {
     /// Finds the newest that was put at hand: in `$EROFS_UTILS`, a folder with a newer one, or on the path.
     pub fn find() -> Option<Self> {
         let at_hand = std::env::var_os("EROFS_UTILS").map(|dir| PathBuf::from(dir).join("mkfs.erofs"));
-        let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/erofs-utils/bin/mkfs.erofs");
-        let programs = at_hand.into_iter().chain([fetched, PathBuf::from("mkfs.erofs")]);
+        let programs = at_hand.into_iter().chain([PathBuf::from("mkfs.erofs")]);
         let found = programs.filter_map(Self::ask).next();
         if found.is_none() {
             eprintln!(
