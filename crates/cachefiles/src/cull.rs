@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 
 use rustix::io::Errno;
 
+use larder_faults::{Site, point};
 use larder_fscache::ObjectRange;
 
 use crate::index::Row;
@@ -113,6 +114,7 @@ impl Store {
             if row.pinned || row.used_ms != used_ms || self.is_held(&place) {
                 return Ok(Culled::default());
             }
+            point(Site::CachefilesCulling);
             let worth_keeping = row.stored > left.bytes.saturating_add(PUNCH_BYTES_MIN);
             if last && left.files == 0 && worth_keeping {
                 let freed = self.punch_end(name, &place, left.bytes)?;
@@ -133,6 +135,7 @@ impl Store {
             None => self.look_at(place, false)?.inspect(|row| self.ledger.found(row.charge())),
         };
         let mut files = u64::from(self.storage.unlink(&place.data)?);
+        point(Site::CachefilesBuried);
         files += u64::from(self.storage.unlink(&place.map)?);
         self.index.remove(name);
         let Row { stored, .. } = row.unwrap_or_default();

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder_faults::{Site, check};
 use larder_fscache::{BlockSize, Presence};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create,
@@ -146,7 +147,9 @@ impl LiveMap {
     /// Makes a map with the bits `words` set; missing words are all holes.
     pub fn create(identity: &Identity, words: &[u64]) -> io::Result<Self> {
         let header = Header::of(identity).ok_or(io::ErrorKind::InvalidInput)?;
+        check(Site::CachefilesMemfd)?;
         let memfd = memfd_create("larder-live-map", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        check(Site::CachefilesAllocate)?;
         fallocate(&memfd, FallocateFlags::empty(), 0, identity.len())?;
         fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let file = File::from(memfd);
@@ -186,6 +189,7 @@ impl LiveMap {
 
     fn mapped(memfd: OwnedFd, identity: &Identity) -> io::Result<Self> {
         let words = usize::try_from(identity.words()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        check(Site::CachefilesMmap)?;
         let mapping = Mapping::new(memfd.as_fd(), HEADER_WORDS + words)?;
         Ok(Self { memfd, mapping, size: identity.size, block: identity.block })
     }

@@ -12,6 +12,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use larder_faults::{Site, check};
+
 use crate::{DescriptorHolder, Error};
 
 /// The lock's name with the holder, and its file below the root.
@@ -32,6 +34,7 @@ impl Lock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
         let on_disk = options.open(&path).map_err(failed)?;
         let file = inherited(&on_disk, holder).unwrap_or(on_disk);
+        check(Site::CachefilesLock).map_err(|errno| failed(errno.into()))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

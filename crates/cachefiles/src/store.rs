@@ -36,6 +36,8 @@ pub(crate) struct Store {
     pub walk: Progress,
     /// Held while the reserve is raised: one at a time.
     pub raising: Mutex<()>,
+    /// Held while something goes into the graveyard, or out of it, and the ledger is told.
+    pub graves: Mutex<()>,
     /// Folders whose name is known to be durable and, with a slash at the end, those whose contents are that an
     /// earlier process left. At most 514 a volume.
     durable_dirs: Mutex<HashSet<String>>,
@@ -70,6 +72,7 @@ impl Store {
             victims: Mutex::default(),
             walk,
             raising: Mutex::new(()),
+            graves: Mutex::new(()),
             durable_dirs: Mutex::default(),
             next_tmp: AtomicU64::new(0),
             _lock: lock,
@@ -198,9 +201,9 @@ pub(crate) fn clear_tmp(storage: &dyn Storage) -> io::Result<()> {
 }
 
 impl Drop for Store {
-    /// The last holder is gone, and nothing changes any more: the index is whole.
+    /// The last holder is gone, and nothing changes any more: the index is whole, if it ever was.
     fn drop(&mut self) {
-        if self.walk.is_done() {
+        if self.walk.is_whole() {
             let (charged, graves) = self.ledger.sums();
             self.index.close(Sums { charged, graves });
         }

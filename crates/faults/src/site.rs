@@ -102,7 +102,7 @@ sites! {
     CachefilesUnmarked = "cachefiles.unmarked", Step;
     /// the object to cull is chosen and withdrawn, nothing is removed yet
     CachefilesCulling = "cachefiles.culling", Step;
-    /// the durable map of a removed object is gone, its data is not
+    /// the data of a removed object is gone, its durable map is not
     CachefilesBuried = "cachefiles.buried", Step;
     /// a complete object is about to be sealed
     CachefilesSealing = "cachefiles.sealing", Step;

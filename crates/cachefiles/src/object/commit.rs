@@ -9,6 +9,7 @@ use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use larder_faults::{Site, point};
 use larder_fscache::{CacheObject, Error};
 
 use super::{CacheFile, Durable};
@@ -38,6 +39,7 @@ impl CacheFile {
             return Ok(());
         }
         self.sync_data(live, &durable, complete)?;
+        point(Site::CachefilesSynced);
         self.check_name().map_err(|source| self.failed("checking the backing file's name", source))?;
         if complete {
             self.mark_complete().map_err(|source| self.failed("marking the object complete", source))?;
@@ -46,6 +48,7 @@ impl CacheFile {
                 .put(&self.place.map, &durable::encode(&snapshot, &self.owner()))
                 .map_err(|source| self.failed("writing the durable map", source))?;
         }
+        point(Site::CachefilesCommitted);
         *durable = Durable { words: snapshot, attribute: true, inherited: false };
         tracing::debug!(
             volume = %self.place.volume, cookie = %self.place.cookie, complete,
@@ -115,6 +118,7 @@ impl CacheFile {
     /// From here on nothing about the object can change. The fill descriptor stays with the holder: a mount
     /// may still have its mark on the file, and would answer a newer descriptor with a question.
     fn seal(&self) {
+        point(Site::CachefilesSealing);
         if let Err(error) = self.file.set_mode(SEALED_MODE) {
             tracing::warn!(cookie = %self.place.cookie, %error, "a complete object could not be made read-only");
         }

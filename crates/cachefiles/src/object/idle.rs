@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use larder_faults::{Site, point};
 use larder_fscache::{ObjectRange, Presence, Run};
 
 use super::open::{FILLING_MODE, load, on_disk};
@@ -133,6 +134,7 @@ impl Store {
             file.set_attr(OBJECT_ATTR, &partial.encode())?;
             file.fsync()?;
         }
+        point(Site::CachefilesUnmarked);
         let at = first << BLOCK.bits();
         file.punch(at, (end << BLOCK.bits()) - at)?;
         tracing::debug!(

@@ -13,6 +13,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use larder_faults::{Site, check, length};
+
 use super::{ATTR_BYTES_MAX, Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
 use crate::sys::enable_verity;
 
@@ -41,6 +43,7 @@ const DIR_MODE: Mode = Mode::RWXU;
 
 impl Storage for Disk {
     fn mkdir(&self, path: &str) -> io::Result<bool> {
+        check(Site::CachefilesMkdir)?;
         match fs::mkdirat(&self.root, path, DIR_MODE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -49,12 +52,14 @@ impl Storage for Disk {
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn StorageFile>> {
+        check(Site::CachefilesCreate)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = fs::openat(&self.root, path, flags, FILE_MODE)?;
         Ok(Box::new(DiskFile(file.into())))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        check(Site::CachefilesOpen)?;
         let access = match access {
             Access::Read => OFlags::RDONLY,
             Access::ReadWrite => OFlags::RDWR,
@@ -69,10 +74,12 @@ impl Storage for Disk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check(Site::CachefilesRename)?;
         Ok(fs::renameat(&self.root, from, &self.root, to)?)
     }
 
     fn unlink(&self, path: &str) -> io::Result<bool> {
+        check(Site::CachefilesUnlink)?;
         match fs::unlinkat(&self.root, path, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -81,6 +88,7 @@ impl Storage for Disk {
     }
 
     fn rmdir(&self, path: &str) -> io::Result<bool> {
+        check(Site::CachefilesUnlink)?;
         match fs::unlinkat(&self.root, path, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -97,15 +105,18 @@ impl Storage for Disk {
     }
 
     fn set_dir_attr(&self, path: &str, name: AttrName, value: &[u8]) -> io::Result<()> {
+        check(Site::CachefilesSetxattr)?;
         Ok(fs::fsetxattr(self.open_dir(path)?, name, value, XattrFlags::empty())?)
     }
 
     fn enable_verity(&self, path: &str) -> io::Result<bool> {
+        check(Site::CachefilesVerity)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         enable_verity(fs::openat(&self.root, path, flags, Mode::empty())?.as_fd())
     }
 
     fn statfs(&self) -> io::Result<Space> {
+        check(Site::CachefilesStatfs)?;
         let found = fs::fstatvfs(&self.root)?;
         Ok(Space {
             bytes: found.f_blocks.saturating_mul(found.f_frsize),
@@ -116,10 +127,12 @@ impl Storage for Disk {
     }
 
     fn fsync_dir(&self, path: &str) -> io::Result<()> {
+        check(Site::CachefilesFsyncDir)?;
         Ok(fs::fsync(self.open_dir(path)?)?)
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        check(Site::CachefilesList)?;
         let dir = match self.open_dir(path) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Vec::new());
@@ -137,6 +150,7 @@ impl Storage for Disk {
     }
 
     fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
+        check(Site::CachefilesStat)?;
         match fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(stat_of(&found))),
             Err(Errno::NOENT) => Ok(None),
@@ -165,6 +179,7 @@ fn stat_of(found: &fs::Stat) -> Stat {
 }
 
 fn attr(fd: &impl AsFd, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+    check(Site::CachefilesGetxattr)?;
     let mut value = vec![0; ATTR_BYTES_MAX];
     match fs::fgetxattr(fd, name, value.as_mut_slice()) {
         Ok(len) => {
@@ -182,26 +197,32 @@ struct DiskFile(File);
 
 impl StorageFile for DiskFile {
     fn pread(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        self.0.read_at(buf, at)
+        let len = length(Site::CachefilesPread, buf.len())?;
+        self.0.read_at(&mut buf[..len], at)
     }
 
     fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
-        self.0.write_at(data, at)
+        let len = length(Site::CachefilesPwrite, data.len())?;
+        self.0.write_at(&data[..len], at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        check(Site::CachefilesTruncate)?;
         self.0.set_len(len)
     }
 
     fn fdatasync(&self) -> io::Result<()> {
+        check(Site::CachefilesFdatasync)?;
         self.0.sync_data()
     }
 
     fn fsync(&self) -> io::Result<()> {
+        check(Site::CachefilesFsync)?;
         self.0.sync_all()
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
+        check(Site::CachefilesChmod)?;
         Ok(fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
     }
 
@@ -210,10 +231,12 @@ impl StorageFile for DiskFile {
     }
 
     fn set_attr(&self, name: AttrName, value: &[u8]) -> io::Result<()> {
+        check(Site::CachefilesSetxattr)?;
         Ok(fs::fsetxattr(&self.0, name, value, XattrFlags::empty())?)
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        check(Site::CachefilesPunch)?;
         Ok(fs::fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)?)
     }
 
@@ -224,6 +247,7 @@ impl StorageFile for DiskFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
+        check(Site::CachefilesStat)?;
         Ok(stat_of(&fs::fstat(&self.0)?))
     }
 
