@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::object::Name;
 use crate::seat::Seat;
-use crate::storage::{Access, Storage, StorageFile, read_exact, write_all};
+use crate::storage::{Access, Kind, Storage, StorageFile, read_exact, write_all};
 use crate::walk::Progress;
 use crate::{BootId, DescriptorHolder};
 
@@ -130,7 +130,7 @@ impl Store {
         let result = make(&tmp);
         if result.is_err() {
             // Nothing more can be done about a leftover here; the next start removes it.
-            let _ = self.storage.unlink(&tmp);
+            let _ = remove(&*self.storage, &tmp);
         }
         result
     }
@@ -195,9 +195,17 @@ pub(crate) fn get_bytes(storage: &dyn Storage, path: &str, len_max: u64) -> io::
 /// Removes what earlier runs did not finish.
 pub(crate) fn clear_tmp(storage: &dyn Storage) -> io::Result<()> {
     for name in storage.list(TMP)? {
-        storage.unlink(&format!("{TMP}/{name}"))?;
+        remove(storage, &format!("{TMP}/{name}"))?;
     }
     Ok(())
+}
+
+/// Removes a file, or the folder of a volume that never got its name.
+fn remove(storage: &dyn Storage, path: &str) -> io::Result<bool> {
+    match storage.stat(path)? {
+        Some(stat) if stat.kind == Kind::Dir => storage.rmdir(path),
+        _ => storage.unlink(path),
+    }
 }
 
 impl Drop for Store {

@@ -3,6 +3,8 @@
 mod look;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
