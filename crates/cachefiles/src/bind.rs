@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::layout::{CACHE, FORMAT, GRAVEYARD, RESERVE};
+use crate::layout::{CACHE, FORMAT, GRAVEYARD, INDEX, RESERVE};
 use crate::storage::{Storage, mkdir_durably, write_all};
 use crate::store::get_bytes;
 use crate::{Error, Tag};
@@ -53,8 +53,9 @@ fn write_format(storage: &dyn Storage, tag: &Tag) -> io::Result<()> {
     storage.fsync_dir("")
 }
 
-/// Moves every object away.
+/// Moves every object away, and forgets what is known of them.
 fn bury_all(storage: &dyn Storage) -> io::Result<()> {
+    storage.unlink(INDEX)?;
     let grave = (0u64..).map(|n| format!("{GRAVEYARD}/format-{n}"));
     for grave in grave {
         if storage.stat(&grave)?.is_none() {

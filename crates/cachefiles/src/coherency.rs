@@ -27,7 +27,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::storage::AttrName;
+use crate::layout::Place;
+use crate::object::BLOCK;
+use crate::storage::{AttrName, Kind, Stat};
 
 /// The attribute's name.
 pub(crate) const OBJECT_ATTR: AttrName = "user.larder.object";
@@ -105,6 +107,17 @@ struct Header {
 const HEADER_BYTES: usize = size_of::<Header>();
 
 impl Coherency {
+    /// The field that says that a file is not the object at `place`, if one does.
+    pub fn differs(&self, place: &Place, stat: &Stat) -> Option<&'static str> {
+        let fields = [
+            (stat.kind == Kind::File, "type"),
+            (self.name_hash == place.name_hash(), "name"),
+            (self.block_bits == BLOCK.bits(), "block"),
+            (self.size == stat.len, "len"),
+        ];
+        fields.into_iter().find_map(|(same, field)| (!same).then_some(field))
+    }
+
     /// Returns the attribute's value.
     ///
     /// # Panics

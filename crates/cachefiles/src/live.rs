@@ -149,6 +149,7 @@ impl LiveMap {
         let header = Header::of(identity).ok_or(io::ErrorKind::InvalidInput)?;
         check(Site::CachefilesMemfd)?;
         let memfd = memfd_create("larder-live-map", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        check(Site::CachefilesAllocate)?;
         fallocate(&memfd, FallocateFlags::empty(), 0, identity.len())?;
         fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let file = File::from(memfd);

@@ -36,6 +36,8 @@ pub(crate) struct Store {
     pub walk: Progress,
     /// Held while the reserve is raised: one at a time.
     pub raising: Mutex<()>,
+    /// Held while something goes into the graveyard, or out of it, and the ledger is told.
+    pub graves: Mutex<()>,
     /// Folders whose name is known to be durable and, with a slash at the end, those whose contents are that an
     /// earlier process left. At most 514 a volume.
     durable_dirs: Mutex<HashSet<String>>,
@@ -70,6 +72,7 @@ impl Store {
             victims: Mutex::default(),
             walk,
             raising: Mutex::new(()),
+            graves: Mutex::new(()),
             durable_dirs: Mutex::default(),
             next_tmp: AtomicU64::new(0),
             _lock: lock,
@@ -127,7 +130,7 @@ impl Store {
         let result = make(&tmp);
         if result.is_err() {
             // Nothing more can be done about a leftover here; the next start removes it.
-            let _ = self.storage.unlink(&tmp);
+            let _ = remove(&*self.storage, &tmp);
         }
         result
     }
@@ -192,20 +195,23 @@ pub(crate) fn get_bytes(storage: &dyn Storage, path: &str, len_max: u64) -> io::
 /// Removes what earlier runs did not finish.
 pub(crate) fn clear_tmp(storage: &dyn Storage) -> io::Result<()> {
     for name in storage.list(TMP)? {
-        let path = format!("{TMP}/{name}");
-        // A volume begins here as well, and who made it may have died before it got its name.
-        match storage.stat(&path)? {
-            Some(found) if found.kind == Kind::Dir => storage.rmdir(&path)?,
-            _ => storage.unlink(&path)?,
-        };
+        remove(storage, &format!("{TMP}/{name}"))?;
     }
     Ok(())
 }
 
+/// Removes a file, or the folder of a volume that never got its name.
+fn remove(storage: &dyn Storage, path: &str) -> io::Result<bool> {
+    match storage.stat(path)? {
+        Some(stat) if stat.kind == Kind::Dir => storage.rmdir(path),
+        _ => storage.unlink(path),
+    }
+}
+
 impl Drop for Store {
-    /// The last holder is gone, and nothing changes any more: the index is whole.
+    /// The last holder is gone, and nothing changes any more: the index is whole, if it ever was.
     fn drop(&mut self) {
-        if self.walk.is_done() {
+        if self.walk.is_whole() {
             let (charged, graves) = self.ledger.sums();
             self.index.close(Sums { charged, graves });
         }

@@ -5,6 +5,7 @@
 //! in this, or has none, moves to the graveyard whole, and is deleted at leisure.
 
 use std::io;
+use std::sync::PoisonError;
 
 use larder_fscache::VolumeKey;
 
@@ -62,6 +63,7 @@ impl Store {
             }
         }
         self.release_all(volume, dir)?;
+        let _graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
         let grave = self.free_grave()?;
         self.storage.rename(dir, &grave)?;
         self.storage.fsync_dir(CACHE)?;
@@ -98,6 +100,7 @@ impl Store {
 
     /// Deletes up to `files_max` files of the graveyard; returns whether it is empty now.
     pub fn empty_graveyard(&self, files_max: u64) -> io::Result<bool> {
+        let _graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = files_max;
         for name in self.storage.list(GRAVEYARD)? {
             if !self.delete(&format!("{GRAVEYARD}/{name}"), DEPTH_MAX, &mut left)? {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use larder_fscache::{CookieKey, VolumeKey};
 
@@ -21,21 +21,48 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     stop: AtomicBool,
-    /// Number of objects found, and whether that was all.
-    found: Mutex<(u64, bool)>,
+    found: Mutex<Found>,
     changed: Condvar,
+}
+
+/// What a walk has found.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Found {
+    objects: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Stage {
+    #[default]
+    UnderWay,
+    /// It got to the end: the index has everything.
+    Whole,
+    /// It ended before: nobody knows what the index lacks.
+    Broken,
 }
 
 impl Progress {
     /// There is nothing to walk through.
     pub fn done() -> Self {
         let progress = Self::default();
-        progress.set(|found| found.1 = true);
+        progress.end(Stage::Whole);
         progress
     }
 
-    pub fn is_done(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).1
+    /// Whether the index has everything.
+    pub fn is_whole(&self) -> bool {
+        self.found().stage == Stage::Whole
+    }
+
+    /// Whether a walk is still to find something.
+    pub fn is_under_way(&self) -> bool {
+        self.found().stage == Stage::UnderWay
+    }
+
+    /// There is no walk, though there should be one.
+    pub fn give_up(&self) {
+        self.end(Stage::Broken);
     }
 
     /// Asks the walk to end early.
@@ -45,13 +72,12 @@ impl Progress {
 
     /// Waits until the walk has found something more, or has ended; returns whether it was under way.
     pub fn wait(&self) -> bool {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, done) = *found;
-        if done {
+        let found = self.found();
+        let before = *found;
+        if before.stage != Stage::UnderWay {
             return false;
         }
-        let more = self.changed.wait_while(found, |found| *found == (before, false));
-        drop(more);
+        drop(self.changed.wait_while(found, |found| *found == before));
         true
     }
 
@@ -59,26 +85,47 @@ impl Progress {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn set(&self, change: impl FnOnce(&mut (u64, bool))) {
-        change(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner));
+    fn add(&self, objects: u64) {
+        self.found().objects += objects;
         self.changed.notify_all();
+    }
+
+    fn end(&self, stage: Stage) {
+        self.found().stage = stage;
+        self.changed.notify_all();
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the progress when the walk ends, however that is: nobody must wait for a walk that is not there.
+struct Ending<'a> {
+    progress: &'a Progress,
+    stage: Stage,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.stage);
     }
 }
 
 impl Store {
-    /// Walks through everything. When that fails, or is stopped, the reserve stays what counts.
+    /// Walks through everything. When that fails, or is stopped, the reserve stays what counts, the index is not
+    /// closed as a whole one, and the next start walks again.
     pub fn walk(&self) {
+        let mut ending = Ending { progress: &self.walk, stage: Stage::Broken };
         match self.walk_all() {
             Ok(true) => {
                 self.ledger.all_found();
                 tracing::info!(objects = self.index.totals().objects, "the index is rebuilt");
-                self.walk.set(|found| found.1 = true);
+                ending.stage = Stage::Whole;
             }
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(%error, "cachefiles_io_error: the cache cannot be walked through");
-                // Nobody waits for more. The sums stay on the safe side, and the next start walks again.
-                self.walk.set(|found| found.1 = true);
             }
         }
     }
@@ -98,7 +145,7 @@ impl Store {
                     return Ok(false);
                 }
                 let found = self.walk_folder(&volume, &format!("{dir}/{folder}"))?;
-                self.walk.set(|all| all.0 += found);
+                self.walk.add(found);
             }
         }
         Ok(true)
@@ -146,8 +193,12 @@ impl Store {
             return Ok(None);
         }
         let coherency = Coherency::parse(file.attr(OBJECT_ATTR)?.as_deref());
+        let coherency = coherency.map_err(|why| why.to_string()).and_then(|found| {
+            let differs = found.differs(place, &stat);
+            differs.map_or(Ok(found), |field| Err(format!("its {field} is another")))
+        });
         let Ok(coherency) = coherency.inspect_err(|why| {
-            tracing::debug!(volume = %place.volume, cookie = %place.cookie, %why, "cachefiles_coherency");
+            tracing::debug!(volume = %place.volume, cookie = %place.cookie, why, "cachefiles_coherency");
         }) else {
             self.storage.unlink(&place.data)?;
             self.storage.unlink(&place.map)?;

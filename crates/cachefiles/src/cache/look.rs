@@ -89,7 +89,7 @@ impl Cachefiles {
             objects: totals.objects,
             stored_bytes: totals.stored,
             charged_bytes: self.store.ledger.used(),
-            rebuilding: !self.store.walk.is_done(),
+            rebuilding: self.store.walk.is_under_way(),
             limits: *self.store.ledger.limits(),
         }
     }

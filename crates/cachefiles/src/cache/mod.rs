@@ -3,6 +3,8 @@
 mod look;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,13 +93,16 @@ impl Cachefiles {
 
     /// Starts the walk, if there is one to be done.
     fn started(store: Arc<Store>) -> Self {
-        if store.walk.is_done() {
+        if !store.walk.is_under_way() {
             return Self { store, walk: None };
         }
         let walker = Arc::clone(&store);
         let spawned = thread::Builder::new().name("larder-index".to_owned()).spawn(move || walker.walk());
-        let walk = spawned.inspect_err(|error| tracing::warn!(%error, "the index is not rebuilt")).ok();
-        Self { store, walk }
+        let walk = spawned.inspect_err(|error| {
+            tracing::warn!(%error, "the index is not rebuilt");
+            store.walk.give_up();
+        });
+        Self { walk: walk.ok(), store }
     }
 
     /// Opens a cache over a storage of a test, whose index is empty; nothing walks.

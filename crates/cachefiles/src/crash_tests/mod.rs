@@ -3,6 +3,7 @@
 mod faults;
 mod sequences;
 mod steps;
+mod taking;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -35,11 +36,16 @@ impl Machine {
         Self { disk: SimDisk::new(seed), keeper: Arc::default(), boot: 1 }
     }
 
-    fn start(&self, size: u64) -> Result<Worker, Error> {
+    /// A worker that has acquired nothing yet.
+    fn start_empty(&self) -> Cachefiles {
         let holder = Arc::clone(&self.keeper) as Arc<dyn DescriptorHolder>;
         let boot_id = BootId::from_bytes([self.boot; 16]);
         let store = Store::over(Arc::new(self.disk.clone()), boot_id, holder);
-        let cache = Cachefiles::over(store).expect("a simulated disk with space is fit");
+        Cachefiles::over(store).expect("a simulated disk with space is fit")
+    }
+
+    fn start(&self, size: u64) -> Result<Worker, Error> {
+        let cache = self.start_empty();
         let object = cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(size))?;
         Ok(Worker { cache, object })
     }

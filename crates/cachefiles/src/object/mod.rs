@@ -65,8 +65,8 @@ pub(crate) struct CacheFile {
     writing: RwLock<()>,
     /// What is known to be on the disk. Held through a commit: one at a time.
     durable: Mutex<Durable>,
-    /// What the ledger charges for the file since it lost its name.
-    orphaned: AtomicU64,
+    /// After the file: what is charged must not be less than what is taken.
+    orphaned: Orphaned,
     /// Last, so that the key is free only when the rest is gone.
     seat: Arc<Seat>,
 }
@@ -80,6 +80,24 @@ struct Durable {
     attribute: bool,
     /// An earlier process wrote it, and may have died before it synced the last step.
     inherited: bool,
+}
+
+/// What the ledger charges for a file since it lost its name. Given back when the file is closed.
+struct Orphaned {
+    store: Arc<Store>,
+    charge: AtomicU64,
+}
+
+impl Orphaned {
+    fn new(store: &Arc<Store>) -> Self {
+        Self { store: Arc::clone(store), charge: AtomicU64::new(0) }
+    }
+}
+
+impl Drop for Orphaned {
+    fn drop(&mut self) {
+        self.store.ledger.settle(*self.charge.get_mut(), 0);
+    }
 }
 
 impl Durable {
@@ -148,15 +166,16 @@ impl CacheFile {
     /// The file is about to lose its name: what it is charged with stays with the object to its end.
     fn orphan(&self, charge_of_successor: u64) {
         let charged = self.seat.recharge(charge_of_successor);
-        self.orphaned.store(charged, Ordering::Release);
+        self.orphaned.charge.store(charged, Ordering::Release);
     }
 
     /// The object's volume is buried, and the file is charged there from now on.
     pub fn bury(&self) {
         self.withdraw_now();
+        // Charged twice until it is closed: in the graveyard, and as a file that is open.
         let row = self.store.index.get(&self.name());
-        let charged = self.seat.recharge(0);
-        self.store.ledger.settle(charged, row.map_or(0, |row| row.charge()));
+        self.orphan(0);
+        self.store.ledger.settle(0, row.map_or(0, |row| row.charge()));
         *self.seat.lock() = Weak::new();
     }
 }
@@ -165,8 +184,6 @@ impl Drop for CacheFile {
     fn drop(&mut self) {
         tracing::trace!(volume = %self.place.volume, cookie = %self.place.cookie, "cachefiles_mark_inactive");
         if self.is_withdrawn() {
-            // Its blocks are free when the descriptor is closed, right after this.
-            self.store.ledger.settle(self.orphaned.load(Ordering::Acquire), 0);
             return;
         }
         let current = self.seat.lock();
@@ -226,15 +243,22 @@ impl CacheObject for CacheFile {
         if range.end() > size || range.len() != data.len() as u64 {
             return Err(Error::OutOfBounds { cookie: self.place.cookie.clone(), range, size });
         }
-        let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        let withdrawn = || Error::Withdrawn { cookie: self.place.cookie.clone() };
         if self.is_withdrawn() {
-            return Err(Error::Withdrawn { cookie: self.place.cookie.clone() });
+            return Err(withdrawn());
         }
         // The same content is there already: the key is its digest.
         let Some(live) = self.live() else { return Ok(()) };
+        // Making room may take long, and a commit waits for writers: so before this is one. Blocks that a failed
+        // sync makes holes in the meantime are charged already.
         let bytes = self.cost(live, range);
         let drawn =
             self.store.draw(Goal { bytes, files: 0 }).map_err(|source| self.failed("writing", source))?;
+        let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_withdrawn() || self.is_sealed() {
+            self.store.ledger.settle(bytes, 0);
+            return if self.is_withdrawn() { Err(withdrawn()) } else { Ok(()) };
+        }
         self.seat.charge(bytes);
         write_all(&*self.file, data, at).map_err(|source| self.failed("writing", source))?;
         drop(drawn);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use larder_fscache::Error;
 
-use super::{BLOCK, CacheFile, Durable, Name, OBJECT_BYTES_MAX};
+use super::{BLOCK, CacheFile, Durable, Name, OBJECT_BYTES_MAX, Orphaned};
 use crate::Spec;
 use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
 use crate::durable::{self, Owner};
@@ -16,7 +16,7 @@ use crate::layout::Place;
 use crate::limits::Goal;
 use crate::live::{Identity, LiveMap};
 use crate::seat::Seat;
-use crate::storage::{Access, Kind, Stat, Storage, StorageFile};
+use crate::storage::{Access, Stat, Storage, StorageFile};
 use crate::store::Store;
 
 /// The mode of a data file that is being filled.
@@ -104,7 +104,7 @@ pub(super) fn sit_down(
         present: AtomicU64::new(present),
         writing: RwLock::new(()),
         durable: Mutex::new(durable),
-        orphaned: AtomicU64::new(0),
+        orphaned: Orphaned::new(store),
         seat: Arc::clone(seat),
     })
 }
@@ -166,15 +166,11 @@ fn check(
         Ok(coherency) => coherency,
         Err(_) => return Ok(Err("xattr")),
     };
-    let fields = [
-        (stat.kind == Kind::File, "type"),
-        (coherency.name_hash == place.name_hash(), "name"),
-        (u32::from(coherency.block_bits) == u32::from(BLOCK.bits()), "block"),
-        (coherency.size == spec.size && stat.len == spec.size, "len"),
-        (spec.aux.as_ref().is_none_or(|aux| coherency.aux == *aux), "aux"),
-    ];
-    Ok(match fields.into_iter().find(|(same, _)| !same) {
-        Some((_, why)) => Err(why),
+    let differs = coherency.differs(place, &stat);
+    Ok(match differs {
+        Some(why) => Err(why),
+        None if coherency.size != spec.size => Err("len"),
+        None if spec.aux.as_ref().is_some_and(|aux| coherency.aux != *aux) => Err("aux"),
         None => Ok((stat, coherency)),
     })
 }

@@ -31,17 +31,51 @@ pub(crate) fn replace(
         old.withdraw_now();
         old.orphan(0);
     }
-    *current = Weak::new();
-    let fresh = create(store, seat, &place, spec, old.is_some()).and_then(|backing| {
-        tracing::trace!(volume = %place.volume, cookie = %place.cookie, why = "invalidated", "cachefiles_unlink");
-        sit_down(store, seat, place.clone(), backing)
-    });
-    let fresh = fresh.map_err(|source| Error::io(&place.cookie, "replacing the object", source))?;
-    let fresh = Arc::new(fresh);
-    *current = Arc::downgrade(&fresh);
+    let fresh = begin_anew(store, seat, &mut current, &place, spec, old.is_some());
     drop(current);
     drop(old);
+    fresh
+}
+
+/// Puts a fresh object on the seat. If the old one is `orphaned`, it answers for its own charge.
+fn begin_anew(
+    store: &Arc<Store>,
+    seat: &Arc<Seat>,
+    current: &mut Weak<CacheFile>,
+    place: &Place,
+    spec: &Spec,
+    orphaned: bool,
+) -> Result<Arc<CacheFile>, Error> {
+    *current = Weak::new();
+    let failed = |source| Error::io(&place.cookie, "replacing the object", source);
+    let backing = create(store, seat, place, spec, orphaned).map_err(|source| {
+        forget(store, seat, place, orphaned);
+        failed(source)
+    })?;
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, why = "invalidated", "cachefiles_unlink");
+    let fresh = Arc::new(sit_down(store, seat, place.clone(), backing).map_err(failed)?);
+    *current = Arc::downgrade(&fresh);
     Ok(fresh)
+}
+
+/// Nothing could take the place of what was invalidated: it must not be taken up again all the same.
+fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: bool) {
+    let name = (place.volume.clone(), place.cookie.clone());
+    store.holder.release(&place.live);
+    store.holder.release(&place.fill);
+    let gone = if orphaned {
+        store.index.remove(&name);
+        store.storage.unlink(&place.data).and_then(|_| store.storage.unlink(&place.map)).map(drop)
+    } else {
+        seat.recharge(0);
+        store.drop_object(&name, place, "invalidated").map(drop)
+    };
+    if let Err(error) = gone {
+        tracing::error!(
+            volume = %place.volume, cookie = %place.cookie, %error,
+            "cachefiles_io_error: an invalidated object cannot be removed"
+        );
+    }
 }
 
 /// Withdraws who sits there, and puts an object of another size in its place that keeps the blocks which both
@@ -79,8 +113,8 @@ pub(crate) fn resize(
         Err(error) => {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, %error, "the object begins anew with its new size");
             alive.orphan(0);
+            let fresh = begin_anew(store, seat, &mut current, &place, spec, true);
             drop(current);
-            let fresh = replace(store, seat, place, spec);
             drop(old);
             fresh
         }
@@ -111,7 +145,9 @@ impl CacheFile {
             aux: spec.aux.clone().unwrap_or_default(),
             ..self.coherency.clone()
         };
+        // Synced by itself: a new length may zero the end of a block that the old attribute still vouches for.
         file.set_attr(OBJECT_ATTR, &coherency.encode())?;
+        file.fsync()?;
         file.set_len(size)?;
         tracing::trace!(
             volume = %self.place.volume, cookie = %self.place.cookie, from = self.size(), to = size, why = "resize",

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use larder_faults::{Site, check, length};
 use rustix::fs::{
     self, AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps, UTIME_NOW,
     UTIME_OMIT, XattrFlags,
 };
 use rustix::io::Errno;
+
+use larder_faults::{Site, check, length};
 
 use super::{ATTR_BYTES_MAX, Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
 use crate::sys::enable_verity;
@@ -96,7 +97,6 @@ impl Storage for Disk {
     }
 
     fn dir_attr(&self, path: &str, name: AttrName) -> io::Result<Option<Vec<u8>>> {
-        check(Site::CachefilesGetxattr)?;
         match self.open_dir(path) {
             Ok(dir) => attr(&dir, name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -179,6 +179,7 @@ fn stat_of(found: &fs::Stat) -> Stat {
 }
 
 fn attr(fd: &impl AsFd, name: AttrName) -> io::Result<Option<Vec<u8>>> {
+    check(Site::CachefilesGetxattr)?;
     let mut value = vec![0; ATTR_BYTES_MAX];
     match fs::fgetxattr(fd, name, value.as_mut_slice()) {
         Ok(len) => {
@@ -201,7 +202,8 @@ impl StorageFile for DiskFile {
     }
 
     fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
-        self.0.write_at(&data[..length(Site::CachefilesPwrite, data.len())?], at)
+        let len = length(Site::CachefilesPwrite, data.len())?;
+        self.0.write_at(&data[..len], at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -225,7 +227,6 @@ impl StorageFile for DiskFile {
     }
 
     fn attr(&self, name: AttrName) -> io::Result<Option<Vec<u8>>> {
-        check(Site::CachefilesGetxattr)?;
         attr(&self.0, name)
     }
 
@@ -240,7 +241,6 @@ impl StorageFile for DiskFile {
     }
 
     fn touch(&self) -> io::Result<()> {
-        check(Site::CachefilesUtimens)?;
         let (last_access, last_modification) =
             (Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT });
         Ok(fs::futimens(&self.0, &Timestamps { last_access, last_modification })?)

@@ -224,10 +224,12 @@ impl Cookie {
         let old = inner.object.take();
         drop(inner);
         let step = step::Step::new(self);
+        // Alive until then: a resize takes its blocks over, and its file stays charged while somebody reads it.
+        let object = replace(&spec);
         if let Some(old) = old {
             old.withdraw();
         }
-        let object = replace(&spec)?;
+        let object = object?;
         step.done(|inner| inner.object = Some(object));
         Ok(())
     }

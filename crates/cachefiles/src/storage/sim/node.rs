@@ -166,6 +166,11 @@ impl Node {
 
     fn after_power_loss(&self, mut keep: impl FnMut() -> bool) -> Self {
         let mut left = self.synced.clone();
+        if self.now.len() < left.len() && keep() {
+            // The end of the last block was zeroed for the new length, whether that lasts or not.
+            let end = self.now.len().next_multiple_of(PAGE).min(left.len());
+            left[self.now.len()..end].fill(0);
+        }
         if keep() {
             left.resize(self.now.len(), 0);
         }
