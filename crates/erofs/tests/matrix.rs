@@ -123,15 +123,19 @@ fn list(made: &Made) -> Result<Listing, larder_erofs::Error> {
     list_image(&image, &blob.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
-/// Lists the blob behind the image, at its place in the unified address space: as one long device.
-fn list_flat(made: &Made) -> Result<Listing, larder_erofs::Error> {
+/// Lists the blob behind the image, at its place in the unified address space: as one long device. `None` when it has
+/// no place there, as with mkfs.erofs 1.5.
+fn list_flat(made: &Made) -> Result<Option<Listing>, larder_erofs::Error> {
     let open = || File::options().read(true).write(true).open(&made.image).expect("mkfs made it");
     let image = Image::open_with(open(), DeviceMode::Flat)?;
     if let (Some(blob), Some(slot)) = (&made.blob, image.devices().first()) {
         let place = slot.uniaddr * image.superblock().block_size.bytes();
+        if place == 0 {
+            return Ok(None);
+        }
         open().write_all_at(&fs::read(blob).expect("mkfs made it"), place).expect("can append");
     }
-    list_image(&Image::open_with(open(), DeviceMode::Flat)?, &[])
+    list_image(&Image::open_with(open(), DeviceMode::Flat)?, &[]).map(Some)
 }
 
 /// Drops what an image made with these options does not keep.
@@ -222,8 +226,12 @@ fn check(
     }
     assert_same(&listing, &as_kept(host, options));
     if made.blob.is_some() {
-        let flat = list_flat(&made).unwrap_or_else(|error| panic!("{options}, flat: {}", chain(&error)));
-        assert_same(&flat, &listing);
+        match list_flat(&made).unwrap_or_else(|error| panic!("{options}, flat: {}", chain(&error))) {
+            Some(flat) => assert_same(&flat, &listing),
+            None => {
+                eprintln!("SKIPPED: {options}, flat: this mkfs.erofs gives blobs no place behind the image")
+            }
+        }
     }
     Ok(())
 }

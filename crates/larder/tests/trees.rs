@@ -151,10 +151,11 @@ fn p1_no_read_mixes_versions(behaviour: Behaviour) {
     // What the server has for certain: an open after this was set must not give anything older.
     let published = AtomicU64::new(1);
     let ended = AtomicBool::new(false);
-    let (stale, whole) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (stale, whole, overtaken) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for reader in 0..4_u64 {
-            let (file, published, ended, stale, whole) = (&file, &published, &ended, &stale, &whole);
+            let (file, published, ended) = (&file, &published, &ended);
+            let (stale, whole, overtaken) = (&stale, &whole, &overtaken);
             scope.spawn(move || {
                 let mut buffer = vec![0; READ];
                 while !ended.load(Ordering::Relaxed) {
@@ -167,6 +168,15 @@ fn p1_no_read_mixes_versions(behaviour: Behaviour) {
                     };
                     let mut of_this_open = None;
                     for step in 0..(LEN / READ) as u64 {
+                        // One of them reads on only when the file that it has begun is not the newest any more.
+                        if reader == 0 && step == 1 {
+                            while published.load(Ordering::Acquire) == oldest
+                                && !ended.load(Ordering::Relaxed)
+                            {
+                                thread::sleep(Duration::from_millis(1));
+                            }
+                            overtaken.fetch_add(1, Ordering::Relaxed);
+                        }
                         // Some from the front, some from anywhere.
                         let place =
                             if reader % 2 == 0 { step } else { (step * 7 + reader) % (LEN / READ) as u64 };
@@ -203,12 +213,11 @@ fn p1_no_read_mixes_versions(behaviour: Behaviour) {
         }
         ended.store(true, Ordering::Relaxed);
     });
-    let (stale, whole) = (stale.into_inner(), whole.into_inner());
-    println!("{whole} files read whole, {stale} given up as stale");
-    assert!(
-        whole > 0 && stale > 0,
-        "{whole} whole, {stale} stale: nothing was overwritten while it was read"
+    let (stale, whole, overtaken) = (stale.into_inner(), whole.into_inner(), overtaken.into_inner());
+    println!(
+        "{whole} files read whole, {stale} given up as stale, {overtaken} overwritten while they were read"
     );
+    assert!(whole > 0 && overtaken > 1, "{whole} whole, {overtaken} overwritten while they were read");
     let last = fs::read(&file).expect("readable");
     assert_eq!(version_of(&last, 0), 40);
     drop_caches();
