@@ -56,19 +56,33 @@ impl Store {
     ///
     /// ENOSPC when nothing more can be freed; what the system says.
     pub fn draw(&self, want: Goal) -> io::Result<Drawn<'_>> {
+        let mut has_settled = false;
         for _ in 0..TRIES_MAX {
             match self.ledger.draw(want, || self.storage.statfs())? {
                 Draw::Granted(drawn) => return Ok(drawn),
                 Draw::RaiseReserve(to) => self.raise_reserve(to)?,
                 Draw::Short(short) => {
                     let goal = Goal { bytes: short.bytes.saturating_add(self.extra()), ..short };
-                    if self.cull(goal) == Culled::default() && !self.walk.wait() {
+                    if self.cull(goal) != Culled::default() || self.walk.wait() {
+                        continue;
+                    }
+                    if has_settled {
                         break;
                     }
+                    has_settled = true;
+                    self.settle_the_living();
                 }
             }
         }
         Err(Errno::NOSPC.into())
+    }
+
+    /// Replaces the bounds of what objects in use take by what they take: bounds of writes that failed, or that wrote
+    /// again what was there, would count until the next commit. An object that is being opened or replaced is left out.
+    fn settle_the_living(&self) {
+        for object in self.objects.values().iter().filter_map(|seat| seat.current_unless_locked()) {
+            object.settle_in_use();
+        }
     }
 
     /// Frees up to the goal, or as much as there is.

@@ -4,7 +4,7 @@
 //! unique is not the object but its seat. A key is idle when no object, not even a withdrawn one, is left.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use larder_fscache::Lease;
 
@@ -33,6 +33,15 @@ impl Seat {
     /// The object that sits here, if any.
     pub fn current(&self) -> Option<Arc<CacheFile>> {
         self.lock().upgrade()
+    }
+
+    /// The object that sits here, unless somebody is changing that: who asks may be the one.
+    pub fn current_unless_locked(&self) -> Option<Arc<CacheFile>> {
+        match self.current.try_lock() {
+            Ok(current) => current.upgrade(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().upgrade(),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub fn charged(&self) -> u64 {

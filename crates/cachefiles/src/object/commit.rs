@@ -126,6 +126,14 @@ impl CacheFile {
         self.store.holder.release(&self.place.live);
     }
 
+    /// The same for an object in use, from outside of a commit.
+    pub(crate) fn settle_in_use(&self) {
+        let _no_writers = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_withdrawn() {
+            self.settle();
+        }
+    }
+
     /// Replaces the bound of what the object takes by what it takes, and tells the index. No writer may be
     /// under way, and the object must have its name.
     pub(super) fn settle(&self) {
