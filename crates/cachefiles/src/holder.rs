@@ -40,16 +40,22 @@ pub(crate) mod tests {
     use super::*;
     use std::collections::HashMap;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// What the keeper does, without the process: what is kept stays until it is released.
     #[derive(Default)]
     pub(crate) struct MapHolder {
         pub(crate) kept: Mutex<HashMap<String, OwnedFd>>,
+        /// Whether it takes nothing more.
+        pub(crate) is_full: AtomicBool,
     }
 
     impl DescriptorHolder for MapHolder {
         fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
             assert!(name.len() <= 200, "{name}");
+            if self.is_full.load(Ordering::Relaxed) {
+                return Err(io::Error::other("full"));
+            }
             let copy = fd.try_clone_to_owned()?;
             self.kept.lock().expect("no panic under this lock").insert(name.to_owned(), copy);
             Ok(())

@@ -251,6 +251,9 @@ pub(super) fn create(
         complete: false,
         pinned: store.storage.stat(&place.pin)?.is_some(),
     };
+    // Whoever had the name must not be taken up again under it, however far this gets.
+    store.holder.release(&place.live);
+    store.holder.release(&place.fill);
     let drawn = store.draw(Goal { bytes: row.charge(), files: 1 })?;
     let made = make_file(store, place, spec);
     drop(drawn);

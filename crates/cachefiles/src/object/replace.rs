@@ -61,8 +61,6 @@ fn begin_anew(
 /// Nothing could take the place of what was invalidated: it must not be taken up again all the same.
 fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: bool) {
     let name = (place.volume.clone(), place.cookie.clone());
-    store.holder.release(&place.live);
-    store.holder.release(&place.fill);
     let gone = if orphaned {
         store.index.remove(&name);
         store.storage.unlink(&place.data).and_then(|_| store.storage.unlink(&place.map)).map(drop)

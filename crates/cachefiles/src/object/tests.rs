@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use larder_fscache::{Backend, CacheObject, CookieKey, ObjectRange, ObjectSpec, Run, VolumeKey};
 use tempfile::TempDir;
@@ -275,6 +276,21 @@ fn p1_a_held_descriptor_of_a_file_that_lost_its_name_counts_only_with_its_map() 
     drop((cache, object));
     machine.keeper.release("live/v/c");
     assert_eq!(machine.start().1.present_bytes(), 0);
+}
+
+#[test]
+fn what_was_replaced_is_not_taken_up_again_though_the_keeper_could_not_be_told_of_its_successor() {
+    let machine = Machine::new();
+    let (cache, old) = machine.start();
+    fill(&*old, 0, 4096);
+    machine.keeper.is_full.store(true, Ordering::Relaxed);
+    drop(cache.replace(&volume(), &cookie(), &ObjectSpec::of_size(SIZE)).expect("a healthy disk"));
+    drop((cache, old));
+    machine.keeper.is_full.store(false, Ordering::Relaxed);
+    let (_cache, object) = machine.start();
+    assert_eq!(object.present_bytes(), 0);
+    fill(&*object, 0, 4096);
+    object.commit().expect("it has its name");
 }
 
 #[test]
