@@ -17,6 +17,9 @@ pub trait DescriptorHolder: Send + Sync {
 
     /// Lets go what is kept under `name`, if anything.
     fn release(&self, name: &str);
+
+    /// The names of all that is kept, of whatever kind.
+    fn names(&self) -> Vec<String>;
 }
 
 /// Keeps nothing: for programs that nobody restarts.
@@ -33,6 +36,10 @@ impl DescriptorHolder for NoHolder {
     }
 
     fn release(&self, _name: &str) {}
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +75,10 @@ pub(crate) mod tests {
 
         fn release(&self, name: &str) {
             self.kept.lock().expect("no panic under this lock").remove(name);
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.kept.lock().expect("no panic under this lock").keys().cloned().collect()
         }
     }
 }

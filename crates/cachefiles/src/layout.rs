@@ -63,6 +63,12 @@ impl Place {
         }
     }
 
+    /// Whose fill descriptor has this name with the holder, if any has and its name says so.
+    pub fn of_held(name: &str) -> Option<(VolumeKey, CookieKey)> {
+        let (volume, cookie) = name.strip_prefix("fill/")?.split_once('/')?;
+        Some((VolumeKey::new(volume).ok()?, CookieKey::new(cookie).ok()?))
+    }
+
     /// Volume and key in one: what the header of the live map is compared with.
     pub fn name(&self) -> String {
         format!("{}/{}", self.volume, self.cookie)
@@ -157,6 +163,10 @@ mod tests {
     fn names_for_the_holder_stay_within_its_limit() {
         let (long, other) = ("k".repeat(200), "l".repeat(200));
         let place_long = place(&long, &long);
+        assert_eq!(Place::of_held(&place_long.fill), None);
+        let short = place("images", "sha256-00");
+        assert_eq!(Place::of_held(&short.fill), Some((short.volume.clone(), short.cookie.clone())));
+        assert_eq!(Place::of_held(&short.live), None);
         assert!(place_long.live.len() <= 200 && place_long.fill.len() <= 200);
         assert_ne!(place_long.live, place_long.fill);
         assert_ne!(place_long.live, place(&long, &other).live);

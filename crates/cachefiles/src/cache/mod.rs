@@ -7,6 +7,7 @@ mod tests;
 mod upkeep_tests;
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -117,6 +118,28 @@ impl Cachefiles {
         &self.store.root
     }
 
+    /// Relinquishes every object that the holder keeps and nobody uses: what could not be relinquished at its time, and
+    /// what a worker left that died before it could. Only once everything that is to be taken up again has been.
+    /// Returns how many there were.
+    ///
+    /// Names that are too long for the holder stand for themselves no more, and stay until they are used again.
+    pub fn relinquish_unused(&self) -> usize {
+        let names = self.store.holder.names();
+        let held = names.iter().filter_map(|name| Place::of_held(name));
+        held.filter(|(volume, cookie)| match self.relinquish(volume, cookie) {
+            Ok(()) => {
+                tracing::debug!(%volume, %cookie, "nobody used what the keeper had");
+                true
+            }
+            Err(CacheError::Busy { .. }) => false,
+            Err(error) => {
+                tracing::warn!(%volume, %cookie, %error, "an object that nobody uses stays open");
+                false
+            }
+        })
+        .count()
+    }
+
     /// Runs `work` on an object that is not alive.
     fn on_idle<R>(
         &self,
@@ -129,6 +152,9 @@ impl Cachefiles {
         let name = (volume.clone(), cookie.clone());
         match self.store.objects.while_idle(&name, || work(&name, &place)) {
             None => Err(CacheError::Busy { cookie: cookie.clone() }),
+            Some(Err(busy)) if busy.kind() == io::ErrorKind::ResourceBusy => {
+                Err(CacheError::Busy { cookie: cookie.clone() })
+            }
             Some(result) => result.map_err(|source| CacheError::io(cookie, doing, source)),
         }
     }
@@ -218,6 +244,12 @@ impl Backend for Cachefiles {
 
     fn relinquish(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), CacheError> {
         self.on_idle(volume, cookie, "letting go", |name, place| {
+            // A mount that nobody counts any more may still be read: nothing of it may be taken away yet.
+            if let Some(fill) = self.store.holder.take(&place.fill)
+                && self.store.storage.is_open_elsewhere(fill.as_fd())?
+            {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
             self.store.holder.release(&place.live);
             self.store.holder.release(&place.fill);
             if self.store.index.get(name).is_some_and(|row| row.complete) {

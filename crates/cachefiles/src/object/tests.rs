@@ -294,6 +294,24 @@ fn what_was_replaced_is_not_taken_up_again_though_the_keeper_could_not_be_told_o
 }
 
 #[test]
+fn p1_p5_what_a_dead_worker_left_is_let_go_when_nobody_uses_it_and_nobody_has_its_file_open() {
+    let machine = Machine::new();
+    let (cache, object) = machine.start();
+    fill(&*object, 0, 4096);
+    assert_eq!(cache.relinquish_unused(), 0, "it is in use");
+    drop((cache, object));
+    let cache = machine.worker();
+    let mount = fs::File::open(machine.data()).expect("there");
+    assert_eq!((cache.relinquish_unused(), machine.kept().len()), (0, 3), "a mount may read it");
+    drop(mount);
+    assert_eq!((cache.relinquish_unused(), machine.kept().len()), (1, 1), "the lock stays");
+    while cache.usage().rebuilding {
+        std::thread::yield_now();
+    }
+    assert_eq!(cache.cull(u64::MAX, 0).objects, 1);
+}
+
+#[test]
 fn an_error_says_which_cookie_and_what_was_done() {
     let machine = Machine::new();
     let (_cache, object) = machine.start();

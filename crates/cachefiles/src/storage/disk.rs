@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use larder_faults::{Site, check, length};
 
 use super::{ATTR_BYTES_MAX, Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
-use crate::sys::enable_verity;
+use crate::sys::{enable_verity, is_open_elsewhere};
 
 /// A directory of the machine. Everything goes through its descriptor: a rename of the root does no harm.
 pub(crate) struct Disk {
@@ -113,6 +113,10 @@ impl Storage for Disk {
         check(Site::CachefilesVerity)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         enable_verity(fs::openat(&self.root, path, flags, Mode::empty())?.as_fd())
+    }
+
+    fn is_open_elsewhere(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        is_open_elsewhere(fd)
     }
 
     fn statfs(&self) -> io::Result<Space> {

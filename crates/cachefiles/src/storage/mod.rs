@@ -48,6 +48,9 @@ pub(crate) trait Storage: Send + Sync + 'static {
     /// for writing.
     fn enable_verity(&self, path: &str) -> io::Result<bool>;
 
+    /// Whether a file is open anywhere else than through `fd` and its copies: by a mount, say.
+    fn is_open_elsewhere(&self, fd: BorrowedFd<'_>) -> io::Result<bool>;
+
     /// What the file system has, and what is left of it.
     fn statfs(&self) -> io::Result<Space>;
 

@@ -22,4 +22,8 @@ impl DescriptorHolder for Kept {
     fn release(&self, name: &str) {
         self.0.release(name);
     }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
 use larder_mount::FrontEndKind;
+use larder_mount::keeper::Holder as _;
 use tokio::task::spawn_blocking;
 
 use super::Daemon;

@@ -69,7 +69,7 @@ impl Daemon {
 
     /// Makes durable what has come since the last time; returns what is present now.
     fn commit_changed(&self, before: BTreeMap<CookieKey, u64>) -> BTreeMap<CookieKey, u64> {
-        self.store.relinquish([]);
+        self.store.relinquish_unused();
         let leaving = self.trees.files().leaving();
         let mut now = BTreeMap::new();
         let mut changed = false;

@@ -1,6 +1,6 @@
 //! [`Blobs`]: the blobs in use, one a cookie.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use larder_cachefiles::Cachefiles;
@@ -13,8 +13,6 @@ pub struct Blobs {
     cache: Arc<Cache<Cachefiles>>,
     volume: Arc<Volume>,
     open: Mutex<BTreeMap<CookieKey, Shared>>,
-    /// Cookies of mounts that are gone, to be relinquished when nobody uses them.
-    left: Mutex<BTreeSet<CookieKey>>,
 }
 
 /// A blob that images share.
@@ -27,7 +25,7 @@ struct Shared {
 impl Blobs {
     /// No blobs yet.
     pub fn new(cache: Arc<Cache<Cachefiles>>, volume: Arc<Volume>) -> Self {
-        Self { cache, volume, open: Mutex::default(), left: Mutex::default() }
+        Self { cache, volume, open: Mutex::default() }
     }
 
     /// An operation on the cookie for what `layer` decodes to. Blocks for I/O.
@@ -76,22 +74,17 @@ impl Blobs {
         unused
     }
 
-    /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
-    /// them now.
-    pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.extend(keys);
-        left.retain(|key| match self.cache.backend().relinquish(self.volume.key(), key) {
-            Ok(()) => {
-                tracing::debug!(cookie = %key, "fscache_relinquish");
-                false
-            }
-            // Another mount has it, or somebody still reads from one that was detached.
-            Err(larder_fscache::Error::Busy { .. }) => true,
-            Err(error) => {
-                tracing::warn!(cookie = %key, %error, "fscache_relinquish");
-                false
-            }
-        });
+    /// Lets go what the cache holds for `keys`, as far as nobody uses it: another mount may have it, or somebody still
+    /// reads from one that was detached. What stays, [`relinquish_unused`](Self::relinquish_unused) lets go. Blocks for I/O.
+    pub fn relinquish(&self, keys: &[CookieKey]) {
+        for key in keys {
+            let let_go = self.cache.backend().relinquish(self.volume.key(), key);
+            tracing::debug!(cookie = %key, ?let_go, "fscache_relinquish");
+        }
+    }
+
+    /// Lets go what the cache holds and nobody uses. Blocks for I/O.
+    pub fn relinquish_unused(&self) {
+        self.cache.backend().relinquish_unused();
     }
 }

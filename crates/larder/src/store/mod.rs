@@ -132,15 +132,14 @@ impl Store {
             self.engine.withdraw(&blob).await;
         }
         let blobs = Arc::clone(&self.blobs);
-        if let Err(error) = spawn_blocking(move || blobs.relinquish(keys)).await {
+        if let Err(error) = spawn_blocking(move || blobs.relinquish(&keys)).await {
             tracing::error!(%error, "relinquish");
         }
     }
 
-    /// Lets go what the cache holds for `keys`, and for those that were in use the last time, as far as nobody uses
-    /// them now.
-    pub fn relinquish(&self, keys: impl IntoIterator<Item = CookieKey>) {
-        self.blobs.relinquish(keys);
+    /// Lets go what the cache holds and nobody uses. Blocks for I/O. Not before every mount has been taken up.
+    pub fn relinquish_unused(&self) {
+        self.blobs.relinquish_unused();
     }
 }
 

@@ -146,6 +146,10 @@ mod tests {
         }
 
         fn release(&self, _: &str) {}
+
+        fn names(&self) -> Vec<String> {
+            Vec::new()
+        }
     }
 
     #[test]

@@ -88,11 +88,6 @@ impl Client {
         Ok(Self { shared })
     }
 
-    /// Names of everything that is kept now, sorted; right after [`connect`](Self::connect), what was inherited.
-    pub fn names(&self) -> Vec<String> {
-        self.shared.lock().held.keys().cloned().collect()
-    }
-
     /// The keeper's process id, or `None` while there is none.
     pub fn keeper_pid(&self) -> Option<u32> {
         let state = self.shared.lock();
@@ -146,6 +141,10 @@ impl Holder for Client {
         if state.held.remove(name).is_some() && state.tell(Op::Release, name, None).is_err() {
             state.adopt(&self.shared.launch);
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.shared.lock().held.keys().cloned().collect()
     }
 }
 

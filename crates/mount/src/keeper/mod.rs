@@ -49,6 +49,9 @@ pub trait Holder: Send + Sync {
 
     /// Forgets what is kept under `name`.
     fn release(&self, name: &str);
+
+    /// Names of everything that is kept now; at first, what an earlier worker left.
+    fn names(&self) -> Vec<String>;
 }
 
 /// Keeps nothing: for one-shot commands and tests, where a crash ends the mount as well.
@@ -65,4 +68,8 @@ impl Holder for NoKeeper {
     }
 
     fn release(&self, _: &str) {}
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

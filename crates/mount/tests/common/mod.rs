@@ -132,6 +132,10 @@ impl Holder for MapHolder {
     fn release(&self, name: &str) {
         self.kept.lock().unwrap().remove(name);
     }
+
+    fn names(&self) -> Vec<String> {
+        self.kept.lock().unwrap().keys().cloned().collect()
+    }
 }
 
 /// Gives the cache the keeper's client.
@@ -148,6 +152,10 @@ impl DescriptorHolder for Kept {
 
     fn release(&self, name: &str) {
         self.0.release(name);
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
     }
 }
 

@@ -382,7 +382,10 @@ impl Scene<'_> {
                     let what = format!("object {object}: {error}, long after its cause had gone");
                     return Err(Violation::new(Kind::Error, what));
                 }
-                Err(_) => sleep(Duration::from_millis(20)),
+                Err(_) => {
+                    sleep(Duration::from_millis(20));
+                    world.tidy();
+                }
             }
         }
     }

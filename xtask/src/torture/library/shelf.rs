@@ -36,4 +36,8 @@ impl DescriptorHolder for Shelf {
     fn release(&self, name: &str) {
         self.lock().remove(name);
     }
+
+    fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
 }

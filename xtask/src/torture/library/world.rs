@@ -201,8 +201,14 @@ impl World {
 
     /// Closes an object and gives it back, if nobody reads it.
     pub fn make_idle(&self, object: usize) {
-        // In use, it stays; and that is all there is to it.
+        // In use, it stays until upkeep finds that nobody uses it.
         let _ = self.close(object).map(|cookie| cookie.relinquish(false));
+    }
+
+    /// What a daemon does every few seconds: closes what nobody uses, and lets it go.
+    pub fn tidy(&self) {
+        self.cache.discard_idle(Instant::now());
+        self.cache.backend().relinquish_unused();
     }
 
     /// Keeps an object from being culled, or lets it be.

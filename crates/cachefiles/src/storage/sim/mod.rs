@@ -10,7 +10,7 @@ mod names;
 mod node;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -272,6 +272,11 @@ impl Storage for SimDisk {
     }
 
     fn enable_verity(&self, _path: &str) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// No mount is ever made of a file here.
+    fn is_open_elsewhere(&self, _fd: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(false)
     }
 
