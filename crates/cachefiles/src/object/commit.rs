@@ -135,14 +135,17 @@ impl CacheFile {
     }
 
     /// Replaces the bound of what the object takes by what it takes, and tells the index. No writer may be
-    /// under way, and the object must have its name.
+    /// under way, and the object must have its name. What cannot be looked at takes its bound: a row that had less
+    /// would, when it goes, leave the rest charged for good.
     pub(super) fn settle(&self) {
         let found = self.file.stat().and_then(|stat| Ok((stat, self.store.storage.stat(&self.place.map)?)));
-        let Ok((stat, map)) = found else { return };
         let name = self.name();
         let row = Row {
             size: self.size(),
-            stored: stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
+            stored: found.map_or_else(
+                |_| self.seat.charged(),
+                |(stat, map)| stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
+            ),
             used_ms: self.store.now_ms(),
             complete: self.is_sealed(),
             pinned: self.store.index.get(&name).is_some_and(|row| row.pinned),

@@ -257,7 +257,7 @@ pub(super) fn create(
     let drawn = store.draw(Goal { bytes: row.charge(), files: 1 })?;
     let made = make_file(store, place, spec);
     drop(drawn);
-    let (file, coherency) = match made {
+    let backing = match made {
         Ok(made) => made,
         Err(error) => {
             store.ledger.settle(row.charge(), 0);
@@ -271,12 +271,11 @@ pub(super) fn create(
     };
     store.ledger.settle(charged, 0);
     store.index.put(&name, row);
-    let stat = file.stat()?;
-    tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino = stat.ino, "cachefiles_link");
-    Ok(Backing { file, stat, coherency, live: None })
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino = backing.stat.ino, "cachefiles_link");
+    Ok(backing)
 }
 
-fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<(Arc<dyn StorageFile>, Coherency)> {
+fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<Backing> {
     let storage = &*store.storage;
     let coherency = Coherency {
         state: State::Partial,
@@ -291,12 +290,13 @@ fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<(Arc<dyn S
         tracing::trace!(volume = %place.volume, cookie = %place.cookie, "cachefiles_tmpfile");
         file.set_len(spec.size)?;
         file.set_attr(OBJECT_ATTR, &coherency.encode())?;
+        let stat = file.stat()?;
         storage.mkdir(&place.volume_dir)?;
         storage.mkdir(&place.dir)?;
         storage.rename(tmp, &place.data)?;
         // An old map vouches for nothing any more; it only takes space.
         storage.unlink(&place.map)?;
-        Ok((file.into(), coherency))
+        Ok(Backing { file: file.into(), stat, coherency, live: None })
     })
 }
 

@@ -390,6 +390,27 @@ impl Scene<'_> {
         }
     }
 
+    /// With everything idle and culled, nothing is charged: a charge that no object answers for stays for ever.
+    fn empties(&self) -> Result<(), Violation> {
+        let Some(world) = self.room.world() else { return Ok(()) };
+        let began = Instant::now();
+        loop {
+            (0..OBJECTS).for_each(|object| world.make_idle(object));
+            world.tidy();
+            let unpinned = (0..OBJECTS).try_for_each(|object| world.pin(object, false));
+            let cachefiles = world.cache.backend();
+            cachefiles.cull(u64::MAX, 0);
+            let usage = cachefiles.usage();
+            if unpinned.is_ok() && !usage.rebuilding && usage.charged_bytes == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > AFTERMATH {
+                return Err(Violation::new(Kind::Leak, format!("an empty cache: {usage:?}, {unpinned:?}")));
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The machine starts again: everything was committed, so everything is there and right, with the registry gone.
     fn afterwards(&mut self) -> Result<(), Violation> {
         self.reopen(Ending::Boot)?;
@@ -407,6 +428,7 @@ impl Scene<'_> {
                 }
             }
         }
+        self.empties()?;
         self.close(Ending::Clean)?;
         self.shelf.empty();
         nothing_unfinished(&self.disk.cache())
