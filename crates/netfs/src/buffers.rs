@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::issue::PART_BYTES;
 
-/// Buffers that are kept at rest at most: 8 MiB of parts. Downloads take them as fast as readers and copier let them go.
-const AT_REST_MAX: usize = 32;
+/// Buffers that are kept at rest at most, 16 MiB: a window lets all of its own go at once.
+const AT_REST_MAX: usize = 64;
 
 /// Memory for parts.
 #[derive(Debug, Default)]
@@ -30,6 +30,11 @@ impl Buffers {
         let is_whole = len as u64 == PART_BYTES;
         let rested = if is_whole { self.lock().pop() } else { None };
         Buffer { bytes: rested.unwrap_or_else(|| Vec::with_capacity(len)), home: Arc::clone(self) }
+    }
+
+    /// Gives what is at rest back to the system.
+    pub fn let_go(&self) {
+        self.lock().clear();
     }
 
     /// Nothing panics while it holds the lock, and what it guards is sound at any moment.
@@ -81,5 +86,7 @@ mod tests {
         assert_eq!(buffers.lock().len(), AT_REST_MAX);
         drop(buffers.take(100));
         assert_eq!(buffers.lock().len(), AT_REST_MAX, "a short one is not kept");
+        buffers.let_go();
+        assert!(buffers.lock().is_empty());
     }
 }

@@ -81,6 +81,15 @@ impl Netfs {
         file
     }
 
+    /// A file was closed: with the last one goes the memory that was kept for the next part.
+    pub(crate) fn closed(&self) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|file| file.strong_count() > 0);
+        if files.is_empty() {
+            self.buffers.let_go();
+        }
+    }
+
     /// Statistics over all files.
     pub fn stats(&self) -> &Stats {
         &self.stats
