@@ -1,5 +1,8 @@
 //! [`LiveMap`]: the presence map in shared memory, which outlives the worker.
 //!
+//! As long as it says only what the durable map says, it is plain memory: a successor has as much from the disk. It is
+//! shared before the first bit is set, and before anybody can mount the file.
+//!
 //! A memory file of one header page and the words of the map, allocated whole and sealed against shrinking
 //! and growing, so that no access can end in SIGBUS. The header names the object *and* the very file whose
 //! blocks the bits describe: a map is resumed only together with that file's descriptor, in the same boot,
@@ -14,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use larder_faults::{Site, check};
 use larder_fscache::{BlockSize, Presence};
@@ -134,31 +138,47 @@ pub(crate) enum Unusable {
     Io(#[from] io::Error),
 }
 
-/// The presence map of one object in shared memory.
+/// The presence map of one object.
 #[derive(Debug)]
 pub(crate) struct LiveMap {
+    identity: Identity,
+    /// What is durable, as long as there is nothing more to say.
+    durable: Vec<AtomicU64>,
+    shared: OnceLock<Shared>,
+    /// Held while the map is shared: it is done once.
+    sharing: Mutex<()>,
+}
+
+/// Memory that outlives the worker.
+#[derive(Debug)]
+struct Shared {
     memfd: OwnedFd,
     mapping: Mapping,
-    size: u64,
-    block: BlockSize,
 }
 
 impl LiveMap {
-    /// Makes a map with the bits `words` set; missing words are all holes.
-    pub fn create(identity: &Identity, words: &[u64]) -> io::Result<Self> {
-        let header = Header::of(identity).ok_or(io::ErrorKind::InvalidInput)?;
-        check(Site::CachefilesMemfd)?;
-        let memfd = memfd_create("larder-live-map", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        check(Site::CachefilesAllocate)?;
-        fallocate(&memfd, FallocateFlags::empty(), 0, identity.len())?;
-        fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let file = File::from(memfd);
-        file.write_all_at(header.as_bytes(), 0)?;
-        let map = Self::mapped(file.into(), identity)?;
-        for (word, bits) in map.map_words().iter().zip(words) {
-            word.store(*bits, Ordering::Release);
+    /// A map with the bits `words` set, which are durable; missing words are all holes. It is not shared yet.
+    pub fn of_durable(identity: Identity, words: &[u64]) -> io::Result<Self> {
+        let len = usize::try_from(identity.words()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let words = words.iter().copied().chain(std::iter::repeat(0));
+        let durable = words.take(len).map(AtomicU64::new).collect();
+        Ok(Self { identity, durable, shared: OnceLock::new(), sharing: Mutex::new(()) })
+    }
+
+    /// Moves the map to shared memory, unless it is there, and calls `keep` with the memory file when it has come there.
+    pub fn share(&self, keep: impl FnOnce(BorrowedFd<'_>)) -> io::Result<()> {
+        if self.shared.get().is_some() {
+            return Ok(());
         }
-        Ok(map)
+        let _once = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.get().is_some() {
+            return Ok(());
+        }
+        let shared = Shared::create(&self.identity, &self.durable)?;
+        keep(shared.memfd.as_fd());
+        // Whoever sets a bit shares the map first: none is set between the copy and this.
+        self.shared.get_or_init(|| shared);
+        Ok(())
     }
 
     /// Takes up a map that an earlier worker left, if it is this object's without a doubt.
@@ -179,7 +199,9 @@ impl LiveMap {
         if let Some(field) = found.mismatch(&expected) {
             return Err(Unusable::Differs(field));
         }
-        let map = Self::mapped(file.into(), identity)?;
+        let shared = OnceLock::from(Shared::mapped(file.into(), identity)?);
+        let (identity, durable, sharing) = (identity.clone(), Vec::new(), Mutex::new(()));
+        let map = Self { identity, durable, shared, sharing };
         let presence = map.presence();
         let stray = (0..)
             .zip(map.map_words())
@@ -187,36 +209,58 @@ impl LiveMap {
         if stray { Err(Unusable::StrayBits) } else { Ok(map) }
     }
 
-    fn mapped(memfd: OwnedFd, identity: &Identity) -> io::Result<Self> {
-        let words = usize::try_from(identity.words()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        check(Site::CachefilesMmap)?;
-        let mapping = Mapping::new(memfd.as_fd(), HEADER_WORDS + words)?;
-        Ok(Self { memfd, mapping, size: identity.size, block: identity.block })
-    }
-
-    /// The bits.
+    /// The bits. Those of a map that is shared meanwhile stay what they were: to be asked for anew each time.
     pub fn presence(&self) -> Presence<'_> {
-        Presence::new(self.map_words(), self.size, self.block)
-            .expect("mapped with as many words as the size needs")
+        Presence::new(self.map_words(), self.identity.size, self.identity.block)
+            .expect("made with as many words as the size needs")
     }
 
-    /// Says, also to a successor, whether the data is being synced.
+    /// Says, also to a successor, whether the data is being synced. One that finds no shared map trusts only what is
+    /// durable anyway.
     pub fn set_syncing(&self, syncing: bool) {
-        self.mapping.words()[SYNCING_WORD].store(u64::from(syncing), Ordering::SeqCst);
+        if let Some(shared) = self.shared.get() {
+            shared.mapping.words()[SYNCING_WORD].store(u64::from(syncing), Ordering::SeqCst);
+        }
     }
 
     /// Whether the last worker died in a sync.
     pub fn is_syncing(&self) -> bool {
-        self.mapping.words()[SYNCING_WORD].load(Ordering::SeqCst) != 0
+        let word = |shared: &Shared| shared.mapping.words()[SYNCING_WORD].load(Ordering::SeqCst);
+        self.shared.get().is_some_and(|shared| word(shared) != 0)
     }
 
-    /// The memory file, for the holder.
-    pub fn memfd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
+    /// The memory file, for the holder, if the map is shared.
+    pub fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.get().map(|shared| shared.memfd.as_fd())
     }
 
     fn map_words(&self) -> &[AtomicU64] {
-        &self.mapping.words()[HEADER_WORDS..]
+        self.shared.get().map_or(&self.durable, |shared| &shared.mapping.words()[HEADER_WORDS..])
+    }
+}
+
+impl Shared {
+    fn create(identity: &Identity, words: &[AtomicU64]) -> io::Result<Self> {
+        let header = Header::of(identity).ok_or(io::ErrorKind::InvalidInput)?;
+        check(Site::CachefilesMemfd)?;
+        let memfd = memfd_create("larder-live-map", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        check(Site::CachefilesAllocate)?;
+        fallocate(&memfd, FallocateFlags::empty(), 0, identity.len())?;
+        fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let file = File::from(memfd);
+        file.write_all_at(header.as_bytes(), 0)?;
+        let shared = Self::mapped(file.into(), identity)?;
+        for (word, bits) in shared.mapping.words()[HEADER_WORDS..].iter().zip(words) {
+            word.store(bits.load(Ordering::Acquire), Ordering::Release);
+        }
+        Ok(shared)
+    }
+
+    fn mapped(memfd: OwnedFd, identity: &Identity) -> io::Result<Self> {
+        let words = usize::try_from(identity.words()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        check(Site::CachefilesMmap)?;
+        let mapping = Mapping::new(memfd.as_fd(), HEADER_WORDS + words)?;
+        Ok(Self { memfd, mapping })
     }
 }
 
@@ -236,13 +280,19 @@ mod tests {
         }
     }
 
+    fn shared(words: &[u64]) -> LiveMap {
+        let map = LiveMap::of_durable(identity(), words).expect("memory");
+        map.share(|_| ()).expect("memory");
+        map
+    }
+
     fn copy(map: &LiveMap) -> OwnedFd {
-        map.memfd().try_clone_to_owned().expect("descriptors are left")
+        map.memfd().expect("shared").try_clone_to_owned().expect("descriptors are left")
     }
 
     #[test]
     fn what_one_process_marked_the_next_finds() {
-        let map = LiveMap::create(&identity(), &[0b11]).expect("memory");
+        let map = shared(&[0b11]);
         map.presence().set(ObjectRange::at(100 * 4096, 5));
         map.set_syncing(true);
         let memfd = copy(&map);
@@ -254,8 +304,23 @@ mod tests {
     }
 
     #[test]
+    fn a_map_is_shared_once_and_says_the_same_before_and_after() {
+        let map = LiveMap::of_durable(identity(), &[0b101]).expect("memory");
+        let run = |at| map.presence().probe(ObjectRange::at(at, 4096));
+        let before = [0, 4096, 8192].map(run);
+        assert!(map.memfd().is_none());
+        let mut kept = 0;
+        for _ in 0..2 {
+            map.share(|_| kept += 1).expect("memory");
+        }
+        assert_eq!((kept, [0, 4096, 8192].map(run)), (1, before));
+        map.presence().set(ObjectRange::at(4096, 4096));
+        assert_eq!(map.presence().present_bytes(), 3 * 4096);
+    }
+
+    #[test]
     fn a_map_of_anything_else_is_not_resumed() {
-        let map = LiveMap::create(&identity(), &[]).expect("memory");
+        let map = shared(&[]);
         let others = [
             ("boot id", Identity { boot_id: BootId::from_bytes([2; 16]), ..identity() }),
             ("name", Identity { name: "v/d".to_owned(), ..identity() }),
@@ -278,7 +343,7 @@ mod tests {
     #[test]
     fn a_map_with_a_foreign_magic_or_version_is_not_resumed() {
         for (at, field) in [(0, "magic"), (8, "version")] {
-            let map = LiveMap::create(&identity(), &[]).expect("memory");
+            let map = shared(&[]);
             File::from(copy(&map)).write_all_at(&[0xff], at).expect("writable");
             let refused = LiveMap::resume(copy(&map), &identity());
             assert!(matches!(refused, Err(Unusable::Differs(found)) if found == field), "{refused:?}");
@@ -287,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_map_that_claims_blocks_past_the_end_is_not_resumed() {
-        let map = LiveMap::create(&identity(), &[0, 1 << 37]).expect("memory");
+        let map = shared(&[0, 1 << 37]);
         assert!(matches!(LiveMap::resume(copy(&map), &identity()), Err(Unusable::StrayBits)));
     }
 
@@ -303,8 +368,9 @@ mod tests {
     #[test]
     fn an_object_of_no_bytes_has_a_map() {
         let identity = Identity { size: 0, ..identity() };
-        let map = LiveMap::create(&identity, &[]).expect("memory");
+        let map = LiveMap::of_durable(identity.clone(), &[]).expect("memory");
         assert_eq!(map.presence().present_bytes(), 0);
+        map.share(|_| ()).expect("memory");
         LiveMap::resume(copy(&map), &identity).expect("the same object");
     }
 }

@@ -205,13 +205,14 @@ impl Store {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, ino = stat.ino, why = "weird", "cachefiles_unlink");
             return Ok(None);
         };
-        let map = self.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
+        let map = self.storage.stat(&place.map)?;
         Ok(Some(Row {
             size: coherency.size,
-            stored: stat.stored.saturating_add(map),
+            stored: stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
             used_ms: stat.used_ms,
             complete: coherency.state == State::Complete,
             pinned,
+            mapped: map.is_some(),
         }))
     }
 }

@@ -147,6 +147,13 @@ pub trait CacheObject: Send + Sync + 'static {
     /// The backing file, opened before any front end puts a mark on it (the fill descriptor).
     fn file(&self) -> BorrowedFd<'_>;
 
+    /// The backing file, once everything is there for good: nothing that could be read of it changes any more, and it may
+    /// be read without asking for as long as the object is in use. `None` while anything can still change, and where a
+    /// backend has no such files.
+    fn sealed_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The path of the backing file, where it has one.
     fn path(&self) -> Option<&Path> {
         None

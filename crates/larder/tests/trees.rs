@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use larder_testkit::{Behaviour, Listing, Moto, Nginx, OddServer};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use support::daemon::kill;
 use support::program::{User, run};
 use support::tree::noise;
@@ -310,6 +312,63 @@ fn p4_open_files_and_directories_outlive_killed_workers() {
     // A worker that was killed while it wrote may have left what it wrote to, under a name that nobody reads.
     let left: Vec<_> = names.filter(|name| !name.starts_with(".new-")).collect();
     assert_eq!(left, Vec::<String>::new(), "nothing is left");
+}
+
+/// Whether the kernel reads local files in place of FUSE's, and lets this user say so.
+fn reads_past_the_worker() -> Result<(), &'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("only root may have the kernel read a local file in place of another");
+    }
+    let config = Command::new("zcat").arg("/proc/config.gz").output().map(|output| output.stdout);
+    let has_option = |config: Vec<u8>| String::from_utf8_lossy(&config).contains("CONFIG_FUSE_PASSTHROUGH=y");
+    if config.is_ok_and(has_option) { Ok(()) } else { Err("this kernel has no FUSE passthrough") }
+}
+
+/// Waits until the only object of the cache is there for good.
+fn wait_until_sealed(larder: &Larder) {
+    let begun = Instant::now();
+    let listed = || larder.run(["cache", "ls", "--json"]).ok().stdout;
+    while !String::from_utf8_lossy(&listed()).contains(r#""complete":true"#) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the object does not become complete");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_the_cache_has_for_good_is_read_while_the_worker_stands_still() {
+    let test = "what_the_cache_has_for_good_is_read_while_the_worker_stands_still";
+    let Some(larder) = larder(test) else { return };
+    if let Err(why) = reads_past_the_worker() {
+        return skip(test, why);
+    }
+    let server = OddServer::start();
+    server.put("f", noise(7, 4 << 20));
+    let target = mount(&larder, &server.url(), "mnt", &[]);
+    // An open file that the worker is asked for: as long as it is open, others of the same file are as well.
+    let asking = File::open(target.join("f")).expect("there");
+    assert!(fs::read(target.join("f")).expect("readable") == noise(7, 4 << 20));
+    wait_until_sealed(&larder);
+    assert!(fs::read(target.join("f")).expect("both open at once") == noise(7, 4 << 20));
+    drop(asking);
+    drop_caches();
+    let files = [(); 2].map(|()| File::open(target.join("f")).expect("there"));
+    let worker = Pid::from_raw(larder.worker()).expect("a process");
+    kill_process(worker, Signal::STOP).expect("alive");
+    let (done, waiting) = mpsc::channel();
+    let readers = files.into_iter().map(|file| {
+        let done = done.clone();
+        thread::spawn(move || {
+            let mut found = vec![0; 4 << 20];
+            file.read_exact_at(&mut found, 0).expect("readable");
+            done.send(found == noise(7, 4 << 20)).expect("somebody waits");
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let read = [(); 2].map(|()| waiting.recv_timeout(Duration::from_secs(30)));
+    kill_process(worker, Signal::CONT).expect("alive");
+    readers.into_iter().for_each(|reader| reader.join().expect("no panic"));
+    assert_eq!(read, [Ok(true); 2], "read while nobody could answer, or wrong");
+    umount(&larder, &target);
 }
 
 #[test]

@@ -286,6 +286,12 @@ impl File {
     }
 }
 
+impl Drop for File {
+    fn drop(&mut self) {
+        self.shared.closed();
+    }
+}
+
 impl UnderWay {
     /// The part of `range` around `at` that no window brings already.
     fn leave_out(&self, range: ObjectRange, at: u64) -> ObjectRange {

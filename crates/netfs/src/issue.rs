@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use larder_fscache::{IoSource, ObjectRange};
 
+use crate::buffers::Buffer;
 use crate::stats::add;
 use crate::window::Window;
 use crate::{Cached, Error, Netfs, Next, Part, Request, Source, SourceError, Terminated};
 
 /// Bytes that are handed out and copied to the cache at once; parts end on multiples of it.
-const PART_BYTES: u64 = 256 << 10;
+pub(crate) const PART_BYTES: u64 = 256 << 10;
 
 /// One request and what it needs.
 pub(crate) struct Job {
@@ -155,8 +156,7 @@ impl Job {
 
     async fn download(&self, rest: ObjectRange, copies: bool) -> (Terminated, Option<SourceError>) {
         add(&self.shared.stats.downloads, 1);
-        let mut parts =
-            Parts { job: self, copies, start: rest.start(), end: rest.end(), part: BytesMut::new() };
+        let mut parts = Parts { job: self, copies, start: rest.start(), end: rest.end(), part: None };
         let result = self.source.read(rest, &mut |bytes| parts.take(&bytes)).await;
         parts.hand_out();
         let bytes = parts.start - rest.start();
@@ -210,24 +210,22 @@ struct Parts<'a> {
     /// First byte that has not been handed out.
     start: u64,
     end: u64,
-    part: BytesMut,
+    part: Option<Buffer>,
 }
 
 impl Parts<'_> {
     fn take(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let end = part_end(self.start).min(self.end);
-            let room = end - self.start - self.part.len() as u64;
+            let len = usize::try_from(end - self.start).unwrap_or(0);
+            let part = self.part.get_or_insert_with(|| self.job.shared.buffers.take(len));
+            let room = len - part.bytes.len();
             if room == 0 {
                 // More than was asked for: the source is wrong, and what came before is not.
                 return;
             }
-            let room = usize::try_from(room).unwrap_or(usize::MAX);
-            if self.part.is_empty() {
-                self.part.reserve(room);
-            }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.part.extend_from_slice(now);
+            part.bytes.extend_from_slice(now);
             bytes = later;
             if now.len() == room {
                 self.hand_out();
@@ -236,10 +234,8 @@ impl Parts<'_> {
     }
 
     fn hand_out(&mut self) {
-        if self.part.is_empty() {
-            return;
-        }
-        let (at, bytes) = (self.start, std::mem::take(&mut self.part).freeze());
+        let Some(part) = self.part.take().filter(|part| !part.bytes.is_empty()) else { return };
+        let (at, bytes) = (self.start, Bytes::from_owner(part));
         self.start += bytes.len() as u64;
         if self.copies {
             self.job.shared.copier.offer(&self.job.cached, &self.job.window, at, &bytes);

@@ -25,6 +25,7 @@ mod request;
 mod subrequest;
 
 mod budget;
+mod buffers;
 mod cache;
 mod copier;
 mod file;

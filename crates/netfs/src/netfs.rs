@@ -6,6 +6,7 @@ use larder_fscache::ObjectRange;
 use tokio::runtime::Handle;
 
 use crate::budget::{Budget, Share};
+use crate::buffers::Buffers;
 use crate::copier::Copier;
 use crate::{Cached, File, Source, Stats, Version};
 
@@ -49,6 +50,7 @@ pub struct Netfs {
     pub(crate) limits: Limits,
     pub(crate) stats: Arc<Stats>,
     pub(crate) copier: Copier,
+    pub(crate) buffers: Arc<Buffers>,
     budget: Arc<Budget>,
     files: Mutex<Vec<Weak<File>>>,
 }
@@ -66,7 +68,8 @@ impl Netfs {
         let stats = Arc::<Stats>::default();
         let copier = Copier::start(limits.copy_bytes_max, Arc::clone(&stats))?;
         let budget = Budget::new(limits.memory_bytes_max);
-        Ok(Arc::new(Self { runtime, limits, stats, copier, budget, files: Mutex::default() }))
+        let (buffers, files) = (Buffers::new(), Mutex::default());
+        Ok(Arc::new(Self { runtime, limits, stats, copier, buffers, budget, files }))
     }
 
     /// Opens one version of a file. Makes no request.
@@ -76,6 +79,15 @@ impl Netfs {
         files.retain(|file| file.strong_count() > 0);
         files.push(Arc::downgrade(&file));
         file
+    }
+
+    /// A file was closed: with the last one goes the memory that was kept for the next part.
+    pub(crate) fn closed(&self) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|file| file.strong_count() > 0);
+        if files.is_empty() {
+            self.buffers.let_go();
+        }
     }
 
     /// Statistics over all files.

@@ -42,6 +42,8 @@ pub struct EngineConfig {
     pub around_bytes: u64,
     /// A fill of more than this is done piece by piece.
     pub window_bytes_max: u64,
+    /// The same where the source is on this machine.
+    pub here_window_bytes_max: u64,
     /// Batches of chunks that are hashed, decoded and written side by side.
     pub decoders: NonZero<usize>,
     /// How long a reader waits, and how long one request may take, before it is an error.
@@ -70,7 +72,9 @@ impl Default for EngineConfig {
             readahead_bytes_max: 8 << 20,
             around_bytes: 512 << 10,
             window_bytes_max: 8 << 20,
-            decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            here_window_bytes_max: 64 << 20,
+            // One more than there are processors: while one waits for the file system's lock, another goes on.
+            decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).saturating_add(1),
             deadline: Duration::from_secs(60),
             tables: Limits::default(),
             records_max: 32_768,

@@ -105,7 +105,7 @@ impl Engine {
         let until = Instant::now() + self.config.deadline;
         let mut at = want.start();
         while at < want.end() {
-            let window = ObjectRange::at(at, self.config.window_bytes_max.max(1)).clamp_to(want.end());
+            let window = ObjectRange::at(at, self.window_bytes(blob).max(1)).clamp_to(want.end());
             let window = blob.whole_blocks(window);
             self.fill_window(blob, window, cause, until).await?;
             at = window.end();
@@ -190,10 +190,19 @@ impl Engine {
         Ok(())
     }
 
+    /// A fill of more than this is done piece by piece. What is on this machine takes so little time that the pause between
+    /// two windows would be a part of it.
+    fn window_bytes(&self, blob: &Blob) -> u64 {
+        match blob.source().here() {
+            Some(_) => self.config.here_window_bytes_max,
+            None => self.config.window_bytes_max,
+        }
+    }
+
     /// As much as may be on the wire at once: what is booked ahead could only wait.
     fn piece_bytes(&self, blob: &Blob, cause: Cause) -> u64 {
         match cause {
-            _ if blob.source().here().is_some() => self.config.window_bytes_max,
+            _ if blob.source().here().is_some() => self.window_bytes(blob),
             Cause::Profile => {
                 let requests = u64::try_from(self.config.profile_requests_per_blob).unwrap_or(1);
                 self.config.ahead_request_bytes_max.saturating_mul(requests)
@@ -328,6 +337,12 @@ impl Engine {
         mut tickets: Vec<Ticket>,
     ) -> Result<(), FillError> {
         for _ in 0..ROUNDS_MAX {
+            if blob.source().here().is_some()
+                && let Some(last) = tickets.last_mut()
+            {
+                // The others have landed by then, or are about to: to be woken for each chunk would take longer than it.
+                last.wait().await;
+            }
             for ticket in tickets {
                 let Some(landing) = ticket.landed().await else {
                     return Err(FillError::Abandoned { blob: Arc::clone(blob.name()) });

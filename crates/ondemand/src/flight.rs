@@ -28,6 +28,11 @@ pub(crate) struct Landing {
 pub(crate) struct Ticket(watch::Receiver<Option<Landing>>);
 
 impl Ticket {
+    /// Waits until the flight has landed, or was lost.
+    pub async fn wait(&mut self) {
+        let _lost = self.0.wait_for(Option::is_some).await;
+    }
+
     /// Waits until the flight has landed; `None` when it was lost without a word (its task is gone).
     pub async fn landed(mut self) -> Option<Landing> {
         let landing = self.0.wait_for(Option::is_some).await.ok()?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_faults::{Site, check, point};
+use larder_image::{Chunk, Verified};
 use tracing::trace;
 
 use crate::{Blob, FillError, seam::Whole};
@@ -35,9 +36,10 @@ pub(crate) enum Settled {
 ///
 /// The presence bits are set by the write, after the bytes are in the file; the caller then answers whoever waits.
 pub(crate) fn settle(blob: &Blob, arrived: Arrived, tries: Tries) -> Settled {
-    let number = arrived.number;
-    match decode(blob, arrived, tries) {
-        Ok(whole) => Settled::Done(write(blob, number, &whole)),
+    let chunk = blob.table().chunk(arrived.number);
+    let verified = arrive(blob, chunk.number).map(|()| chunk.verify(arrived.bytes));
+    match verified.and_then(|verified| decode(blob, &chunk, verified, tries)) {
+        Ok(whole) => Settled::Done(write(blob, chunk.number, &whole)),
         Err(settled) => settled,
     }
 }
@@ -51,10 +53,21 @@ pub(crate) fn settle_all(
     tries: Tries,
 ) -> Vec<(u32, Settled)> {
     let mut settled = Vec::with_capacity(arrived.len());
+    let (mut chunks, mut here) = (Vec::with_capacity(arrived.len()), Vec::with_capacity(arrived.len()));
+    for Arrived { number, bytes } in arrived {
+        let chunk = blob.table().chunk(number);
+        match arrive(blob, number) {
+            Err(failed) => settled.push((number, failed)),
+            Ok(()) => {
+                chunks.push(chunk);
+                here.push((chunk, bytes));
+            }
+        }
+    }
     let mut run: Option<Run> = None;
-    for arrived in arrived {
-        let number = arrived.number;
-        match decode(blob, arrived, tries) {
+    for (chunk, verified) in chunks.iter().zip(Chunk::verify_all(here)) {
+        let number = chunk.number;
+        match decode(blob, chunk, verified, tries) {
             Err(refused) => settled.push((number, refused)),
             Ok(whole) => {
                 if let Some(run) = &mut run
@@ -105,14 +118,23 @@ fn place(part: &Bytes, read: &Bytes) -> Option<usize> {
     offset.checked_add(part.len()).filter(|end| *end <= read.len()).map(|_| offset)
 }
 
-fn decode(blob: &Blob, arrived: Arrived, tries: Tries) -> Result<Vec<Whole>, Settled> {
-    let chunk = blob.table().chunk(arrived.number);
+/// Where a test lets a chunk fail whose bytes have come.
+fn arrive(blob: &Blob, number: u32) -> Result<(), Settled> {
+    fault_point(Site::OndemandArrived, blob, number).map_err(done)
+}
+
+/// Decodes what the digest has vouched for, or says what is wrong with it.
+fn decode(
+    blob: &Blob,
+    chunk: &Chunk<'_>,
+    verified: Result<Verified, larder_image::Error>,
+    tries: Tries,
+) -> Result<Vec<Whole>, Settled> {
     let refuse = |source| {
         let (blob, chunk, range) = (Arc::clone(blob.name()), chunk.number, chunk.decoded);
         FillError::Content { blob, chunk, range, source: Arc::new(source) }
     };
-    fault_point(Site::OndemandArrived, blob, chunk.number).map_err(done)?;
-    let verified = chunk.verify(arrived.bytes).map_err(|error| {
+    let verified = verified.map_err(|error| {
         blob.counters().mismatches.add(1);
         match tries {
             Tries::MoreToCome => Settled::Refused,

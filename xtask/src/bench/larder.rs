@@ -41,6 +41,14 @@ impl Larder {
         Ok(())
     }
 
+    /// Mounts the tree at `url` at `target`, which is made.
+    #[cfg(feature = "cache-bench")]
+    pub fn mount_tree(&self, url: &str, target: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(target)?;
+        self.run(&["mount", url, text(target)?])?;
+        Ok(())
+    }
+
     /// What `larder status` says.
     pub fn status(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.run(&["status", "--json"])?)?)

@@ -36,6 +36,9 @@ pub struct Args {
     /// Objects of the cache that `cache` measures.
     #[arg(long, default_value_t = 1_000_000)]
     objects: u64,
+    /// Parts of `cache` to measure; all of them without one.
+    #[arg(long, value_enum)]
+    part: Vec<cache::Part>,
     /// Prints the rows as JSON.
     #[arg(long)]
     json: bool,

@@ -130,12 +130,14 @@ impl Index {
         self.change(key_of(name), Some(row));
     }
 
-    /// Changes the row of an object, if it has one.
-    pub fn update(&self, name: &Name, change: impl FnOnce(&mut Row)) {
-        if let Some(mut row) = self.get(name) {
-            change(&mut row);
-            self.put(name, row);
-        }
+    /// Changes the row of an object, if it has one, and returns it.
+    pub fn update(&self, name: &Name, change: impl FnOnce(&mut Row)) -> Option<Row> {
+        let (mut state, key) = (self.lock(), key_of(name));
+        let old = self.find(&state, &key)?;
+        let mut row = old;
+        change(&mut row);
+        self.set(&mut state, key, Some(old), Some(row));
+        Some(row)
     }
 
     /// Removes the row of an object, and returns it.
@@ -242,6 +244,11 @@ impl Index {
     fn change(&self, key: String, row: Option<Row>) -> Option<Row> {
         let mut state = self.lock();
         let old = self.find(&state, &key);
+        self.set(&mut state, key, old, row);
+        old
+    }
+
+    fn set(&self, state: &mut State, key: String, old: Option<Row>, row: Option<Row>) {
         let totals = &mut state.totals;
         if let Some(old) = &old {
             totals.objects -= 1;
@@ -255,9 +262,8 @@ impl Index {
             state.pending.insert(key, row);
         }
         if state.pending.len() >= PENDING_MAX {
-            self.flush_locked(&mut state, Durability::None);
+            self.flush_locked(state, Durability::None);
         }
-        old
     }
 
     fn find(&self, state: &State, key: &str) -> Option<Row> {

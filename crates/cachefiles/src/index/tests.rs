@@ -16,8 +16,16 @@ enum Step {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (0..1u64 << 40, 0..1u64 << 40, any::<u64>(), any::<bool>(), any::<bool>())
-        .prop_map(|(size, stored, used_ms, complete, pinned)| Row { size, stored, used_ms, complete, pinned })
+    (0..1u64 << 40, 0..1u64 << 40, any::<u64>(), any::<bool>(), any::<(bool, bool)>()).prop_map(
+        |(size, stored, used_ms, complete, (pinned, mapped))| Row {
+            size,
+            stored,
+            used_ms,
+            complete,
+            pinned,
+            mapped,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {

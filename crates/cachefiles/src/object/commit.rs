@@ -19,7 +19,7 @@ use crate::index::Row;
 use crate::live::LiveMap;
 
 /// The mode of a sealed data file.
-const SEALED_MODE: u32 = 0o444;
+pub(super) const SEALED_MODE: u32 = 0o444;
 
 impl CacheFile {
     pub(super) fn commit_now(&self) -> Result<(), Error> {
@@ -134,6 +134,15 @@ impl CacheFile {
         }
     }
 
+    /// The object is let go. As long as nothing was written since it was opened, what is known of it is right.
+    pub(super) fn leave(&self) {
+        if self.unsettled.load(Ordering::Acquire) {
+            return self.settle();
+        }
+        let used_ms = self.store.now_ms();
+        self.store.index.update(&self.name(), |row| row.used_ms = used_ms);
+    }
+
     /// Replaces the bound of what the object takes by what it takes, and tells the index. No writer may be
     /// under way, and the object must have its name. What cannot be looked at takes its bound: a row that had less
     /// would, when it goes, leave the rest charged for good.
@@ -148,9 +157,14 @@ impl CacheFile {
             ),
             used_ms: self.store.now_ms(),
             complete: self.is_sealed(),
-            pinned: self.store.index.get(&name).is_some_and(|row| row.pinned),
+            pinned: false,
+            mapped: map.is_some(),
         };
+        self.unsettled.store(false, Ordering::Release);
         self.store.ledger.settle(self.seat.recharge(row.charge()), row.charge());
-        self.store.index.put(&name, row);
+        let known = self.store.index.update(&name, |old| *old = Row { pinned: old.pinned, ..row });
+        if known.is_none() {
+            self.store.index.put(&name, row);
+        }
     }
 }

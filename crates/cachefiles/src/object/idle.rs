@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use larder_faults::{Site, point};
 use larder_fscache::{ObjectRange, Presence, Run};
 
+use super::commit::SEALED_MODE;
 use super::open::{FILLING_MODE, load, on_disk};
 use super::{BLOCK, Name};
 use crate::Spec;
@@ -114,12 +115,14 @@ impl Store {
     ) -> io::Result<u64> {
         let Some(idle) = self.open_idle(place)? else { return Ok(0) };
         let before = idle.present_bytes();
-        let owner = owner(&idle.coherency);
-        let mut words: Vec<u64> = idle.words.into_iter().map(AtomicU64::into_inner).collect();
+        let IdleObject { file, coherency, words } = idle;
+        drop(file);
+        let owner = owner(&coherency);
+        let mut words: Vec<u64> = words.into_iter().map(AtomicU64::into_inner).collect();
         let range = range.clamp_to(owner.size);
         let (first, end) = (range.start() >> BLOCK.bits(), BLOCK.count(range.end()));
         clear(&mut words, first, end);
-        let file = match self.open_sealed(&idle.coherency, place) {
+        let file = match self.open_sealed(&coherency, place) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.drop_object(name, place, why)?;
@@ -128,9 +131,16 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
+        // A mount of a worker that is dead may still read it, and would read the hole.
+        if self.storage.is_open_elsewhere(file.as_fd())? {
+            if coherency.state == State::Complete {
+                file.set_mode(SEALED_MODE)?;
+            }
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         self.put(&place.map, &durable::encode(&words, &owner))?;
-        if idle.coherency.state == State::Complete {
-            let partial = Coherency { state: State::Partial, ..idle.coherency };
+        if coherency.state == State::Complete {
+            let partial = Coherency { state: State::Partial, ..coherency };
             file.set_attr(OBJECT_ATTR, &partial.encode())?;
             file.fsync()?;
         }
@@ -159,7 +169,7 @@ impl Store {
         let map = self.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
         let stored = file.stat()?.stored.saturating_add(map);
         let row = match old {
-            Some(old) => Row { stored, complete: false, ..old },
+            Some(old) => Row { stored, complete: false, mapped: true, ..old },
             None => match self.look_at(place, self.storage.stat(&place.pin)?.is_some())? {
                 Some(row) => {
                     self.ledger.found(row.charge());

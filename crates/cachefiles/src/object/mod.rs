@@ -60,6 +60,8 @@ pub(crate) struct CacheFile {
     live: Option<LiveMap>,
     /// Sum of the live map, in bytes.
     present: AtomicU64,
+    /// Whether the index may know less of the object than there is.
+    unsettled: AtomicBool,
     /// Shared by writers from the first byte to the bit; exclusive for who takes bits back, so that none
     /// comes back for a write that a failed sync has lost.
     writing: RwLock<()>,
@@ -134,6 +136,12 @@ impl CacheFile {
         if self.is_sealed() { None } else { self.live.as_ref() }
     }
 
+    /// Sees to it that the live map outlives this worker. To be called as a writer of an object that is not withdrawn:
+    /// the map takes the place of any other that the holder has under the name.
+    fn share(&self, live: &LiveMap) -> io::Result<()> {
+        live.share(|memfd| open::keep(&self.store, &self.place.live, Some(memfd)))
+    }
+
     fn failed(&self, doing: &'static str, source: io::Error) -> Error {
         Error::io(&self.place.cookie, doing, source)
     }
@@ -189,7 +197,7 @@ impl Drop for CacheFile {
         let current = self.seat.lock();
         // Somebody may have opened the file again already, and answers for it now.
         if std::ptr::eq(current.as_ptr(), self) {
-            self.settle();
+            self.leave();
         }
     }
 }
@@ -259,7 +267,12 @@ impl CacheObject for CacheFile {
             self.store.ledger.settle(bytes, 0);
             return if self.is_withdrawn() { Err(withdrawn()) } else { Ok(()) };
         }
+        if let Err(source) = self.share(live) {
+            self.store.ledger.settle(bytes, 0);
+            return Err(self.failed("making the live map", source));
+        }
         self.seat.charge(bytes);
+        self.unsettled.store(true, Ordering::Release);
         write_all(&*self.file, data, at).map_err(|source| self.failed("writing", source))?;
         drop(drawn);
         point(Site::CachefilesWritten);
@@ -285,7 +298,20 @@ impl CacheObject for CacheFile {
     }
 
     fn file(&self) -> BorrowedFd<'_> {
+        // Who asks may mount it. A successor goes on with a file that has lost its name only where it finds a live map.
+        if let Some(live) = self.live().filter(|live| live.memfd().is_none()) {
+            let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_withdrawn()
+                && let Err(error) = self.share(live)
+            {
+                tracing::warn!(cookie = %self.place.cookie, %error, "the live map cannot be shared");
+            }
+        }
         self.file.as_fd()
+    }
+
+    fn sealed_file(&self) -> Option<BorrowedFd<'_>> {
+        (self.is_sealed() && !self.is_withdrawn()).then(|| self.file.as_fd())
     }
 
     fn path(&self) -> Option<&Path> {

@@ -19,6 +19,9 @@ use crate::seat::Seat;
 use crate::storage::{Access, Stat, Storage, StorageFile};
 use crate::store::Store;
 
+/// A file whose time is no older than this, in milliseconds, keeps it: each change is one of the file system's journal.
+const TOUCH_MS: u64 = 3_600_000;
+
 /// The mode of a data file that is being filled.
 pub(super) const FILLING_MODE: u32 = 0o600;
 
@@ -28,6 +31,22 @@ pub(super) struct Backing {
     pub stat: Stat,
     pub coherency: Coherency,
     pub live: Option<LiveMap>,
+    /// What the index knows of it.
+    pub known: Known,
+}
+
+/// What the index knows of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Known {
+    /// Whether it may have a durable map.
+    pub mapped: bool,
+    /// Whether what it takes is.
+    pub settled: bool,
+}
+
+impl Known {
+    /// Nothing.
+    pub const NOTHING: Self = Self { mapped: true, settled: false };
 }
 
 /// Opens the object at `place`, or makes it. The seat is locked.
@@ -48,8 +67,8 @@ pub(crate) fn open(
     };
     let backing = match found {
         Some(backing) => {
-            charge_found(store, seat, &place, &backing).map_err(failed("looking at the backing file"))?;
-            backing
+            let known = charge_found(store, seat, &place, &backing);
+            Backing { known: known.map_err(failed("looking at the backing file"))?, ..backing }
         }
         None => create(store, seat, &place, spec, false).map_err(failed("making the backing file"))?,
     };
@@ -70,20 +89,22 @@ pub(super) fn sit_down(
     place: Place,
     backing: Backing,
 ) -> io::Result<CacheFile> {
-    let Backing { file, stat, coherency, live } = backing;
+    let Backing { file, stat, coherency, live, known } = backing;
     let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
     let (live, durable) = match coherency.state {
         State::Complete => (None, Durable { words: Vec::new(), attribute: true, inherited: true }),
         State::Partial => {
-            let durable = load(store, &place, &owner);
+            let durable = if known.mapped { load(store, &place, &owner) } else { Durable::nothing(&owner) };
             let live = live_map(store, &place, &owner, &stat, live, &durable.words)?;
             (Some(live), durable)
         }
     };
     keep(store, &place.fill, Some(file.as_fd()));
-    keep(store, &place.live, live.as_ref().map(LiveMap::memfd));
-    // The time of the last use is a matter of the index; the file's own is for a walk.
-    let _ = file.touch();
+    keep(store, &place.live, live.as_ref().and_then(LiveMap::memfd));
+    // The time of the last use is a matter of the index; the file's own is for a walk, which may take it from the hour.
+    if stat.used_ms.saturating_add(TOUCH_MS) <= store.now_ms() {
+        let _ = file.touch();
+    }
     let present = live.as_ref().map_or(coherency.size, |live| live.presence().present_bytes());
     tracing::debug!(
         volume = %place.volume, cookie = %place.cookie, ino = stat.ino, size = coherency.size, present,
@@ -102,6 +123,7 @@ pub(super) fn sit_down(
         generation: AtomicU64::new(0),
         live,
         present: AtomicU64::new(present),
+        unsettled: AtomicBool::new(!known.settled),
         writing: RwLock::new(()),
         durable: Mutex::new(durable),
         orphaned: Orphaned::new(store),
@@ -128,24 +150,28 @@ fn held(store: &Store, place: &Place, spec: &Spec) -> Option<Backing> {
         }
     });
     let has_name = || matches!(store.storage.stat(&place.data), Ok(Some(found)) if same_file(&found, &stat));
-    (live.is_some() || has_name()).then_some(Backing { file, stat, coherency, live })
+    (live.is_some() || has_name()).then_some(Backing { file, stat, coherency, live, known: Known::NOTHING })
 }
 
 /// The file on the disk, if it is this object.
 pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>> {
-    let file: Arc<dyn StorageFile> = match open_any(&*store.storage, &place.data) {
+    let (file, access): (Arc<dyn StorageFile>, _) = match open_any(&*store.storage, &place.data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // What is no regular file is replaced, if it can be.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             return Ok(None);
         }
-        other => other?.into(),
+        Err(error) => return Err(error),
+        Ok((file, access)) => (file.into(), access),
     };
     match check(&*file, place, spec)? {
         Ok((stat, coherency)) => {
             trace_coherency(place, stat.ino, "ok");
-            let file = writable(store, place, file, coherency.state)?;
-            Ok(Some(Backing { file, stat, coherency, live: None }))
+            let file = match (coherency.state, access) {
+                (State::Partial, Access::Read) => reopened(store, place, &*file)?,
+                _ => file,
+            };
+            Ok(Some(Backing { file, stat, coherency, live: None, known: Known::NOTHING }))
         }
         Err(why) => {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, why, "the backing file is another and is dropped");
@@ -180,56 +206,48 @@ fn trace_coherency(place: &Place, ino: u64, why: &'static str) {
 }
 
 /// A file with fs-verity cannot be opened for writing, and a sealed one only by root.
-fn open_any(storage: &dyn Storage, path: &str) -> io::Result<Box<dyn StorageFile>> {
+fn open_any(storage: &dyn Storage, path: &str) -> io::Result<(Box<dyn StorageFile>, Access)> {
     match storage.open(path, Access::ReadWrite) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => storage.open(path, Access::Read),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok((storage.open(path, Access::Read)?, Access::Read))
+        }
+        other => Ok((other?, Access::ReadWrite)),
     }
 }
 
 /// A partial object must be open for writing, even if a worker died between sealing it and saying so.
-fn writable(
-    store: &Store,
-    place: &Place,
-    file: Arc<dyn StorageFile>,
-    state: State,
-) -> io::Result<Arc<dyn StorageFile>> {
-    if state == State::Complete {
-        return Ok(file);
-    }
-    let flags = rustix::fs::fcntl_getfl(file.as_fd())?;
-    if flags.contains(rustix::fs::OFlags::RDWR) {
-        return Ok(file);
-    }
+fn reopened(store: &Store, place: &Place, file: &dyn StorageFile) -> io::Result<Arc<dyn StorageFile>> {
     file.set_mode(FILLING_MODE)?;
     Ok(store.storage.open(&place.data, Access::ReadWrite)?.into())
 }
 
 /// An object that is on the disk is charged already, or was not known.
-fn charge_found(store: &Store, seat: &Seat, place: &Place, backing: &Backing) -> io::Result<()> {
+fn charge_found(store: &Store, seat: &Seat, place: &Place, backing: &Backing) -> io::Result<Known> {
     if seat.charged() != 0 {
-        return Ok(());
+        return Ok(Known::NOTHING);
     }
     let name = (place.volume.clone(), place.cookie.clone());
     let used_ms = store.now_ms();
-    let row = match store.index.get(&name) {
-        Some(row) => Row { used_ms, ..row },
+    let row = match store.index.update(&name, |row| row.used_ms = used_ms) {
+        Some(row) => row,
         None => {
-            let map = store.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
+            let map = store.storage.stat(&place.map)?;
             let row = Row {
                 size: backing.coherency.size,
-                stored: backing.stat.stored.saturating_add(map),
+                stored: backing.stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
                 used_ms,
                 complete: backing.coherency.state == State::Complete,
                 pinned: store.storage.stat(&place.pin)?.is_some(),
+                mapped: map.is_some(),
             };
             store.ledger.found(row.charge());
+            store.index.put(&name, row);
             row
         }
     };
     seat.recharge(row.charge());
-    store.index.put(&name, row);
-    Ok(())
+    // A worker that was killed may have written more than it knew of.
+    Ok(Known { mapped: row.mapped, settled: backing.live.is_none() })
 }
 
 /// Makes the backing file: sparse, with its final size and its attribute. Nothing is synced: until the first
@@ -250,6 +268,7 @@ pub(super) fn create(
         used_ms: store.now_ms(),
         complete: false,
         pinned: store.storage.stat(&place.pin)?.is_some(),
+        mapped: false,
     };
     // Whoever had the name must not be taken up again under it, however far this gets.
     store.holder.release(&place.live);
@@ -296,7 +315,8 @@ fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<Backing> {
         storage.rename(tmp, &place.data)?;
         // An old map vouches for nothing any more; it only takes space.
         storage.unlink(&place.map)?;
-        Ok(Backing { file: file.into(), stat, coherency, live: None })
+        let known = Known { mapped: false, settled: false };
+        Ok(Backing { file: file.into(), stat, coherency, live: None, known })
     })
 }
 
@@ -318,7 +338,7 @@ pub(super) fn load(store: &Store, place: &Place, owner: &Owner) -> Durable {
     Durable::nothing(owner)
 }
 
-/// The live map: the one that was held, or a new one that starts with what is durable.
+/// The live map: the one that was held, or a new one, not shared yet, that starts with what is durable.
 fn live_map(
     store: &Store,
     place: &Place,
@@ -329,7 +349,7 @@ fn live_map(
 ) -> io::Result<LiveMap> {
     let Some(live) = held else {
         let identity = Identity::new(store.boot_id, place.name(), owner, stat);
-        return LiveMap::create(&identity, durable);
+        return LiveMap::of_durable(identity, durable);
     };
     if live.is_syncing() {
         let lost = live.presence().retain(durable);
@@ -343,7 +363,7 @@ fn live_map(
 }
 
 /// Hands a descriptor to the holder, or takes it away.
-fn keep(store: &Store, name: &str, fd: Option<BorrowedFd<'_>>) {
+pub(super) fn keep(store: &Store, name: &str, fd: Option<BorrowedFd<'_>>) {
     let Some(fd) = fd else { return store.holder.release(name) };
     if let Err(error) = store.holder.keep(name, fd) {
         tracing::warn!(name, %error, "a descriptor could not be handed to the keeper");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use larder_fscache::{CacheObject, Error};
 
-use super::open::{FILLING_MODE, check_size, create, sit_down};
+use super::open::{FILLING_MODE, Known, check_size, create, sit_down};
 use super::{BLOCK, Backing, CacheFile};
 use crate::Spec;
 use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
@@ -96,7 +96,7 @@ pub(crate) fn resize(
     *current = Weak::new();
     let resized = alive.resized(spec).and_then(|(backing, kept)| {
         let object = sit_down(store, seat, place.clone(), backing)?;
-        object.take_over(&kept);
+        object.take_over(&kept)?;
         object.settle();
         Ok(object)
     });
@@ -153,12 +153,13 @@ impl CacheFile {
         );
         file.fsync()?;
         let stat = file.stat()?;
-        Ok((Backing { file, stat, coherency, live: None }, kept))
+        Ok((Backing { file, stat, coherency, live: None, known: Known::NOTHING }, kept))
     }
 
     /// Marks what an object on the same file had.
-    fn take_over(&self, kept: &[u64]) {
-        let Some(live) = self.live() else { return };
+    fn take_over(&self, kept: &[u64]) -> io::Result<()> {
+        let Some(live) = self.live() else { return Ok(()) };
+        self.share(live)?;
         for (n, word) in (0u64..).zip(kept) {
             for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
                 let at = (n * 64 + bit) * BLOCK.bytes();
@@ -166,6 +167,7 @@ impl CacheFile {
                 self.present.fetch_add(fresh, std::sync::atomic::Ordering::AcqRel);
             }
         }
+        Ok(())
     }
 }
 

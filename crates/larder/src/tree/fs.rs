@@ -1,20 +1,21 @@
 //! [`TreeFs`]: a tree as the FUSE loop serves it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use larder_mount::fuse::{
-    Attributes, BackingId, Data, Entry, Errno, FileSystem, ListAt, Listing, Name, NodeId, Opened, Outcome,
-    ReadAt, Size, Validity,
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, ListAt, Listing, Name, NodeId, Opened,
+    Outcome, ReadAt, Size, Validity,
 };
 use larder_netfs::File;
 use larder_remote::tree::{FileVersion, Listed, TreeNode, TreePath, TreeStore};
 
 use super::Files;
 use super::listings::{self, Listings, Recent};
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Way};
 use super::source::errno;
 
 /// For how long a directory, or what a listing said, is taken as it was: names are looked up one after the other.
@@ -164,11 +165,20 @@ impl TreeFs {
 
     /// Opens what is known to be the current version.
     fn opened(&self, id: NodeId) -> Result<Opened, Errno> {
-        self.file(id)?;
+        let (file, _) = self.file(id)?;
         let mut nodes = self.nodes();
-        nodes.get_mut(id).ok_or(libc::ESTALE)?.opens += 1;
+        let node = nodes.get_mut(id).ok_or(libc::ESTALE)?;
+        node.opens += 1;
+        let backing = match node.way {
+            Some(Way::Asks) => None,
+            Some(Way::Itself(id)) => Some(Backing::Known(id)),
+            None => whole(&file).map(Backing::New),
+        };
+        if backing.is_none() {
+            node.way = Some(Way::Asks);
+        }
         // A node is one version for ever: what the kernel has of it is right.
-        Ok(Opened { handle: HANDLE, keep_cache: true, backing: None })
+        Ok(Opened { handle: HANDLE, keep_cache: true, backing })
     }
 
     /// The bytes of a node.
@@ -206,6 +216,11 @@ impl TreeFs {
     fn listings(&self) -> MutexGuard<'_, Listings> {
         self.0.listings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The cache's file, if it has all of `file` for good: then nobody need be asked for its bytes.
+fn whole(file: &File) -> Option<OwnedFd> {
+    file.cached().resources()?.object().sealed_file()?.try_clone_to_owned().ok()
 }
 
 /// What opens of this worker carry: those of an earlier one carried another, or nothing.
@@ -265,6 +280,16 @@ impl FileSystem for TreeFs {
         })
     }
 
+    fn backed(&self, id: NodeId, _handle: u64, backing: Option<BackingId>) -> Option<BackingId> {
+        let mut nodes = self.nodes();
+        let way = &mut nodes.get_mut(id)?.way;
+        // Two first opens may both have come with a file: the first answer counts for both.
+        match *way.get_or_insert(backing.map_or(Way::Asks, Way::Itself)) {
+            Way::Asks => None,
+            Way::Itself(id) => Some(id),
+        }
+    }
+
     fn release(&self, id: NodeId, handle: u64) -> Option<BackingId> {
         let mut nodes = self.nodes();
         let node = nodes.get_mut(id)?;
@@ -275,10 +300,13 @@ impl FileSystem for TreeFs {
         if node.opens > 0 {
             return None;
         }
-        let file = node.file.take();
+        let (file, way) = (node.file.take(), node.way.take());
         drop(nodes);
         self.0.files.close(file);
-        None
+        match way? {
+            Way::Asks => None,
+            Way::Itself(id) => Some(id),
+        }
     }
 
     fn opendir(&self, node: NodeId) -> Outcome<u64> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_mount::fuse::NodeId;
+use larder_mount::fuse::{BackingId, NodeId};
 use larder_netfs::File;
 use larder_remote::tree::{TreeNode, TreePath};
 
@@ -35,6 +35,18 @@ pub struct Node {
     pub opens: u64,
     /// The bytes, while it is open.
     pub file: Option<Arc<File>>,
+    /// How its open files are read: known with the answer to the first open, forgotten with the last release.
+    pub way: Option<Way>,
+}
+
+/// How the kernel reads the open files of a node. All of them the same way: `fuse_file_io_open()` in fs/fuse/iomode.c
+/// (v6.18) fails an open that does not agree with the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// It asks the worker.
+    Asks,
+    /// It reads the cache's file itself.
+    Itself(BackingId),
 }
 
 impl Nodes {
@@ -123,7 +135,7 @@ impl Nodes {
 
 impl Node {
     fn new(known: Known, is_inherited: bool) -> Self {
-        Self { known, confirmed: None, is_inherited, lookups: 0, opens: 0, file: None }
+        Self { known, confirmed: None, is_inherited, lookups: 0, opens: 0, file: None, way: None }
     }
 }
 

@@ -186,7 +186,11 @@ impl Server {
                 let registered = self.channel.register(&file);
                 let registered = registered.inspect_err(|error| tracing::debug!(%error, "backing file"));
                 let id = registered.ok().map(BackingId);
-                self.fs.backed(node, handle, id)
+                let used = self.fs.backed(node, handle, id);
+                if let Some(id) = id.filter(|id| used != Some(*id)) {
+                    self.unregister(id);
+                }
+                used
             }
         };
         let keep = if opened.keep_cache { open_flags::KEEP_CACHE } else { 0 };
@@ -200,12 +204,17 @@ impl Server {
 
     fn release(&self, request: &Request<'_>) -> Answer {
         if let Some(ReleaseIn { fh, .. }) = request.arguments()
-            && let Some(BackingId(id)) = self.fs.release(NodeId(request.header.nodeid), fh)
-            && let Err(error) = self.channel.unregister(id)
+            && let Some(id) = self.fs.release(NodeId(request.header.nodeid), fh)
         {
-            tracing::debug!(id, %error, "backing file");
+            self.unregister(id);
         }
         Ok(Vec::new())
+    }
+
+    fn unregister(&self, BackingId(id): BackingId) {
+        if let Err(error) = self.channel.unregister(id) {
+            tracing::debug!(id, %error, "backing file");
+        }
     }
 
     fn releasedir(&self, request: &Request<'_>) -> Answer {

@@ -2,16 +2,19 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
 use larder_fscache::{AuxData, Backend as _, CookieKey, ObjectSpec, VolumeKey};
 
 use super::super::stats::{Row, Target, median};
 
-const LOOKUPS: u64 = 300;
+const LOOKUPS: u64 = 10_000;
 const CULLED: u64 = 10_000;
+/// Runs of each command.
+const COMMANDS: usize = 3;
 const OBJECT_BYTES: u64 = 1 << 20;
 
 /// Opens a cache that nobody keeps descriptors for.
@@ -20,19 +23,24 @@ pub fn open(root: &Path) -> anyhow::Result<Cachefiles> {
 }
 
 /// Runs the benchmark with so many objects.
-pub fn run(dir: &Path, objects: u64) -> anyhow::Result<Vec<Row>> {
-    let root = dir.join("many");
+pub fn run(binary: &Path, dir: &Path, objects: u64) -> anyhow::Result<Vec<Row>> {
+    let home = dir.join("many");
+    let root = home.join("cache");
     let volume = VolumeKey::new("bench")?;
     let began = Instant::now();
     make(&root, &volume, objects)?;
     eprintln!("bench: {objects} objects made in {:.0} s", began.elapsed().as_secs_f64());
+    let ls = command(binary, &home, "ls", |told| told.lines().count() as u64 == objects + 1)?;
+    let all = format!("{objects} objects take ");
+    let du = command(binary, &home, "du", |told| told.lines().any(|line| line.starts_with(&all)))?;
     let before = resident_bytes()?;
     let cache = open(&root)?;
-    let listed = list(&cache, objects)?;
+    list(&cache, objects)?;
     let memory = resident_bytes()?.saturating_sub(before) as f64 / objects as f64;
-    let du = Instant::now();
-    anyhow::ensure!(cache.usage().objects == objects, "{:?}", cache.usage());
-    let du = du.elapsed();
+    drop(cache);
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+    let cache = open(&root)?;
     let cold = look_up_cold(&cache, &volume, objects)?;
     let start = Instant::now();
     let culled = cache.cull(0, CULLED.min(objects));
@@ -47,8 +55,8 @@ pub fn run(dir: &Path, objects: u64) -> anyhow::Result<Vec<Row>> {
     };
     Ok(vec![
         row(format!("look-up, cold, of {objects} objects (µs)"), cold, "µs", 100.0),
-        row(format!("listing {objects} objects (s)"), listed.as_secs_f64(), "s", 2.0),
-        row("adding up what they take (s)".into(), du.as_secs_f64(), "s", 2.0),
+        row(format!("`larder cache ls`, {objects} objects (s)"), ls, "s", 2.0),
+        row(format!("`larder cache du`, {objects} objects (s)"), du, "s", 2.0),
         row(format!("culling {CULLED} objects (s)"), culling.as_secs_f64(), "s", 5.0),
         row("memory of an idle object (bytes)".into(), memory, "B", 200.0),
     ])
@@ -73,33 +81,43 @@ fn key(number: u64) -> anyhow::Result<CookieKey> {
     Ok(CookieKey::new(&format!("{mixed:016x}{number:016x}"))?)
 }
 
-fn list(cache: &Cachefiles, objects: u64) -> anyhow::Result<Duration> {
-    let start = Instant::now();
+/// The median time of a command that prints a table, from its start to its end, once the files are in memory.
+fn command(binary: &Path, home: &Path, name: &str, is_whole: impl Fn(&str) -> bool) -> anyhow::Result<f64> {
+    let mut samples = Vec::new();
+    for _ in 0..COMMANDS {
+        let start = Instant::now();
+        let output = Command::new(binary).arg("--root").arg(home).args(["cache", name]).output()?;
+        samples.push(start.elapsed().as_secs_f64());
+        anyhow::ensure!(output.status.success(), "larder cache {name} failed with {}", output.status);
+        anyhow::ensure!(
+            is_whole(std::str::from_utf8(&output.stdout)?),
+            "larder cache {name} left something out"
+        );
+    }
+    Ok(median(samples))
+}
+
+fn list(cache: &Cachefiles, objects: u64) -> anyhow::Result<()> {
     let mut found = 0;
     cache.objects(|_| {
         found += 1;
         ControlFlow::Continue(())
     });
-    let took = start.elapsed();
     anyhow::ensure!(found == objects, "{found} of {objects} objects were listed");
-    Ok(took)
+    Ok(())
 }
 
-/// The median time of a first look-up, in microseconds, with nothing of the disk in memory.
+/// The mean time of a look-up, from acquiring an object to letting go of it, in microseconds. Nothing of the disk is in
+/// memory at first, and no object is looked up twice, but by chance.
 fn look_up_cold(cache: &Cachefiles, volume: &VolumeKey, objects: u64) -> anyhow::Result<f64> {
-    rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3")?;
     let spec = ObjectSpec::of_size(OBJECT_BYTES);
-    let mut samples = Vec::new();
-    for number in 0..LOOKUPS {
-        let key = key(number * (objects / LOOKUPS).max(1) % objects)?;
-        let start = Instant::now();
-        let object = cache.acquire(volume, &key, &spec)?;
-        samples.push(start.elapsed().as_secs_f64() * 1e6);
-        drop(object);
-        cache.relinquish(volume, &key)?;
+    let mut random = 1_u64;
+    let start = Instant::now();
+    for _ in 0..LOOKUPS {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        drop(cache.acquire(volume, &key((random >> 20) % objects)?, &spec)?);
     }
-    Ok(median(samples))
+    Ok(start.elapsed().as_secs_f64() * 1e6 / LOOKUPS as f64)
 }
 
 fn resident_bytes() -> anyhow::Result<u64> {

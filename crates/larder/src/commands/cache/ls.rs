@@ -12,7 +12,7 @@ use crate::api::cache_types::{ListRequest, Object};
 use crate::commands::ls::time;
 use crate::commands::mount::image_name;
 use crate::output;
-use crate::output::bytes::mebibytes;
+use crate::output::bytes::mebibytes_and_tenths;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +61,8 @@ enum Sort {
 pub async fn run(args: Args, access: &Access, json: bool) -> anyhow::Result<ExitCode> {
     let image = args.image.as_deref().map(image_name).transpose()?;
     let request = ListRequest { volume: args.volume, image };
-    let mut printer = Printer { json, text: Vec::with_capacity(OUTPUT_BYTES + 1024) };
+    let text = Vec::with_capacity(OUTPUT_BYTES + 1024);
+    let mut printer = Printer { json, text, minute: Minute::default() };
     printer.header();
     match args.sort {
         None => {
@@ -114,6 +115,27 @@ async fn sorted(
 struct Printer {
     json: bool,
     text: Vec<u8>,
+    minute: Minute,
+}
+
+/// A time up to its minutes, as text: neighbours often share it, and a million dates take a second.
+#[derive(Default)]
+struct Minute {
+    number: Option<u64>,
+    text: String,
+}
+
+impl Minute {
+    /// The time so many seconds after 1970, without its seconds.
+    fn text(&mut self, seconds: u64) -> anyhow::Result<&str> {
+        let number = seconds / 60;
+        if self.number != Some(number) {
+            self.text = time(i64::try_from(number * 60)?);
+            self.text.truncate(self.text.len() - "00Z".len());
+            self.number = Some(number);
+        }
+        Ok(&self.text)
+    }
 }
 
 impl Printer {
@@ -132,12 +154,13 @@ impl Printer {
         } else {
             let state = if object.complete { "complete" } else { "partial" };
             let pinned = if object.pinned { "yes" } else { "no" };
-            let used = time(i64::try_from(object.last_used_ms / 1000)?);
-            let (size, stored) = (mebibytes(object.size_bytes), mebibytes(object.stored_bytes));
-            let (volume, cookie) = (&object.volume, &object.cookie);
+            let used = self.minute.text(object.last_used_ms / 1000)?;
+            let (size, size_tenth) = mebibytes_and_tenths(object.size_bytes);
+            let (stored, stored_tenth) = mebibytes_and_tenths(object.stored_bytes);
+            let (second, volume, cookie) = (object.last_used_ms / 1000 % 60, &object.volume, &object.cookie);
             writeln!(
                 self.text,
-                "{size:>12} {stored:>12}  {state:<8}  {pinned:<6}  {used}  {volume:<7}  {cookie}"
+                "{size:>10}.{size_tenth} {stored:>10}.{stored_tenth}  {state:<8}  {pinned:<6}  {used}{second:02}Z  {volume:<7}  {cookie}"
             )?;
         }
         if self.text.len() < OUTPUT_BYTES { Ok(()) } else { self.flush() }
