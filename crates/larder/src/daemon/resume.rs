@@ -48,7 +48,7 @@ impl Daemon {
     /// a mount that was detached waits for an answer.
     pub async fn open_inherited(&self) {
         let names = self.keeper.as_ref().map(|keeper| keeper.names()).unwrap_or_default();
-        for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+        for kind in FrontEndKind::ALL {
             let is_its = |name: &String| name.split('/').next() == Some(kind.as_str());
             if !names.iter().any(is_its) {
                 continue;

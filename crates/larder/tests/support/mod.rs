@@ -17,6 +17,9 @@ pub use daemon::Larder;
 #[allow(unused_imports, reason = "not every test has images")]
 pub use images::Image;
 
+/// Every front end, in the order in which the program prefers them.
+pub const FRONT_ENDS: [&str; 3] = ["fanotify", "cachefiles", "fuse"];
+
 /// Whether the tests run as root.
 pub fn is_root() -> bool {
     rustix::process::getuid().is_root()

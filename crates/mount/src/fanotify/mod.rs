@@ -28,20 +28,12 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use self::blobs::{Device, User};
 use self::group::{Group, Origin};
-use self::retire::Superblock;
 use self::serve::Server;
+pub use crate::erofs::Options;
+use crate::erofs::Superblock;
 use crate::keeper::Holder;
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
-
-/// How EROFS is mounted.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Read-ahead of each mount in KiB; the kernel's own (128) when not given.
-    pub read_ahead_kb: Option<u32>,
-    /// Whether set-user-id programs and device nodes of an image count.
-    pub trusted: bool,
-}
 
 /// The front end.
 pub struct Fanotify {
