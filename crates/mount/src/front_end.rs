@@ -70,8 +70,11 @@ pub struct MountSpec {
     pub id: String,
     /// The mount point: an existing directory.
     pub target: PathBuf,
-    /// The metadata image: complete, verified, in a local file that nobody changes.
+    /// The metadata image: complete, verified, in a local file that nobody changes; unless `metadata_blob` is given.
     pub metadata: PathBuf,
+    /// The blob whose backing file `metadata` is, where parts of it may still have to be brought. Only for front ends
+    /// that [bring metadata](FrontEnd::brings_metadata).
+    pub metadata_blob: Option<Arc<Blob>>,
     /// The blobs, in the order of the image's device table.
     pub devices: Vec<Arc<Blob>>,
     /// What the mount table shows where the front end can choose it.
@@ -97,6 +100,12 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
 pub trait FrontEnd: Send + Sync {
     /// Which way this is.
     fn kind(&self) -> FrontEndKind;
+
+    /// Whether the metadata of an image may be incomplete when it is mounted: who reads what is missing waits for it.
+    /// Where not, an image is mounted when its metadata is complete. May ask the kernel, and block.
+    fn brings_metadata(&self) -> bool {
+        false
+    }
 
     /// Mounts. On an error nothing is left mounted, marked or kept.
     ///
@@ -171,7 +180,7 @@ pub fn open(
     cache_dir: &Path,
 ) -> Result<Arc<dyn FrontEnd>, Error> {
     Ok(match kind {
-        FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine)?),
+        FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine, cache_dir)?),
         FrontEndKind::Cachefiles => Arc::new(CachefilesDaemon::open(holder, engine, cache_dir)?),
         FrontEndKind::Fuse => Arc::new(Fuse::open(holder, engine)),
     })
@@ -198,6 +207,7 @@ mod tests {
                 id: id.to_owned(),
                 target: PathBuf::new(),
                 metadata: PathBuf::new(),
+                metadata_blob: None,
                 devices: Vec::new(),
                 source_name: String::new(),
             };

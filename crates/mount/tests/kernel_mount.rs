@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
+use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
@@ -87,6 +88,63 @@ fn p1_a_cold_read_brings_just_its_bytes_and_they_are_right() {
             rig.worker.source.bytes.load(Ordering::Relaxed) <= rig.worker.blob.size(),
             "nothing came twice"
         );
+    }
+}
+
+/// Files with so much metadata that little of it is needed to read one.
+const WIDE: usize = 1500;
+
+fn wide_tree() -> Tree {
+    let mut tree = Tree::new();
+    for n in 0..WIDE {
+        let name = format!("file-{n:04}");
+        tree.add_file(name.as_bytes(), noise(700, n as u64), &Attributes::default()).unwrap();
+        let xattr = Xattr { name: "user.much".into(), value: noise(1800, (WIDE + n) as u64) };
+        tree.set_xattrs(name.as_bytes(), &[xattr]).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn p1_metadata_is_brought_when_it_is_read_where_the_kernel_asks_for_it() {
+    for kind in KINDS {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            continue;
+        }
+        build(wide_tree(), dir.path());
+        let mut worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let front_end = start(kind, &worker, dir.path());
+        if !front_end.brings_metadata() {
+            println!("skipped: {kind} does not ask for metadata here");
+            continue;
+        }
+        let (blob, source) = worker.bring_metadata(dir.path());
+        let target = worker.spec.target.clone();
+        let _unmount = Unmount(target.clone());
+        let mounted = front_end.mount(worker.spec.clone()).unwrap();
+        let read = |n: usize| fs::read(target.join(format!("file-{n:04}")));
+        assert!(read(0).unwrap() == noise(700, 0));
+        let fetched = source.bytes.load(Ordering::Relaxed);
+        assert!(fetched < blob.size() / 2, "{fetched} of {} bytes for one file", blob.size());
+        source.lies.store(true, Ordering::Relaxed);
+        let present = blob.resources().object().present_bytes();
+        let missing = (0..WIDE).rev().find(|n| read(*n).is_err()).expect("some metadata is not here");
+        assert_eq!(blob.resources().object().present_bytes(), present, "the cache keeps nothing of it");
+        source.lies.store(false, Ordering::Relaxed);
+        let told = source.bytes.load(Ordering::Relaxed);
+        assert!(read(missing).unwrap() == noise(700, missing as u64), "no error outlives its cause");
+        drop_caches();
+        for n in 0..WIDE {
+            assert!(read(n).unwrap() == noise(700, n as u64), "file-{n:04}");
+            let mut value = [0; 1800];
+            let path = target.join(format!("file-{n:04}"));
+            rustix::fs::getxattr(&path, "user.much", &mut value).unwrap();
+            assert!(value[..] == noise(1800, (WIDE + n) as u64), "the xattr of file-{n:04}");
+        }
+        let brought = source.bytes.load(Ordering::Relaxed) - told;
+        assert!(brought <= blob.size() - present, "nothing came twice");
+        mounted.unmount(false).unwrap();
     }
 }
 

@@ -34,6 +34,7 @@ use rustix::mount::fsconfig_set_string;
 pub(crate) use self::device::Device;
 use self::device::Origin;
 use self::names::{Content, MountNames, User};
+pub use self::root::discard;
 use self::serve::Server;
 use crate::erofs::{self, Options, Superblock, VALUE_BYTES_MAX};
 use crate::keeper::Holder;
@@ -84,8 +85,12 @@ impl CachefilesDaemon {
 
     /// Enters the names of `spec`: from now on the kernel may ask for its objects.
     fn enter(&self, spec: &MountSpec, names: &MountNames) -> Result<User, Error> {
-        let metadata = File::open(&spec.metadata).and_then(Content::of_file);
-        let metadata = metadata.map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?;
+        let metadata = match &spec.metadata_blob {
+            Some(blob) => Content::Blob(Arc::clone(blob)),
+            None => File::open(&spec.metadata)
+                .and_then(Content::of_file)
+                .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?,
+        };
         let user = self.server.mounts().new_user();
         self.server.mounts().names().enter(user, names, metadata, spec)?;
         self.server.take_heart();
@@ -107,6 +112,11 @@ impl CachefilesDaemon {
 impl FrontEnd for CachefilesDaemon {
     fn kind(&self) -> FrontEndKind {
         FrontEndKind::Cachefiles
+    }
+
+    /// The kernel asks for metadata as for data, a page at a time.
+    fn brings_metadata(&self) -> bool {
+        true
     }
 
     fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {

@@ -12,19 +12,29 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Where the directories are, below the cache.
 const KERNEL: &str = "kernel";
 
+/// Deletes what earlier bindings have left below `cache_dir`. Only while nothing is bound there.
+pub fn discard(cache_dir: &Path) {
+    let all = cache_dir.join(KERNEL);
+    let entries = match fs::read_dir(&all) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => return tracing::warn!(path = %all.display(), %error, "cannot be read"),
+    };
+    for old in entries.flatten() {
+        // What a dead binding's mounts still use cannot go yet; the next start tries again.
+        if let Err(error) = fs::remove_dir_all(old.path()) {
+            tracing::warn!(path = %old.path().display(), %error, "what the kernel had cached stays for now");
+        }
+    }
+}
+
 /// Makes a new directory for one binding, after deleting those of earlier ones.
 ///
 /// Only for who has the device: nobody else's binding can be in use then.
 pub(super) fn fresh(cache_dir: &Path) -> io::Result<PathBuf> {
     let all = cache_dir.join(KERNEL);
     fs::create_dir_all(&all)?;
-    for entry in fs::read_dir(&all)? {
-        let old = entry?.path();
-        // What a dead binding's mounts still use cannot go yet; the next binding tries again.
-        if let Err(error) = fs::remove_dir_all(&old) {
-            tracing::warn!(path = %old.display(), %error, "what the kernel had cached stays for now");
-        }
-    }
+    discard(cache_dir);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     (0_u32..)
         .map(|n| all.join(format!("{now:x}-{n}")))
@@ -52,6 +62,7 @@ mod tests {
         let first = fresh(cache.path()).unwrap();
         fs::create_dir_all(first.join("cache/Ierofs,v/@00")).unwrap();
         fs::write(first.join("cache/Ierofs,v/@00/Dblob"), "bytes").unwrap();
+        discard(Path::new("/no/such/dir"));
         let second = fresh(cache.path()).unwrap();
         assert_ne!(first, second);
         assert!(!first.exists());

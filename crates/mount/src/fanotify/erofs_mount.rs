@@ -1,8 +1,7 @@
 //! Mounting the kernel's EROFS on files, without a loop device (which would ask nobody).
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -12,11 +11,29 @@ use super::blobs::Device;
 use crate::Error;
 use crate::erofs::{self, Options, Superblock, VALUE_BYTES_MAX};
 
+/// The primary device: the file with the metadata.
+#[derive(Clone, Copy)]
+pub(super) enum Primary<'a> {
+    /// Complete; nobody watches over it.
+    Complete(BorrowedFd<'a>),
+    /// It may have holes, and the kernel asks before it reads one.
+    Watched(&'a Device),
+}
+
+impl Primary<'_> {
+    fn file(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Complete(file) => *file,
+            Self::Watched(device) => device.file(),
+        }
+    }
+}
+
 /// Mounts `metadata` with its `devices`, in the order of the device table, on `target`.
 ///
 /// The kernel opens the devices here; the tokens prove that they were marked before. On an error nothing is mounted.
 pub(super) fn mount(
-    metadata: &File,
+    metadata: Primary<'_>,
     devices: &[Device],
     target: &Path,
     options: &Options,
@@ -24,8 +41,8 @@ pub(super) fn mount(
     erofs::mount(target, options, |context| configure(context, metadata, devices))
 }
 
-fn configure(context: &OwnedFd, metadata: &File, devices: &[Device]) -> io::Result<()> {
-    fsconfig_set_string(context, "source", source_of(metadata))?;
+fn configure(context: &OwnedFd, metadata: Primary<'_>, devices: &[Device]) -> io::Result<()> {
+    fsconfig_set_string(context, "source", source_of(metadata.file()))?;
     for device in devices {
         fsconfig_set_string(context, "device", by_descriptor(device.file()))?;
     }
@@ -38,8 +55,8 @@ fn by_descriptor(fd: BorrowedFd<'_>) -> String {
 }
 
 /// The metadata's own path, for the mount table, where it fits and still leads to this file.
-fn source_of(metadata: &File) -> Vec<u8> {
-    let short = by_descriptor(metadata.as_fd());
+fn source_of(metadata: BorrowedFd<'_>) -> Vec<u8> {
+    let short = by_descriptor(metadata);
     let own = || {
         let path = std::fs::read_link(&short).ok()?;
         let (here, there) = (rustix::fs::fstat(metadata).ok()?, rustix::fs::stat(&path).ok()?);

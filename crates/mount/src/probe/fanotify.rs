@@ -59,7 +59,7 @@ fn probe_erofs() -> Result<(), Unavailable> {
 }
 
 /// A file without a name, which is gone when it is closed; with one for a moment where that is not possible.
-fn scratch_file(dir: &Path) -> io::Result<fs::File> {
+pub(crate) fn scratch_file(dir: &Path) -> io::Result<fs::File> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(dir, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
         return Ok(file.into());

@@ -7,6 +7,7 @@ mod fuse;
 use std::path::Path;
 
 use crate::FrontEndKind;
+pub(crate) use fanotify::scratch_file;
 
 /// Why a front end cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -191,10 +191,27 @@ impl Worker {
             id: "m1".to_owned(),
             target,
             metadata: dir.join("metadata"),
+            metadata_blob: None,
             devices: vec![Arc::clone(&blob)],
             source_name: "image".to_owned(),
         };
         Self { runtime, engine, holder, source, blob, spec }
+    }
+}
+
+impl Worker {
+    /// Lets the metadata be brought on demand, too; returns its blob, and who has it.
+    pub fn bring_metadata(&mut self, dir: &Path) -> (Arc<Blob>, Arc<Source>) {
+        let data = fs::read(dir.join("metadata")).expect("it was built");
+        let table = table(&data);
+        let volume = self.blob.cookie().volume();
+        let spec = ObjectSpec::of_size(table.decoded_size());
+        let resources = volume.open(table.identity(), &spec).expect("the cache has room");
+        let source = Source::new(data);
+        let blob = Blob::new("metadata", resources, table, Arc::clone(&source) as Arc<dyn RangeSource>);
+        self.spec.metadata = blob.resources().object().path().expect("the cache has files").to_owned();
+        self.spec.metadata_blob = Some(Arc::clone(&blob));
+        (blob, source)
     }
 }
 
