@@ -1,7 +1,7 @@
 //! Power cuts: a guest that fills images is killed at a random moment, and its disk is what the next boot finds.
 //!
 //! Each boot recovers, reads every file of an image through a front end in random order, compares every byte with the
-//! truth, fills what is missing, and begins again with an empty cache when nothing is missing any more; until it is cut.
+//! truth, and fills what is missing; then once more from the disk, or with an empty cache; until it is cut.
 //! What the guest had not written back is lost, what it had is on the disk: the host's page cache is the disk's platter,
 //! so that a cut is one of the guest's memory, not of a disk's own cache.
 
@@ -19,12 +19,12 @@ use super::kernel::{Kernel, Version};
 use super::suite::Programs;
 
 /// Files of the image, and the bytes of each: whole blocks and odd ends.
-const FILES: u64 = 24;
+const FILES: u64 = 48;
 const FILE_BYTES: u64 = 700 << 10;
 /// How long a guest may take until it reads.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// After a guest reads, the power is cut within this.
-const CUT_WITHIN: Duration = Duration::from_millis(2500);
+/// After a guest reads, the power is cut within this: what is filled becomes durable every five seconds.
+const CUT_WITHIN: Duration = Duration::from_secs(8);
 /// The guest's words.
 const READING: &str = "cuts: reading";
 const ROUND: &str = "cuts: round";
@@ -112,7 +112,16 @@ fn cut(
     for n in 0..cuts {
         // Another order in every boot.
         let script = script(programs, image, front_end, dice.next());
-        let boot = Boot { kernel, initramfs, script: &script, disk: &disk, out: &dir, memory: "400M" };
+        let shown = [image.truth.as_path(), image.layout.as_path()];
+        let boot = Boot {
+            kernel,
+            initramfs,
+            script: &script,
+            disk: &disk,
+            out: &dir,
+            shown: &shown,
+            memory: "400M",
+        };
         let after = CUT_WITHIN.mul_f64(dice.fraction());
         let console = power_cut(Guest::boot(&boot)?, after)
             .with_context(|| format!("{} {front_end}, cut {n}", kernel.version))?;
@@ -166,9 +175,8 @@ fn script(programs: &Programs, image: &Image, front_end: &str, seed: u64) -> Str
          mkdir -p /mnt/image\n\
          begin() {{ {larder} mount --frontend {front_end} oci:{layout} /mnt/image 2>&1; }}\n\
          begin || {{ echo '{WRONG}: not mounted'; tail -n 30 /cache/larder/state/daemon.log; exit 1; }}\n\
-         echo \"{RECOVERED}$({larder} cache du --json 2>/dev/null | tr ',{{}}' '\\n' | \
-         sed -n 's/.*\"present_bytes\": *\\([0-9]*\\).*/\\1/p' | head -n 1 | \
-         awk '{{ print int($1 / 1048576) }}')\"\n\
+         echo \"{RECOVERED}$({larder} status --json 2>/dev/null | tr ',{{}}' '\\n' | \
+         awk -F: '/present_bytes/ {{ n += $2 }} END {{ print int(n / 1048576) }}')\"\n\
          echo '{READING}'\n\
          n={seed}\n\
          while :; do\n\
@@ -178,8 +186,12 @@ fn script(programs: &Programs, image: &Image, front_end: &str, seed: u64) -> Str
          \t\tfi\n\
          \tdone\n\
          \techo '{ROUND}'\n\
-         \t{larder} umount /mnt/image && {larder} cache prune --all >/dev/null 2>&1\n\
-         \tbegin || {{ echo '{WRONG}: not mounted again'; exit 1; }}\n\
+         \tif [ $((n % 3)) = 0 ]; then\n\
+         \t\t{larder} umount /mnt/image && {larder} cache prune --all >/dev/null 2>&1\n\
+         \t\tbegin || {{ echo '{WRONG}: not mounted again'; exit 1; }}\n\
+         \telse\n\
+         \t\tsync; echo 3 >/proc/sys/vm/drop_caches\n\
+         \tfi\n\
          \tn=$((n + 1))\n\
          done\n"
     )

@@ -35,6 +35,8 @@ pub struct Boot<'a> {
     pub disk: &'a Path,
     /// What the guest leaves in `/out`.
     pub out: &'a Path,
+    /// Folders that the guest sees under the same paths, read-only, beside the workspace.
+    pub shown: &'a [&'a Path],
     /// Memory, as the kernel reads it.
     pub memory: &'a str,
 }
@@ -76,13 +78,14 @@ impl Guest {
         let console = boot.out.join("console");
         let token = format!("UML-{}", work.path().file_name().unwrap_or_default().display());
         let mut command = Command::new(&boot.kernel.program);
-        for (name, path) in [("UML_SHARE", work.path()), ("UML_OUT", boot.out), ("UML_SAME", workspace)] {
-            let text = path.to_str().context("a path of ours is no text")?;
-            // The kernel splits its arguments at spaces, and hostfs its options at commas.
-            ensure!(!text.contains([' ', ',', '"']), "{text}: no spaces, commas or quotes are possible");
-            command.arg(format!("{name}={text}"));
+        let mut shown = plain(workspace)?.to_owned();
+        for folder in boot.shown {
+            shown = format!("{shown}:{}", plain(folder)?);
         }
         command
+            .arg(format!("UML_SHARE={}", plain(work.path())?))
+            .arg(format!("UML_OUT={}", plain(boot.out)?))
+            .arg(format!("UML_SAME={shown}"))
             .arg(format!("mem={}", boot.memory))
             .arg(format!("initrd={}", boot.initramfs.path.display()))
             .arg(format!("ubd0={}", boot.disk.display()))
@@ -161,6 +164,14 @@ impl Drop for Guest {
         self.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A path that survives the command line of a kernel, which splits at spaces, and the options of hostfs, which end at
+/// commas.
+fn plain(path: &Path) -> anyhow::Result<&str> {
+    let text = path.to_str().context("a path of ours is no text")?;
+    ensure!(!text.contains([' ', ',', '"', ':']), "{text}: no spaces, commas, colons or quotes are possible");
+    Ok(text)
 }
 
 /// The first line of a console on which the kernel complains.

@@ -68,7 +68,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let programs = suite::build()?;
-    let out = args.out.clone().map_or_else(|| Ok(tempfile::tempdir()?.keep()), anyhow::Ok)?;
+    let out = match &args.out {
+        Some(out) => std::path::absolute(out)?,
+        None => tempfile::tempdir()?.keep(),
+    };
+    std::fs::create_dir_all(&out)?;
     let initramfs = Initramfs::make(&out, &programs.larder)?;
     let good = match args.cuts {
         Some(cuts) => cuts::run(&kernels, &initramfs, &programs, (cuts, args.seed), &out)?,
