@@ -22,6 +22,9 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     if let Some(why) = larder.cannot(frontend) {
         return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), &why);
     }
+    if let Some(why) = support::cannot_kill(frontend).filter(|_| signal == Signal::KILL) {
+        return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), why);
+    }
     let source = larder.dir("source");
     for n in 0..FILES {
         let seed = u64::try_from(n).expect("small");
@@ -128,6 +131,10 @@ fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
         let larder = Larder::new(User::Same);
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), &why);
+            continue;
+        }
+        if let Some(why) = support::cannot_kill(frontend) {
+            skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), why);
             continue;
         }
         let source = larder.dir("source");

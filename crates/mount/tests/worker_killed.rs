@@ -112,6 +112,12 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
     if cannot(kind, temp.path()) {
         return;
     }
+    if kind == FrontEndKind::Fuse && std::env::var_os("LARDER_UML").is_some() {
+        // Without a fast GUP the kernel looks for a fatal signal at every page that it copies for /dev/fuse, and gives
+        // whoever waits for that request EIO (fuse_dev_do_read, fuse_dev_do_write).
+        println!("skipped: User-Mode Linux ends what a killed FUSE daemon was copying with EIO");
+        return;
+    }
     let dir = temp.path().to_owned();
     let mut tree = Tree::new();
     for n in 0..READERS {

@@ -68,7 +68,13 @@ pub struct Programs {
 /// Builds the program and the tests.
 pub fn build() -> anyhow::Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What `cargo run` has told this process of its package would have others built anew.
+    let told = |name: &String| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in std::env::vars().map(|(name, _)| name).filter(told) {
+        command.env_remove(name);
+    }
+    let output = command
         .args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"])
         .args(["--package", "larder", "--package", "larder-mount"])
         .stderr(Stdio::inherit())
@@ -147,7 +153,7 @@ fn script(programs: &Programs, filter: Option<&str>, limit: Duration) -> anyhow:
         "set -e\n\
          mount -t ext4 /dev/ubda /cache\n\
          mkdir /cache/tmp\n\
-         export TMPDIR=/cache/tmp LARDER_SCRATCH=/cache/tmp RUST_BACKTRACE=1\n\
+         export TMPDIR=/cache/tmp LARDER_SCRATCH=/cache/tmp LARDER_UML=1 RUST_BACKTRACE=1\n\
          set +e\n",
     );
     script += &format!(
