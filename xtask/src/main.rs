@@ -1,7 +1,8 @@
 //! What developers run: tests with their set-up, benchmarks.
 //!
 //! `cargo xtask test` installs what the tests need and runs every one of them; `cargo xtask torture` runs random
-//! workloads with random faults, kills and restarts against a model; `cargo xtask bench` measures Larder against a peer
+//! workloads with random faults, kills and restarts against a model; `cargo xtask uml` runs the front ends' tests inside
+//! real kernels; `cargo xtask bench` measures Larder against a peer
 //! in the same run and prints ratios.
 
 mod bench;
@@ -9,6 +10,7 @@ mod build;
 mod packages;
 mod test;
 mod torture;
+mod uml;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +28,8 @@ enum Task {
     Test(test::Args),
     /// Tortures Larder: random workloads with random faults, kills and restarts, against a model.
     Torture(torture::Args),
+    /// Runs the front ends' tests inside real kernels (User-Mode Linux), or cuts their power.
+    Uml(uml::Args),
     /// Measures Larder against a peer in the same run and prints ratios.
     Bench(bench::Args),
 }
@@ -34,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Test(args) => test::run(&args),
         Task::Torture(args) => torture::run(&args),
+        Task::Uml(args) => uml::run(&args),
         Task::Bench(args) => bench::run(&args),
     }
 }

@@ -28,11 +28,36 @@ const NEEDS: &[Need] = &[
     Need { program: "perl", package: "perl-base", purpose: "the program that the demo's test runs" },
 ];
 
-/// Installs what is missing when this user may, and says what it did or what to do.
+/// What building and booting test kernels takes.
+const KERNEL_NEEDS: &[Need] = &[
+    Need { program: "gcc", package: "gcc", purpose: "compiles kernels" },
+    Need { program: "make", package: "make", purpose: "builds kernels" },
+    Need { program: "flex", package: "flex", purpose: "builds kernels" },
+    Need { program: "bison", package: "bison", purpose: "builds kernels" },
+    Need { program: "bc", package: "bc", purpose: "builds kernels" },
+    Need { program: "xz", package: "xz-utils", purpose: "unpacks kernels" },
+    Need { program: "/usr/include/libelf.h", package: "libelf-dev", purpose: "builds kernels" },
+    Need { program: "/usr/include/openssl/opensslv.h", package: "libssl-dev", purpose: "builds kernels" },
+    Need { program: "busybox", package: "busybox-static", purpose: "is the user space of test kernels" },
+    Need { program: "cpio", package: "cpio", purpose: "packs it" },
+    Need { program: "mkfs.ext4", package: "e2fsprogs", purpose: "makes the disks of test kernels" },
+];
+
+/// Installs what tests need.
 pub fn install() -> anyhow::Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !on_path(need.program)).collect();
+    install_all(NEEDS)
+}
+
+/// Installs what test kernels need.
+pub fn install_for_kernels() -> anyhow::Result<()> {
+    install_all(KERNEL_NEEDS)
+}
+
+/// Installs what is missing when this user may, and says what it did or what to do.
+fn install_all(needs: &[Need]) -> anyhow::Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_here(need.program)).collect();
     if missing.is_empty() {
-        println!("packages: nothing to install, all of {} are here", names(NEEDS.iter()));
+        println!("packages: nothing to install, all of {} are here", names(needs.iter()));
         return Ok(());
     }
     for need in &missing {
@@ -57,8 +82,11 @@ fn names<'a>(needs: impl Iterator<Item = &'a Need>) -> String {
     needs.map(|need| need.package).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a program is on the path or where Debian puts those of root.
-fn on_path(program: &str) -> bool {
+/// Whether a program is on the path or where Debian puts those of root; or a file, where it lies.
+fn is_here(program: &str) -> bool {
+    if program.starts_with('/') {
+        return std::path::Path::new(program).exists();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

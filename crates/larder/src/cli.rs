@@ -95,6 +95,8 @@ pub enum Command {
 pub enum FrontEndName {
     /// Kernel EROFS on the cache's own files; needs root and Linux 6.14
     Fanotify,
+    /// Kernel EROFS over the kernel's own fscache; needs root and a kernel from 6.1 to 7.1 built for it
+    Cachefiles,
     /// The file system in user space; works without root
     Fuse,
 }
@@ -104,6 +106,7 @@ impl FrontEndName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::Cachefiles => "cachefiles",
             Self::Fuse => "fuse",
         }
     }

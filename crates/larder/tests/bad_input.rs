@@ -156,7 +156,7 @@ fn a_mount_point_that_cannot_be_one_is_refused() {
 fn a_mount_in_use_is_not_taken_away_unless_asked() {
     let larder = Larder::new(User::Same);
     let image = image(&larder);
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("a_mount_in_use ({frontend})"), &why);
             continue;
@@ -179,7 +179,7 @@ fn a_mount_in_use_is_not_taken_away_unless_asked() {
 
 #[test]
 fn p1_a_daemon_that_stops_serves_the_readers_of_what_it_detached_to_the_end() {
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         let larder = Larder::new(User::Same);
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("p1_a_daemon_that_stops ({frontend})"), &why);
@@ -310,7 +310,7 @@ fn p1_a_damaged_chunk_index_is_not_mounted() {
 #[test]
 fn p1_a_damaged_chunk_is_an_error_where_it_is_read_and_nowhere_else() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("p1_a_damaged_chunk_is_an_error_where_it_is_read", "no front end works here");
     };
     let image = image(&larder);

@@ -23,7 +23,7 @@ struct Cached {
 /// An image of 4 MiB in one file, mounted and read: `None` where nothing can be mounted.
 fn cached(test: &str, options: &[&str]) -> Option<Cached> {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         skip(test, "no front end works here");
         return None;
     };

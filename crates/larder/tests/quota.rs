@@ -32,7 +32,7 @@ fn quota_bytes() -> u64 {
 #[test]
 fn p1_p5_a_cache_under_ten_times_its_quota_keeps_to_it_and_serves_the_right_bytes() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("p1_p5_a_cache_under_ten_times_its_quota", "no front end works here");
     };
     let quota = quota_bytes();

@@ -106,7 +106,7 @@ fn run_gives_the_commands_output_and_status_and_leaves_nothing_mounted() {
     }
     fs::write(source.join("greeting"), "from inside\n").expect("a file");
     let image = Image::build(&larder, &source, "layout");
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("{test} ({frontend})"), &why);
             continue;
@@ -141,7 +141,7 @@ fn dedup_against_another_image_stores_only_what_is_new() {
     assert!(report["data"]["stored_bytes"].as_u64().expect("a number") < 2 << 20, "{report:#}");
     let image = Image { registry: larder_testkit::Registry::layout_from_dir(&out), dir: out };
     assert_eq!(image.devices().len(), 2);
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         if larder.cannot(frontend).is_none() {
             let target = larder.mount(&image.reference(), frontend, frontend);
             support::compare::assert_same(&source, &target);

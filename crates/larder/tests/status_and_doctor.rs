@@ -22,7 +22,7 @@ fn doctor_says_of_every_front_end_whether_it_works_or_why_not() {
     let findings: serde_json::Value = serde_json::from_slice(&outcome.stdout).expect("JSON");
     let frontends = findings["frontends"].as_array().expect("a list");
     let mut works = false;
-    for (finding, name) in frontends.iter().zip(["fanotify", "fuse"]) {
+    for (finding, name) in frontends.iter().zip(support::FRONT_ENDS) {
         assert_eq!(finding["frontend"], name);
         works |= finding["works"].as_bool().expect("yes or no");
         assert_eq!(finding["works"].as_bool(), Some(finding["reason"].is_null()), "{finding}");
@@ -35,7 +35,7 @@ fn doctor_says_of_every_front_end_whether_it_works_or_why_not() {
 #[test]
 fn status_gives_processes_mounts_and_blobs() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("status_gives_processes_mounts_and_blobs", "no front end works here");
     };
     let source = larder.dir("source");
@@ -77,7 +77,7 @@ fn status_gives_processes_mounts_and_blobs() {
 #[test]
 fn one_daemon_serves_every_mount_and_a_stop_leaves_nothing() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("one_daemon_serves_every_mount_and_a_stop_leaves_nothing", "no front end works here");
     };
     let source = larder.dir("source");
@@ -110,7 +110,7 @@ fn one_daemon_serves_every_mount_and_a_stop_leaves_nothing() {
 #[test]
 fn a_dead_keeper_is_replaced_and_the_mounts_live_on() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("a_dead_keeper_is_replaced_and_the_mounts_live_on", "no front end works here");
     };
     let source = larder.dir("source");
@@ -138,7 +138,7 @@ fn a_dead_keeper_is_replaced_and_the_mounts_live_on() {
 
 #[test]
 fn a_mount_that_somebody_else_takes_away_is_forgotten() {
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         let larder = Larder::new(User::Same);
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("a_mount_that_somebody_else_takes_away_is_forgotten ({frontend})"), &why);
@@ -173,7 +173,7 @@ fn a_mount_that_somebody_else_takes_away_is_forgotten() {
 #[test]
 fn p8_the_cache_tells_how_full_it_is_and_what_happened_to_it_in_the_groups_of_fscache() {
     let larder = Larder::new(User::Same);
-    let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none()) else {
+    let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
         return skip("p8_the_cache_tells_how_full_it_is", "no front end works here");
     };
     let source = larder.dir("source");

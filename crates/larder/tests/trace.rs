@@ -76,7 +76,7 @@ impl Drop for Trace {
 }
 
 fn front_end(larder: &Larder) -> Option<&'static str> {
-    ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none())
+    support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none())
 }
 
 fn nobody_listens(larder: &Larder) {

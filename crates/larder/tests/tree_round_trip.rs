@@ -43,7 +43,7 @@ fn a_directory_of_50_000_entries_is_identical_through_both_front_ends() {
     let source = larder.dir("source");
     tree::crowd(&source, 50_000);
     let image = Image::build(&larder, &source, "layout");
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("a_directory_of_50_000_entries ({frontend})"), &why);
             continue;

@@ -22,6 +22,9 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     if let Some(why) = larder.cannot(frontend) {
         return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), &why);
     }
+    if let Some(why) = support::cannot_kill(frontend).filter(|_| signal == Signal::KILL) {
+        return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), why);
+    }
     let source = larder.dir("source");
     for n in 0..FILES {
         let seed = u64::try_from(n).expect("small");
@@ -82,13 +85,18 @@ fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fanotify()
 }
 
 #[test]
+fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_cachefiles() {
+    p1_p4_readers_of_a_cold_image_survive(Signal::KILL, "cachefiles");
+}
+
+#[test]
 fn p1_p4_readers_of_a_cold_image_survive_kill_9_of_the_worker_through_fuse() {
     p1_p4_readers_of_a_cold_image_survive(Signal::KILL, "fuse");
 }
 
 #[test]
 fn p4_readers_do_not_notice_that_the_worker_is_replaced_by_another_on_sighup() {
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         p1_p4_readers_of_a_cold_image_survive(Signal::HUP, frontend);
     }
 }
@@ -97,7 +105,7 @@ fn p4_readers_do_not_notice_that_the_worker_is_replaced_by_another_on_sighup() {
 fn a_keeper_that_is_told_to_end_unmounts_everything_first() {
     for signal in [Signal::TERM, Signal::INT] {
         let larder = Larder::new(User::Same);
-        let Some(frontend) = ["fanotify", "fuse"].into_iter().find(|name| larder.cannot(name).is_none())
+        let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none())
         else {
             return skip("a_keeper_that_is_told_to_end_unmounts_everything_first", "no front end works here");
         };
@@ -119,10 +127,14 @@ fn a_keeper_that_is_told_to_end_unmounts_everything_first() {
 /// The mount, and what was cached, do not need the registry.
 #[test]
 fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         let larder = Larder::new(User::Same);
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), &why);
+            continue;
+        }
+        if let Some(why) = support::cannot_kill(frontend) {
+            skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), why);
             continue;
         }
         let source = larder.dir("source");
@@ -143,7 +155,7 @@ fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
 /// With nobody left who holds the group, what is mounted may show zeros: it is taken away before anybody new reads it.
 #[test]
 fn p1_after_the_death_of_keeper_and_worker_no_mount_is_left_and_the_cache_is_good() {
-    for frontend in ["fanotify", "fuse"] {
+    for frontend in support::FRONT_ENDS {
         let larder = Larder::new(User::Same);
         if let Some(why) = larder.cannot(frontend) {
             skip(&format!("p1_after_the_death_of_keeper_and_worker ({frontend})"), &why);

@@ -35,6 +35,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Something else has the name under which the kernel would ask for it.
+    #[error("{name:?} is mounted already")]
+    NameInUse {
+        /// The name in the kernel.
+        name: String,
+    },
     /// The kernel does not give what the front end rests on.
     #[error("{kind}: {doing}")]
     Kernel {
@@ -138,6 +144,7 @@ impl Error {
             Self::Blob { .. } => {
                 Some("check the cache's file system, and that nobody else works in the cache")
             }
+            Self::NameInUse { .. } => Some("unmount what has the name, or mount it under another id"),
             Self::Kernel { .. } => Some("`larder doctor` tells what this front end needs"),
             Self::Mount { source, .. } => mount_hint(source),
             Self::NotErofs { .. } => Some("something else was mounted over it: unmount that first"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use larder_ondemand::{Blob, Engine};
 
 use crate::Error;
+use crate::cachefiles::CachefilesDaemon;
 use crate::fanotify::Fanotify;
 use crate::fuse::Fuse;
 use crate::keeper::Holder;
@@ -17,15 +18,21 @@ use crate::keeper::Holder;
 pub enum FrontEndKind {
     /// The kernel's EROFS on backing files whose holes ask first (pre-content events, Linux 6.14).
     Fanotify,
+    /// The kernel's EROFS over the kernel's fscache, whose daemon we are (Linux 6.1 to 7.1, where it was built in).
+    Cachefiles,
     /// The whole file system in user space: any Linux, no root.
     Fuse,
 }
 
 impl FrontEndKind {
-    /// Its name: `fanotify` or `fuse`.
+    /// Every one, the best first.
+    pub const ALL: [Self; 3] = [Self::Fanotify, Self::Cachefiles, Self::Fuse];
+
+    /// Its name: `fanotify`, `cachefiles` or `fuse`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::Cachefiles => "cachefiles",
             Self::Fuse => "fuse",
         }
     }
@@ -39,7 +46,7 @@ impl fmt::Display for FrontEndKind {
 
 /// A word that names no front end.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{word:?} is no front end (there are fanotify and fuse)")]
+#[error("{word:?} is no front end (there are fanotify, cachefiles and fuse)")]
 pub struct UnknownFrontEnd {
     /// What was given.
     pub word: String,
@@ -49,7 +56,7 @@ impl FromStr for FrontEndKind {
     type Err = UnknownFrontEnd;
 
     fn from_str(word: &str) -> Result<Self, UnknownFrontEnd> {
-        [Self::Fanotify, Self::Fuse]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == word)
             .ok_or_else(|| UnknownFrontEnd { word: word.to_owned() })
@@ -63,8 +70,11 @@ pub struct MountSpec {
     pub id: String,
     /// The mount point: an existing directory.
     pub target: PathBuf,
-    /// The metadata image: complete, verified, in a local file that nobody changes.
+    /// The metadata image: complete, verified, in a local file that nobody changes; unless `metadata_blob` is given.
     pub metadata: PathBuf,
+    /// The blob whose backing file `metadata` is, where parts of it may still have to be brought. Only for front ends
+    /// that [bring metadata](FrontEnd::brings_metadata).
+    pub metadata_blob: Option<Arc<Blob>>,
     /// The blobs, in the order of the image's device table.
     pub devices: Vec<Arc<Blob>>,
     /// What the mount table shows where the front end can choose it.
@@ -90,6 +100,12 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
 pub trait FrontEnd: Send + Sync {
     /// Which way this is.
     fn kind(&self) -> FrontEndKind;
+
+    /// Whether the metadata of an image may be incomplete when it is mounted: who reads what is missing waits for it.
+    /// Where not, an image is mounted when its metadata is complete. May ask the kernel, and block.
+    fn brings_metadata(&self) -> bool {
+        false
+    }
 
     /// Mounts. On an error nothing is left mounted, marked or kept.
     ///
@@ -150,7 +166,7 @@ pub trait Mounted: Send + Sync {
     }
 }
 
-/// Opens the front end `kind`; what an earlier worker left with `holder` is taken over.
+/// Opens the front end `kind` for blobs cached in `cache_dir`; what an earlier worker left with `holder` is taken over.
 ///
 /// To be opened once in a process for each kind, early when `holder` keeps something of an earlier worker's.
 ///
@@ -161,9 +177,11 @@ pub fn open(
     kind: FrontEndKind,
     holder: Arc<dyn Holder>,
     engine: Arc<Engine>,
+    cache_dir: &Path,
 ) -> Result<Arc<dyn FrontEnd>, Error> {
     Ok(match kind {
-        FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine)?),
+        FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine, cache_dir)?),
+        FrontEndKind::Cachefiles => Arc::new(CachefilesDaemon::open(holder, engine, cache_dir)?),
         FrontEndKind::Fuse => Arc::new(Fuse::open(holder, engine)),
     })
 }
@@ -174,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_front_end_is_called_what_it_prints() {
-        for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+        for kind in FrontEndKind::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         assert!("nfs".parse::<FrontEndKind>().is_err());
@@ -189,6 +207,7 @@ mod tests {
                 id: id.to_owned(),
                 target: PathBuf::new(),
                 metadata: PathBuf::new(),
+                metadata_blob: None,
                 devices: Vec::new(),
                 source_name: String::new(),
             };

@@ -4,11 +4,13 @@
 //! blobs are filled by `larder-ondemand`. Descriptors that must outlive the process go to the [`keeper`]. Where
 //! bytes come from is not known here.
 
+mod erofs;
 mod error;
 mod front_end;
 mod probe;
 mod target;
 
+pub mod cachefiles;
 pub mod fanotify;
 pub mod fuse;
 pub mod keeper;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise};
+use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_fscache::ObjectRange;
 use larder_mount::keeper::NoKeeper;
@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 #[test]
 #[ignore = "a measurement, for an idle machine"]
 fn measure_a_question_whose_bytes_are_present() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = scratch();
     if cannot(FrontEndKind::Fanotify, dir.path()) {
         return;
     }
@@ -33,8 +33,13 @@ fn measure_a_question_whose_bytes_are_present() {
     // A hole is left in a file that is not read, so that the blob gets its mark.
     let all_but_one = ObjectRange::at(0, worker.blob.size() - CHUNK as u64);
     worker.runtime.block_on(worker.engine.prefetch(&worker.blob, all_but_one)).unwrap();
-    let front_end =
-        open(FrontEndKind::Fanotify, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+    let front_end = open(
+        FrontEndKind::Fanotify,
+        Arc::clone(&worker.holder),
+        Arc::clone(&worker.engine),
+        &dir.path().join("cache"),
+    )
+    .unwrap();
     let _unmount = Unmount(worker.spec.target.clone());
     let mounted = front_end.mount(worker.spec.clone()).unwrap();
     let file = fs::File::open(worker.spec.target.join("big")).unwrap();

@@ -1,4 +1,4 @@
-//! A tree with every kind of thing, seen through both front ends: names, attributes, links, xattrs, contents.
+//! A tree with every kind of thing, seen through every front end: names, attributes, links, xattrs, contents.
 
 mod common;
 
@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Unmount, Worker, build, cannot, noise};
+use common::{Unmount, Worker, build, cannot, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_erofs::{FileType, Rdev, Timestamp, Xattr};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{FrontEnd, FrontEndKind, Mounted, open};
 
 const ENTRIES: usize = 50_000;
-const BOTH: [FrontEndKind; 2] = [FrontEndKind::Fanotify, FrontEndKind::Fuse];
 /// An ACL with one named user, as `setfacl -m u:1000:r` on a file with mode 0644 makes it.
 const ACL: &[u8] = &[
     2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 232, 3, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16,
@@ -35,13 +34,15 @@ struct Rig {
 
 impl Rig {
     fn new(kind: FrontEndKind, tree: Tree) -> Option<Self> {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let dir = scratch();
         if cannot(kind, dir.path()) {
             return None;
         }
         build(tree, dir.path());
         let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
-        let front_end = open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+        let front_end =
+            open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine), &dir.path().join("cache"))
+                .unwrap();
         let unmount = Unmount(worker.spec.target.clone());
         let mounted = front_end.mount(worker.spec.clone()).unwrap();
         Some(Self { mounted, front_end, worker, _unmount: unmount, _dir: dir })
@@ -94,7 +95,7 @@ fn zoo() -> Tree {
 
 #[test]
 fn every_kind_of_thing_is_shown_as_it_was_given() {
-    for kind in BOTH {
+    for kind in FrontEndKind::ALL {
         let Some(rig) = Rig::new(kind, zoo()) else { continue };
         for size in [1, 4095, 4096, 4097, 65_535, 65_536, 65_537, 1 << 20] {
             assert!(fs::read(rig.path(format!("size-{size}"))).unwrap() == noise(size, 3), "{kind}: {size}");
@@ -134,7 +135,7 @@ fn every_kind_of_thing_is_shown_as_it_was_given() {
 
 #[test]
 fn xattrs_come_through_with_acls_and_capabilities() {
-    for kind in BOTH {
+    for kind in FrontEndKind::ALL {
         let Some(rig) = Rig::new(kind, zoo()) else { continue };
         let get = |path: &str, name: &str| {
             let mut value = vec![0; 256];
@@ -157,7 +158,7 @@ fn xattrs_come_through_with_acls_and_capabilities() {
 
 #[test]
 fn a_directory_of_50_000_entries_is_listed_whole_and_once() {
-    for kind in BOTH {
+    for kind in FrontEndKind::ALL {
         let mut tree = Tree::new();
         tree.add_file(b"data", b"so that there is a blob".to_vec(), &Attributes::default()).unwrap();
         for n in 0..ENTRIES {
@@ -179,7 +180,7 @@ fn a_directory_of_50_000_entries_is_listed_whole_and_once() {
 
 #[test]
 fn a_liar_gives_eio_and_an_honest_source_heals() {
-    for kind in BOTH {
+    for kind in FrontEndKind::ALL {
         let Some(rig) = Rig::new(kind, zoo()) else { continue };
         let file = fs::File::open(rig.path("size-1048576")).unwrap();
         let mut page = [0; 4096];

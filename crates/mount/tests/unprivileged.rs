@@ -55,7 +55,8 @@ fn as_the_user() {
     tree.add_file(b"file", noise(300_000, 5), &Attributes::default()).unwrap();
     build(tree, &dir);
     let worker = Worker::open(&dir, Arc::new(NoKeeper));
-    let front_end = open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine)).unwrap();
+    let front_end =
+        open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine), &dir.join("cache")).unwrap();
     let mounted = front_end.mount(worker.spec.clone()).unwrap();
     let path = worker.spec.target.join("file");
     assert!(fs::read(&path).unwrap() == noise(300_000, 5));

@@ -95,7 +95,7 @@ impl Args {
         let address: TreeAddress = self.image.parse()?;
         let refused =
             |message: &str, hint: &str| Err(told(Kind::BadRequest, format!("{address}: {message}"), hint));
-        if self.frontend == Some(FrontEndName::Fanotify) {
+        if self.frontend.is_some_and(|name| name != FrontEndName::Fuse) {
             return refused("a tree is served by fuse", "leave --frontend out");
         }
         if self.anonymous && matches!(address, TreeAddress::Http(_)) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_mount::keeper::Holder;
-use larder_mount::{FrontEnd, FrontEndKind, probe};
+use larder_mount::{FrontEnd, FrontEndKind, Probe, probe};
 use larder_ondemand::Engine;
 
 use crate::errors::{Kind, told};
@@ -30,15 +30,20 @@ impl FrontEnds {
     ///
     /// When it does not work here, or none does: with the reasons.
     pub fn choose(&self, wanted: Option<&str>) -> anyhow::Result<Arc<dyn FrontEnd>> {
-        let probes = probe(&self.cache);
         let Some(name) = wanted else {
-            return match probes.iter().find(|probe| probe.outcome.is_ok()) {
+            let probes = probe(&self.cache);
+            let works = |probe: &&Probe| probe.outcome.is_ok() || self.made_already(probe.kind).is_some();
+            return match probes.iter().find(works) {
                 Some(probe) => self.get(probe.kind),
                 None => Err(none_works(&probes)),
             };
         };
         let kind: FrontEndKind = name.parse()?;
-        match probes.iter().find(|probe| probe.kind == kind).map(|probe| &probe.outcome) {
+        if let Some(front_end) = self.made_already(kind) {
+            // What it has for itself, like /dev/cachefiles, a probe would find taken.
+            return Ok(front_end);
+        }
+        match probe(&self.cache).iter().find(|probe| probe.kind == kind).map(|probe| &probe.outcome) {
             Some(Err(unavailable)) => Err(told(
                 Kind::Failed,
                 format!("front end {kind} does not work here: {}", unavailable.reason),
@@ -46,6 +51,10 @@ impl FrontEnds {
             )),
             _ => self.get(kind),
         }
+    }
+
+    fn made_already(&self, kind: FrontEndKind) -> Option<Arc<dyn FrontEnd>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned()
     }
 
     /// The front end `kind`, whether it works or not: it may hold mounts that an earlier worker made.
@@ -58,7 +67,8 @@ impl FrontEnds {
         if let Some(front_end) = made.get(&kind) {
             return Ok(Arc::clone(front_end));
         }
-        let front_end = larder_mount::open(kind, Arc::clone(&self.holder), Arc::clone(&self.engine))?;
+        let front_end =
+            larder_mount::open(kind, Arc::clone(&self.holder), Arc::clone(&self.engine), &self.cache)?;
         made.insert(kind, Arc::clone(&front_end));
         Ok(front_end)
     }
@@ -69,7 +79,7 @@ impl FrontEnds {
     }
 }
 
-fn none_works(probes: &[larder_mount::Probe]) -> anyhow::Error {
+fn none_works(probes: &[Probe]) -> anyhow::Error {
     let reasons = probes.iter().filter_map(|probe| {
         let unavailable = probe.outcome.as_ref().err()?;
         Some(format!("{}: {}", probe.kind, unavailable.reason))

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_fscache::{CacheResources, CookieKey};
+use larder_fscache::CacheResources;
 use larder_mount::Mounted;
 use larder_ondemand::Blob;
 use larder_remote::tree::TreeStore;
 
 use super::record::MountRecord;
 use crate::api::types::{Mount, MountKind, MountState};
+use crate::store::Keys;
 
 /// One mount as the worker holds it.
 pub struct Live {
@@ -21,6 +22,8 @@ pub struct Live {
     pub opening: Cost,
     /// Its metadata; a tree has none.
     pub metadata: Option<CacheResources>,
+    /// The metadata as a blob, where the front end brings it.
+    pub metadata_blob: Option<Arc<Blob>>,
     /// Stored size of its metadata.
     pub metadata_stored_bytes: u64,
     /// Its data.
@@ -49,32 +52,35 @@ impl Cost {
 
 impl Live {
     /// The keys of all its cookies.
-    pub fn keys(&self) -> Vec<CookieKey> {
-        let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
-        let metadata = self.metadata.iter().map(|metadata| metadata.cookie().key().clone());
-        metadata.chain(devices).collect()
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.metadata.as_ref(), self.blobs())
+    }
+
+    /// All that the engine fills for it.
+    pub fn blobs(&self) -> impl Iterator<Item = &Arc<Blob>> {
+        self.metadata_blob.iter().chain(&self.devices)
     }
 
     /// Whether every byte of the image is here.
     pub fn is_complete(&self) -> bool {
-        self.tree.is_none() && self.devices.iter().all(|blob| blob.is_complete())
+        self.tree.is_none() && self.blobs().all(|blob| blob.is_complete())
     }
 
     /// Tells the front end that `blob` is complete and durable: it takes its hook off.
     pub fn on_complete(&self, blob: &Arc<Blob>) {
-        if self.devices.iter().any(|device| Arc::ptr_eq(device, blob)) {
+        if self.blobs().any(|mine| Arc::ptr_eq(mine, blob)) {
             self.mounted.on_complete(blob);
         }
     }
 
     /// The mount as the API shows it.
     pub fn view(&self) -> Mount {
-        let stats = self.devices.iter().map(|blob| blob.stats());
+        let stats = self.blobs().map(|blob| blob.stats());
         let (bytes, requests) =
             stats.fold((0, 0), |sum, stats| (sum.0 + stats.fetched_bytes, sum.1 + stats.requests));
         let tree = self.tree.as_ref().map(|tree| tree.meter().read()).unwrap_or_default();
         let (bytes, requests) = (bytes + tree.bytes, requests + tree.requests);
-        let newest = self.devices.iter().filter_map(|blob| blob.last_error()).max_by_key(|error| error.at);
+        let newest = self.blobs().filter_map(|blob| blob.last_error()).max_by_key(|error| error.at);
         let at_ms = |error: &larder_ondemand::LastError| {
             let since = error.at.duration_since(std::time::UNIX_EPOCH).ok()?;
             u64::try_from(since.as_millis()).ok()
@@ -92,7 +98,7 @@ impl Live {
             requests: self.opening.requests.load(Ordering::Relaxed) + requests,
             last_error_at_ms: newest.as_ref().and_then(at_ms),
             last_error: newest.map(|error| error.message),
-            blobs: self.keys().iter().map(|key| key.as_str().to_owned()).collect(),
+            blobs: self.keys().into_all().iter().map(|key| key.as_str().to_owned()).collect(),
         }
     }
 }

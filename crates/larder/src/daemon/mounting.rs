@@ -43,9 +43,16 @@ impl Daemon {
         // Before anything is fetched: a front end that does not work here costs no request.
         let front_end = self.front_end(request.frontend.clone()).await.with_context(cannot)?;
         let place = self.connect(&reference, request.insecure).await.with_context(cannot)?;
-        let open = self.store.open(&*place.repository, &place.version).await.with_context(cannot)?;
+        let image = larder_image::load(&*place.repository, &place.version).await;
+        let image = image.map_err(anyhow::Error::from).with_context(cannot)?;
+        let open = self.store.open_for(&front_end, image).await.with_context(cannot)?;
         let keys = open.keys();
-        self.tell_tracers(&request.image, open.image.manifest_digest.as_ref(), &target, &keys);
+        self.tell_tracers(
+            &request.image,
+            open.image.manifest_digest.as_ref(),
+            &target,
+            &keys.clone().into_all(),
+        );
         match self.attach(&request, &target, (front_end, &place), open).await {
             Ok(live) => {
                 let view = live.view();
@@ -161,6 +168,7 @@ impl OpenImage {
             id: record.id.clone(),
             target: record.target.clone(),
             metadata: self.metadata_path.clone(),
+            metadata_blob: self.metadata_blob.clone(),
             devices: self.devices.clone(),
             source_name: record.image.clone(),
         }
@@ -178,6 +186,7 @@ impl OpenImage {
             image_bytes: self.image.image_bytes,
             opening,
             metadata: Some(self.metadata),
+            metadata_blob: self.metadata_blob,
             metadata_stored_bytes: self.image.metadata.descriptor.size(),
             devices: self.devices,
             tree: None,

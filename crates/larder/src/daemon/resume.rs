@@ -49,9 +49,13 @@ impl Daemon {
     /// a mount that was detached waits for an answer.
     pub async fn open_inherited(&self) {
         let names = self.keeper.as_ref().map(|keeper| keeper.names()).unwrap_or_default();
-        for kind in [FrontEndKind::Fanotify, FrontEndKind::Fuse] {
+        for kind in FrontEndKind::ALL {
             let is_its = |name: &String| name.split('/').next() == Some(kind.as_str());
             if !names.iter().any(is_its) {
+                if kind == FrontEndKind::Cachefiles {
+                    let cache = self.paths.cache();
+                    drop(spawn_blocking(move || larder_mount::cachefiles::discard(&cache)).await);
+                }
                 continue;
             }
             let front_ends = Arc::clone(&self.front_ends);
@@ -108,8 +112,8 @@ impl Daemon {
         let kind: FrontEndKind = record.frontend.parse().ok().context("the record names no front end")?;
         let place = self.connect_or_gone(&reference, record.insecure).await;
         let image = self.restore(&record, &place).await?;
-        let open = self.store.open_loaded(image).await?;
         let front_end = self.front_ends.get(kind)?;
+        let open = self.store.open_for(&front_end, image).await?;
         let live = spawn_blocking(move || {
             let mounted = front_end.resume(open.spec(&record))?;
             let opening = Cost::new(record.fetched_bytes, record.requests);

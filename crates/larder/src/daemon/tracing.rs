@@ -55,7 +55,7 @@ impl Daemon {
     /// Tells listeners which cookies the image of a mount has.
     pub(super) fn tell_tracers_of(&self, live: &Live) {
         let record = &live.record;
-        self.tell_tracers(&record.image, &record.manifest, &record.target, &live.keys());
+        self.tell_tracers(&record.image, &record.manifest, &record.target, &live.keys().into_all());
     }
 
     /// The same before there is a mount, so that its first events are not missed.

@@ -180,6 +180,7 @@ fn live(record: MountRecord, store: Arc<dyn TreeStore>, mounted: Box<dyn Mounted
         image_bytes: 0,
         opening,
         metadata: None,
+        metadata_blob: None,
         metadata_stored_bytes: 0,
         devices: Vec::new(),
         tree: Some(store),

@@ -72,6 +72,9 @@ impl Daemon {
 fn blobs(mounts: &[Arc<Live>]) -> Vec<Blob> {
     let mut blobs = BTreeMap::new();
     for live in mounts {
+        for blob in live.blobs() {
+            blobs.entry(blob.name().to_string()).or_insert_with(|| view(blob));
+        }
         if let Some(metadata) = &live.metadata {
             blobs.entry(metadata.cookie().key().as_str().to_owned()).or_insert_with(|| Blob {
                 name: metadata.cookie().key().as_str().to_owned(),
@@ -83,9 +86,6 @@ fn blobs(mounts: &[Arc<Live>]) -> Vec<Blob> {
                 fetched_bytes: 0,
                 requests: 0,
             });
-        }
-        for blob in &live.devices {
-            blobs.entry(blob.name().to_string()).or_insert_with(|| view(blob));
         }
     }
     blobs.into_values().collect()

@@ -59,6 +59,25 @@ impl Blobs {
         Ok(blob)
     }
 
+    /// The blobs for `layers`, in their order: all, or none. Blocks for I/O.
+    ///
+    /// # Errors
+    ///
+    /// What the cache says.
+    pub fn open_all(&self, layers: &[Layer]) -> anyhow::Result<Vec<Arc<Blob>>> {
+        let mut blobs = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match self.open(layer) {
+                Ok(blob) => blobs.push(blob),
+                Err(error) => {
+                    self.leave(blobs.iter().map(|blob: &Arc<Blob>| blob.cookie().key()));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
     /// One user of each of `keys` has gone. Returns the blobs that nobody uses any more and that still live: whoever
     /// opens one from now on gets another, so that these can be withdrawn.
     pub fn leave<'a>(&self, keys: impl IntoIterator<Item = &'a CookieKey>) -> Vec<Arc<Blob>> {

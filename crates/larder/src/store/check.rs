@@ -1,7 +1,5 @@
 //! Whether a metadata image belongs to its manifest, asked before anything is mounted.
 
-use std::fs::File;
-
 use larder_erofs as erofs;
 use larder_image::LoadedImage;
 
@@ -12,8 +10,8 @@ use crate::errors::{Kind, tell};
 /// # Errors
 ///
 /// When it is no EROFS image, or one of other devices.
-pub fn open(image: &LoadedImage, file: File) -> anyhow::Result<erofs::Image> {
-    let erofs = erofs::Image::open(file).map_err(|error| {
+pub fn open(image: &LoadedImage, metadata: impl erofs::MetaSource + 'static) -> anyhow::Result<erofs::Image> {
+    let erofs = erofs::Image::open(metadata).map_err(|error| {
         let place = format!("image {}: its metadata cannot be read", image.manifest_digest);
         anyhow::Error::new(error).context(tell(Kind::Failed, place, "rebuild the image with `larder build`"))
     })?;

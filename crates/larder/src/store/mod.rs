@@ -6,11 +6,12 @@
 mod blobs;
 mod check;
 mod gone;
+mod lazy;
 mod place;
 mod scratch;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,12 +19,18 @@ use larder_cachefiles::Cachefiles;
 use larder_erofs as erofs;
 use larder_fscache::{AuxData, Cache, CacheResources, CookieKey, VolumeKey};
 use larder_image::{LoadedImage, Repository, Version};
+use larder_mount::FrontEnd;
 use larder_ondemand::{Blob, Engine};
 use tokio::task::spawn_blocking;
 
 pub use blobs::Blobs;
+use lazy::Waiting;
 pub use place::{Place, connect, connect_or_gone};
 pub use scratch::Scratch;
+
+/// Stored metadata larger than this is brought on demand, where the front end can: smaller metadata comes with one request
+/// sooner than with several.
+const LAZY_METADATA_BYTES_MIN: u64 = 1 << 20;
 
 /// The one volume for now: whoever may use this daemon may see all its blobs.
 pub const VOLUME: &str = "default";
@@ -36,12 +43,14 @@ pub struct Store {
     blobs: Arc<Blobs>,
 }
 
-/// An image whose metadata is here, complete and checked, and whose data comes on demand.
+/// An image whose data comes on demand, and whose metadata is here, complete and checked, or comes on demand, too.
 pub struct OpenImage {
     /// The manifest, its layers and their chunk tables.
     pub image: LoadedImage,
-    /// The metadata image in the cache, complete.
+    /// The metadata image in the cache; complete, unless `metadata_blob` brings it.
     pub metadata: CacheResources,
+    /// The metadata as a blob, for front ends that bring it.
+    pub metadata_blob: Option<Arc<Blob>>,
     /// Stored bytes that were fetched for it now: none when the cache had it.
     pub metadata_fetched_bytes: u64,
     /// The backing file of `metadata`.
@@ -95,17 +104,65 @@ impl Store {
         let (metadata, metadata_fetched_bytes) = self.metadata(&image).await?;
         let blobs = Arc::clone(&self.blobs);
         spawn_blocking(move || {
-            let metadata_path = metadata
-                .object()
-                .path()
-                .with_context(|| format!("{}: the cache object has no file", metadata.cookie().key()))?
-                .to_owned();
+            let metadata_path = path_of(&metadata)?;
             let file = File::open(&metadata_path)
                 .with_context(|| format!("{}: cannot be opened", metadata_path.display()))?;
             let erofs = check::open(&image, file)?;
-            let devices =
-                image.devices.iter().map(|layer| blobs.open(layer)).collect::<anyhow::Result<_>>()?;
-            Ok(OpenImage { image, metadata, metadata_fetched_bytes, metadata_path, erofs, devices })
+            let devices = blobs.open_all(&image.devices)?;
+            let metadata_blob = None;
+            Ok(OpenImage {
+                image,
+                metadata,
+                metadata_blob,
+                metadata_fetched_bytes,
+                metadata_path,
+                erofs,
+                devices,
+            })
+        })
+        .await?
+    }
+
+    /// Opens an image for a front end that brings metadata: only what the checks read has to be here.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be had, or is not what the manifest says.
+    pub async fn open_for(
+        &self,
+        front_end: &Arc<dyn FrontEnd>,
+        image: LoadedImage,
+    ) -> anyhow::Result<OpenImage> {
+        let asked = Arc::clone(front_end);
+        if !spawn_blocking(move || asked.brings_metadata()).await? {
+            return self.open_loaded(image).await;
+        }
+        let mut fetched_bytes = 0;
+        if image.metadata.descriptor.size() < LAZY_METADATA_BYTES_MIN {
+            fetched_bytes = self.metadata(&image).await?.1;
+        }
+        let (blobs, engine) = (Arc::clone(&self.blobs), Arc::clone(&self.engine));
+        spawn_blocking(move || {
+            let blob = blobs.open(&image.metadata)?;
+            let opened = || {
+                let metadata = blob.resources().clone();
+                let metadata_path = path_of(&metadata)?;
+                let erofs = check::open(&image, Waiting::new(Arc::clone(&blob), &engine))?;
+                anyhow::Ok((metadata, metadata_path, erofs, blobs.open_all(&image.devices)?))
+            };
+            let opened = opened();
+            let (metadata, metadata_path, erofs, devices) = opened.inspect_err(|_| {
+                blobs.leave([blob.cookie().key()]);
+            })?;
+            Ok(OpenImage {
+                metadata_blob: Some(blob),
+                metadata_fetched_bytes: fetched_bytes,
+                image,
+                metadata,
+                metadata_path,
+                erofs,
+                devices,
+            })
         })
         .await?
     }
@@ -127,12 +184,13 @@ impl Store {
 
     /// One image with the cookies `keys` is closed, and nobody can ask for its bytes through it any more. The blobs that
     /// no other image uses are withdrawn: work for them stops, and this returns when nobody does any.
-    pub async fn close(&self, keys: Vec<CookieKey>) {
-        for blob in self.blobs.leave(&keys) {
+    pub async fn close(&self, keys: Keys) {
+        for blob in self.blobs.leave(&keys.blobs) {
             self.engine.withdraw(&blob).await;
         }
         let blobs = Arc::clone(&self.blobs);
-        if let Err(error) = spawn_blocking(move || blobs.relinquish(&keys)).await {
+        let all = keys.into_all();
+        if let Err(error) = spawn_blocking(move || blobs.relinquish(&all)).await {
             tracing::error!(%error, "relinquish");
         }
     }
@@ -143,11 +201,42 @@ impl Store {
     }
 }
 
+/// Where the backing file of `metadata` lies.
+fn path_of(metadata: &CacheResources) -> anyhow::Result<PathBuf> {
+    let path = metadata.object().path().map(Path::to_owned);
+    path.with_context(|| format!("{}: the cache object has no file", metadata.cookie().key()))
+}
+
 impl OpenImage {
     /// The keys of all its cookies.
-    pub fn keys(&self) -> Vec<CookieKey> {
-        let devices = self.devices.iter().map(|blob| blob.cookie().key().clone());
-        std::iter::once(self.metadata.cookie().key().clone()).chain(devices).collect()
+    pub fn keys(&self) -> Keys {
+        Keys::new(Some(&self.metadata), self.metadata_blob.iter().chain(&self.devices))
+    }
+}
+
+/// The keys of the cookies of one image.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The metadata's, where it was brought whole: the image counts as no user of a blob then, though another may.
+    metadata: Option<CookieKey>,
+    /// Of those that it uses as blobs.
+    blobs: Vec<CookieKey>,
+}
+
+impl Keys {
+    /// The keys of `blobs`, and of `metadata` where that is none of them.
+    pub fn new<'a>(
+        metadata: Option<&CacheResources>,
+        blobs: impl IntoIterator<Item = &'a Arc<Blob>>,
+    ) -> Self {
+        let blobs: Vec<_> = blobs.into_iter().map(|blob| blob.cookie().key().clone()).collect();
+        let metadata = metadata.map(|metadata| metadata.cookie().key().clone());
+        Self { metadata: metadata.filter(|key| !blobs.contains(key)), blobs }
+    }
+
+    /// All of them, the metadata's first.
+    pub fn into_all(self) -> Vec<CookieKey> {
+        self.metadata.into_iter().chain(self.blobs).collect()
     }
 }
 
@@ -212,7 +301,7 @@ mod tests {
         let cachefiles = Cachefiles::open(config).expect("the directory will do");
         let store = Store::new(cachefiles, Arc::clone(&engine)).expect("it is empty");
         let layer = layer();
-        let keys = vec![layer.table.identity().clone()];
+        let keys = Keys { metadata: None, blobs: vec![layer.table.identity().clone()] };
         let first = store.blobs.open(&layer).expect("room");
         let second = store.blobs.open(&layer).expect("room");
         assert!(Arc::ptr_eq(&first, &second));
@@ -235,7 +324,7 @@ mod tests {
         result.recv().await.expect("told").expect_err("the blob was withdrawn");
         assert_eq!(engine.questions(), 0);
         let volume = VolumeKey::new(VOLUME).expect("a key");
-        store.cache.backend().remove(&volume, &keys[0]).expect("nobody has it any more");
+        store.cache.backend().remove(&volume, &keys.blobs[0]).expect("nobody has it any more");
         let again = store.blobs.open(&layer).expect("room");
         assert!(Arc::strong_count(&again) == 1 && engine.objects() == 0);
     }

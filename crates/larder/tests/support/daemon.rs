@@ -115,12 +115,23 @@ impl Larder {
 
     /// Why `frontend` cannot be tested here, if it cannot.
     pub fn cannot(&self, frontend: &str) -> Option<String> {
-        let outcome = self.run(["doctor", "--json"]);
-        let findings: Value = serde_json::from_slice(&outcome.stdout).expect("the output is JSON");
-        let finding =
-            findings["frontends"].as_array().expect("a list").iter().find(|one| one["frontend"] == frontend);
-        let finding = finding.expect("every front end is listed");
-        (!finding["works"].as_bool().expect("yes or no")).then(|| finding["reason"].to_string())
+        let begun = Instant::now();
+        loop {
+            let outcome = self.run(["doctor", "--json"]);
+            let findings: Value = serde_json::from_slice(&outcome.stdout).expect("the output is JSON");
+            let listed = findings["frontends"].as_array().expect("a list");
+            let finding = listed.iter().find(|one| one["frontend"] == frontend);
+            let finding = finding.expect("every front end is listed");
+            if finding["works"].as_bool().expect("yes or no") {
+                return None;
+            }
+            let why = finding["reason"].to_string();
+            // The daemon of the test before is still ending.
+            if !why.contains("only one") || begun.elapsed() > Duration::from_secs(10) {
+                return Some(why);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The log of the daemon, for messages of failed tests.

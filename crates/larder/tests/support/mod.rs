@@ -17,6 +17,16 @@ pub use daemon::Larder;
 #[allow(unused_imports, reason = "not every test has images")]
 pub use images::Image;
 
+/// Every front end, in the order in which the program prefers them.
+pub const FRONT_ENDS: [&str; 3] = ["fanotify", "cachefiles", "fuse"];
+
+/// Why the worker of `frontend` cannot be killed under readers here.
+pub fn cannot_kill(frontend: &str) -> Option<&'static str> {
+    // Without a fast GUP the kernel looks for a fatal signal at every page that it copies for /dev/fuse.
+    (frontend == "fuse" && std::env::var_os("LARDER_UML").is_some())
+        .then_some("User-Mode Linux ends what a killed FUSE daemon was copying with EIO")
+}
+
 /// Whether the tests run as root.
 pub fn is_root() -> bool {
     rustix::process::getuid().is_root()

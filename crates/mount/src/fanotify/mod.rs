@@ -3,7 +3,7 @@
 //! One group for the process, held by the keeper. Order, which the types keep (kernel-interfaces A.6): the backing
 //! file and its fill descriptor exist, the group is with the keeper, the file is marked ([`blobs::Device`]), EROFS is
 //! mounted, and only when its superblock is gone the mark goes. An answer that allows needs a proof
-//! ([`question::Present`]).
+//! ([`question::Present`]). Where the kernel asks for metadata, too ([`metadata`]), its file is watched like the others.
 
 mod blobs;
 mod erofs_mount;
@@ -11,6 +11,7 @@ mod event;
 mod group;
 mod journal;
 mod linger;
+mod metadata;
 mod question;
 mod recover;
 mod retire;
@@ -20,28 +21,21 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use larder_ondemand::{Blob, Engine};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::blobs::{Device, User};
+use self::erofs_mount::Primary;
 use self::group::{Group, Origin};
-use self::retire::Superblock;
 use self::serve::Server;
+pub use crate::erofs::Options;
+use crate::erofs::Superblock;
 use crate::keeper::Holder;
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
-
-/// How EROFS is mounted.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Read-ahead of each mount in KiB; the kernel's own (128) when not given.
-    pub read_ahead_kb: Option<u32>,
-    /// Whether set-user-id programs and device nodes of an image count.
-    pub trusted: bool,
-}
 
 /// The front end.
 pub struct Fanotify {
@@ -49,6 +43,8 @@ pub struct Fanotify {
     origin: Origin,
     holder: Arc<dyn Holder>,
     options: Options,
+    cache_dir: PathBuf,
+    brings_metadata: OnceLock<bool>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,8 +55,8 @@ impl Fanotify {
     /// # Errors
     ///
     /// [`Error::Kernel`] without the privilege, or on a kernel without pre-content events.
-    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
-        Self::with_options(holder, engine, Options::default())
+    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>, cache_dir: &Path) -> Result<Self, Error> {
+        Self::with_options(holder, engine, cache_dir, Options::default())
     }
 
     /// The same with other options.
@@ -71,6 +67,7 @@ impl Fanotify {
     pub fn with_options(
         holder: Arc<dyn Holder>,
         engine: Arc<Engine>,
+        cache_dir: &Path,
         options: Options,
     ) -> Result<Self, Error> {
         let (group, origin) = Group::open(&*holder).map_err(kernel("making a group"))?;
@@ -88,10 +85,12 @@ impl Fanotify {
                 move || server.run(origin, &stop)
             })
             .map_err(kernel("starting a thread"))?;
-        Ok(Self { server, origin, holder, options, stop, thread: Some(thread) })
+        let (cache_dir, brings_metadata) = (cache_dir.to_owned(), OnceLock::new());
+        Ok(Self { server, origin, holder, options, cache_dir, brings_metadata, stop, thread: Some(thread) })
     }
 
-    fn watch_all(&self, spec: &MountSpec, user: User) -> Result<Vec<Device>, Error> {
+    /// Watches over everything that `spec` is made of: the metadata, where it is a blob, and the devices.
+    fn watch_all(&self, spec: &MountSpec, user: User) -> Result<(Option<Device>, Vec<Device>), Error> {
         let watch = |blob: &Arc<Blob>| {
             self.server.watch(user, blob).map_err(|source| Error::Blob {
                 blob: blob.name().to_string(),
@@ -99,7 +98,8 @@ impl Fanotify {
                 source,
             })
         };
-        spec.devices.iter().map(watch).collect()
+        let metadata = spec.metadata_blob.as_ref().map(watch).transpose()?;
+        Ok((metadata, spec.devices.iter().map(watch).collect::<Result<_, _>>()?))
     }
 
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
@@ -113,6 +113,19 @@ impl FrontEnd for Fanotify {
         FrontEndKind::Fanotify
     }
 
+    fn brings_metadata(&self) -> bool {
+        *self.brings_metadata.get_or_init(|| match metadata::events(&self.cache_dir) {
+            Ok(events) => {
+                tracing::debug!(?events, "how the kernel asks for metadata");
+                events == metadata::Events::Cached
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not known whether the kernel asks for metadata: it is brought before a mount");
+                false
+            }
+        })
+    }
+
     fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         if self.server.has_overflowed() {
@@ -122,8 +135,9 @@ impl FrontEnd for Fanotify {
         let metadata = File::open(&spec.metadata)
             .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?;
         let user = User::new();
-        let devices = self.watch_all(&spec, user).inspect_err(|_| self.server.release(user))?;
-        let superblock = erofs_mount::mount(&metadata, &devices, &spec.target, &self.options)
+        let (watched, devices) = self.watch_all(&spec, user).inspect_err(|_| self.server.release(user))?;
+        let primary = watched.as_ref().map_or(Primary::Complete(metadata.as_fd()), Primary::Watched);
+        let superblock = erofs_mount::mount(primary, &devices, &spec.target, &self.options)
             .inspect_err(|_| self.server.release(user))?;
         let name = kept_name(&spec.id);
         match superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd())) {

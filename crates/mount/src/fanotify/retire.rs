@@ -1,81 +1,17 @@
 //! Superblocks that outlive their unmounting: somebody else still uses them, in another namespace or detached.
 //!
-//! Until one is gone its blobs must stay marked and answered for. The kernel shows a mount's backing device in
-//! /sys/class/bdi for exactly as long as its superblock lives.
+//! Until one is gone its blobs must stay marked and answered for.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
 use super::blobs::User;
+use crate::erofs::Superblock;
 use crate::keeper::Holder;
 
-const BDI: &str = "/sys/class/bdi";
 /// The list's name with the keeper.
 const RETIRING: &str = "retiring";
-
-/// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Superblock {
-    bdi: Vec<String>,
-}
-
-/// The EROFS backing devices that exist now.
-pub(super) fn erofs_devices() -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(BDI) else { return BTreeSet::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("erofs-"))
-        .collect()
-}
-
-impl Superblock {
-    /// What is there now and was not there `before`.
-    pub(super) fn since(before: &BTreeSet<String>) -> Self {
-        Self { bdi: erofs_devices().difference(before).cloned().collect() }
-    }
-
-    /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
-    pub(super) fn set_read_ahead_kb(&self, kb: u32) {
-        if let [name] = self.bdi.as_slice() {
-            let path = Path::new(BDI).join(name).join("read_ahead_kb");
-            if let Err(error) = fs::write(&path, kb.to_string()) {
-                tracing::warn!(path = %path.display(), %error, "read-ahead stays as it is");
-            }
-        }
-    }
-
-    /// Whether the superblock is gone for certain. Where nothing is known about it, it is not.
-    pub(super) fn is_gone(&self) -> bool {
-        !self.bdi.is_empty() && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
-    }
-
-    /// Writes it where the next worker can read it.
-    pub(super) fn persist(&self) -> io::Result<OwnedFd> {
-        let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
-        file.write_all(self.bdi.join("\n").as_bytes())?;
-        Ok(file.into())
-    }
-
-    /// Reads what [`persist`](Self::persist) wrote.
-    pub(super) fn restore(memfd: &OwnedFd) -> Self {
-        let mut text = String::new();
-        let Ok(mut file) = memfd.as_fd().try_clone_to_owned().map(fs::File::from) else {
-            return Self::default();
-        };
-        let read = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
-        let is_name = |name: &&str| name.starts_with("erofs-") && !name.contains('/');
-        match read {
-            Ok(_) => Self { bdi: text.lines().filter(is_name).map(str::to_owned).collect() },
-            Err(_) => Self::default(),
-        }
-    }
-}
 
 /// Mounts that were taken away while their superblocks live on.
 #[derive(Default)]
@@ -95,8 +31,7 @@ impl Retiring {
 
     /// Writes the list down with `holder`: a successor must not end while somebody still reads.
     pub(super) fn keep(&self, holder: &dyn Holder) -> io::Result<()> {
-        let bdi = self.lock().iter().flat_map(|(_, superblock)| superblock.bdi.clone()).collect();
-        let memfd = Superblock { bdi }.persist()?;
+        let memfd = Superblock::all_of(self.lock().iter().map(|(_, superblock)| superblock)).persist()?;
         holder.keep(RETIRING, memfd.as_fd())
     }
 
@@ -105,7 +40,7 @@ impl Retiring {
     pub(super) fn take_up(&self, holder: &dyn Holder) {
         let Some(memfd) = holder.take(RETIRING) else { return };
         let superblock = Superblock::restore(&memfd);
-        if !superblock.bdi.is_empty() && !superblock.is_gone() {
+        if !superblock.is_unknown() && !superblock.is_gone() {
             self.add(User::new(), superblock);
         }
     }
@@ -124,13 +59,9 @@ impl Retiring {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::fd::OwnedFd;
 
-    #[test]
-    fn what_is_not_known_is_never_called_gone() {
-        assert!(!Superblock::default().is_gone());
-        assert!(Superblock { bdi: vec!["erofs-no-such".into()] }.is_gone());
-    }
+    use super::*;
 
     #[derive(Default)]
     struct OneSlot(Mutex<Option<OwnedFd>>);
@@ -156,21 +87,13 @@ mod tests {
     fn p1_a_successor_knows_which_detached_mounts_may_still_be_read() {
         let holder = OneSlot::default();
         let retiring = Retiring::default();
-        retiring.add(User::new(), Superblock { bdi: vec!["erofs-no-such".into()] });
-        retiring.add(User::new(), Superblock { bdi: vec!["erofs-nor-this".into()] });
+        retiring.add(User::new(), Superblock::named("erofs-no-such"));
+        retiring.add(User::new(), Superblock::named("erofs-nor-this"));
         retiring.keep(&holder).unwrap();
         let kept = Superblock::restore(&holder.take(RETIRING).unwrap());
-        assert_eq!(kept.bdi, ["erofs-no-such", "erofs-nor-this"]);
+        assert_eq!(kept.names(), ["erofs-no-such", "erofs-nor-this"]);
         let successor = Retiring::default();
         successor.take_up(&holder);
         assert!(successor.is_empty(), "both are gone by now");
-    }
-
-    #[test]
-    fn a_superblock_is_known_again_to_the_next_worker() {
-        let superblock = Superblock { bdi: vec!["erofs-3".into(), "erofs-4".into()] };
-        let memfd = superblock.persist().unwrap();
-        assert_eq!(Superblock::restore(&memfd), superblock);
-        assert_eq!(Superblock::restore(&memfd), superblock, "twice");
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_faults::{Site, point};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -20,12 +22,24 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(fd: OwnedFd) -> Self {
+        // Reads wait in poll(2): see `receive`.
+        if let Err(error) = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK)) {
+            tracing::debug!(%error, "/dev/fuse stays blocking");
+        }
         Self { fd: Arc::new(fd) }
     }
 
     /// Reads one request into `buffer`; `None` when the file system has been unmounted. Blocks.
+    ///
+    /// It waits outside of the read: a reader that is killed while it waits inside may still be given a request, which
+    /// the kernel then cannot copy and ends with EIO, so that it is not sent again to the next worker
+    /// (`fuse_dev_do_read` in fs/fuse/dev.c, v6.12).
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         loop {
+            match poll(&mut [PollFd::new(&*self.fd, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
             match rustix::io::read(&self.fd, &mut *buffer) {
                 Ok(len) => return Ok(Some(&buffer[..len])),
                 // ENOENT: the request was withdrawn while it was being read.

@@ -3,6 +3,7 @@
 //! Descriptors cross as `OwnedFd` and `BorrowedFd`; everything that parses what the kernel wrote works on byte
 //! slices and lies outside.
 
+pub(crate) mod cachefiles;
 pub(crate) mod fanotify;
 pub(crate) mod fuse;
 pub(crate) mod memory;

@@ -1,4 +1,4 @@
-//! [`probe()`]: which front ends this host offers, and why not the others.
+//! The front end `fanotify`: pre-content events on the cache's file system, and an EROFS with devices.
 
 use std::fs;
 use std::io;
@@ -9,45 +9,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
-use crate::FrontEndKind;
+use super::{BE_ROOT, TOO_OLD, Unavailable, unavailable};
 use crate::sys::fanotify;
 
-/// Why a front end cannot be used.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unavailable {
-    /// What is missing, in words.
-    pub reason: String,
-    /// What the operator can do about it.
-    pub hint: String,
-}
-
-/// What was found out about one front end.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Probe {
-    /// The front end.
-    pub kind: FrontEndKind,
-    /// Whether it works here.
-    pub outcome: Result<(), Unavailable>,
-}
-
-/// Asks the kernel which front ends work with a cache in `cache_dir`, an existing directory; the best comes first.
-///
-/// Leaves nothing behind. Blocks.
-pub fn probe(cache_dir: &Path) -> Vec<Probe> {
-    vec![
-        Probe { kind: FrontEndKind::Fanotify, outcome: probe_fanotify(cache_dir) },
-        Probe { kind: FrontEndKind::Fuse, outcome: probe_fuse() },
-    ]
-}
-
-fn unavailable(reason: impl Into<String>, hint: impl Into<String>) -> Unavailable {
-    Unavailable { reason: reason.into(), hint: hint.into() }
-}
-
-const TOO_OLD: &str = "Linux 6.14 or newer has them";
-const BE_ROOT: &str = "run the daemon as root";
-
-fn probe_fanotify(cache_dir: &Path) -> Result<(), Unavailable> {
+pub(super) fn probe(cache_dir: &Path) -> Result<(), Unavailable> {
     let group = fanotify::init().map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM) => unavailable("fanotify needs CAP_SYS_ADMIN", BE_ROOT),
         Some(libc::ENOSYS) => unavailable("the kernel has no fanotify", TOO_OLD),
@@ -94,7 +59,7 @@ fn probe_erofs() -> Result<(), Unavailable> {
 }
 
 /// A file without a name, which is gone when it is closed; with one for a moment where that is not possible.
-fn scratch_file(dir: &Path) -> io::Result<fs::File> {
+pub(crate) fn scratch_file(dir: &Path) -> io::Result<fs::File> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(dir, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
         return Ok(file.into());
@@ -105,54 +70,23 @@ fn scratch_file(dir: &Path) -> io::Result<fs::File> {
     Ok(file.into())
 }
 
-fn probe_fuse() -> Result<(), Unavailable> {
-    match rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(_) => {}
-        Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
-            return Err(unavailable(
-                "there is no /dev/fuse",
-                "load the module (modprobe fuse), or give the device to the container",
-            ));
-        }
-        Err(Errno::ACCESS | Errno::PERM) => {
-            return Err(unavailable("/dev/fuse may not be opened", "run as root, or chmod 666 /dev/fuse"));
-        }
-        Err(error) => {
-            return Err(unavailable(format!("/dev/fuse cannot be opened: {error}"), "see the kernel's log"));
-        }
-    }
-    if rustix::process::geteuid().is_root() || crate::fuse::fusermount().is_some() {
-        return Ok(());
-    }
-    Err(unavailable(
-        "neither fusermount3 nor fusermount is installed",
-        "install fuse3, or run the daemon as root",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_best_comes_first_and_a_cache_that_cannot_be_marked_is_told_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let kinds: Vec<_> = probe(dir.path()).into_iter().map(|probe| probe.kind).collect();
-        assert_eq!(kinds, [FrontEndKind::Fanotify, FrontEndKind::Fuse]);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+    fn a_cache_that_cannot_be_marked_is_told_why() {
         if fanotify::init().is_err() || !Path::new("/dev/shm").is_dir() {
             println!("skipped: needs root and a tmpfs on /dev/shm");
             return;
         }
-        let Err(why) = probe_fanotify(Path::new("/dev/shm")) else { panic!("tmpfs cannot be marked") };
+        let Err(why) = probe(Path::new("/dev/shm")) else { panic!("tmpfs cannot be marked") };
         assert!(why.reason.contains("/dev/shm") || why.reason.contains("pre-content"), "{why:?}");
     }
 
     #[test]
     fn a_cache_that_is_not_there_is_told() {
-        let Err(why) = probe_fanotify(Path::new("/no/such/dir")) else {
-            panic!("there is no such directory")
-        };
+        let Err(why) = probe(Path::new("/no/such/dir")) else { panic!("there is no such directory") };
         assert!(!why.reason.is_empty() && !why.hint.is_empty());
     }
 }

@@ -1,0 +1,245 @@
+//! The front end `cachefiles`: the kernel's EROFS over the kernel's own fscache, whose daemon this is.
+//!
+//! Linux 5.19 to 7.1, where it was built in; with domains, which are used here, from 6.1. The kernel keeps the objects
+//! and the requests, and asks through /dev/cachefiles. The keeper holds that device: when a worker dies, the requests
+//! that it had in hand are sent again to the next one, which opens the objects anew.
+//!
+//! What fills an object is a copy of what Larder's cache vouches for, because the kernel's extents vouch for nothing
+//! ([`root`]). So bytes on this front end lie on the disk twice; the kernel's copy goes first when space is short.
+
+mod command;
+mod cull;
+mod device;
+mod fill;
+mod message;
+mod mounts;
+mod names;
+mod objects;
+mod root;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use larder_ondemand::{Blob, Engine};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::mount::fsconfig_set_string;
+
+pub(crate) use self::device::Device;
+use self::device::Origin;
+use self::names::{Content, MountNames, User};
+pub use self::root::discard;
+use self::serve::Server;
+use crate::erofs::{self, Options, Superblock, VALUE_BYTES_MAX};
+use crate::keeper::Holder;
+use crate::target::{self, What};
+use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
+
+/// The front end.
+pub struct CachefilesDaemon {
+    server: Arc<Server>,
+    origin: Origin,
+    holder: Arc<dyn Holder>,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CachefilesDaemon {
+    /// Takes over the device that `holder` has, or opens it and binds a directory below `cache_dir`, and begins to
+    /// serve.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kernel`] without the privilege, without the device, or when another daemon has it.
+    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>, cache_dir: &Path) -> Result<Self, Error> {
+        let (device, origin, root) = match Device::inherit(&*holder) {
+            Some(device) => (device, Origin::Inherited, root::current(cache_dir)),
+            None => {
+                let device = Device::open().map_err(kernel("opening /dev/cachefiles"))?;
+                let root = root::fresh(cache_dir).map_err(kernel("making the kernel's directory"))?;
+                device.bind(&root).map_err(kernel("binding its directory"))?;
+                device.keep(&*holder).map_err(|source| keep("cachefiles/device".to_owned(), source))?;
+                (device, Origin::New, Ok(root))
+            }
+        };
+        let root = root.map_err(kernel("finding the kernel's directory"))?;
+        if origin == Origin::Inherited {
+            device.tell(command::Command::Restore).map_err(kernel("asking for what was not answered"))?;
+        }
+        let server = Arc::new(Server::new(device, origin, engine));
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| kernel("an eventfd")(error.into()))?;
+        let stop = Arc::new(stop);
+        let thread = std::thread::Builder::new().name("cachefiles".into()).spawn({
+            let (server, stop) = (Arc::clone(&server), Arc::clone(&stop));
+            move || server.run(&stop, &root)
+        });
+        let thread = thread.map_err(kernel("starting a thread"))?;
+        Ok(Self { server, origin, holder, stop, thread: Some(thread) })
+    }
+
+    /// Enters the names of `spec`: from now on the kernel may ask for its objects.
+    fn enter(&self, spec: &MountSpec, names: &MountNames) -> Result<User, Error> {
+        let metadata = match &spec.metadata_blob {
+            Some(blob) => Content::Blob(Arc::clone(blob)),
+            None => File::open(&spec.metadata)
+                .and_then(Content::of_file)
+                .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?,
+        };
+        let user = self.server.mounts().new_user();
+        self.server.mounts().names().enter(user, names, metadata, spec)?;
+        self.server.take_heart();
+        self.server.unpark();
+        Ok(user)
+    }
+
+    fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
+        self.server.mounts().add(user, superblock);
+        let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
+        Box::new(FsidMount { server, holder, user, id: spec.id, target: spec.target })
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+    }
+}
+
+impl FrontEnd for CachefilesDaemon {
+    fn kind(&self) -> FrontEndKind {
+        FrontEndKind::Cachefiles
+    }
+
+    /// The kernel asks for metadata as for data, a page at a time.
+    fn brings_metadata(&self) -> bool {
+        true
+    }
+
+    fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+        spec.check()?;
+        target::check_free(&spec.target)?;
+        let names = MountNames::of(&spec);
+        let user = self.enter(&spec, &names)?;
+        let leave = || self.server.mounts().names().leave(user);
+        let superblock =
+            erofs::mount(&spec.target, &Options::default(), |context| configure(context, &names, &spec))
+                .inspect_err(|_| leave())?;
+        let name = kept_name(&spec.id);
+        let kept = superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd()));
+        let mounted = self.mounted(spec, user, superblock);
+        match kept {
+            Ok(()) => Ok(mounted),
+            Err(source) => {
+                let _ = mounted.unmount(true);
+                Err(keep(name, source))
+            }
+        }
+    }
+
+    fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+        spec.check()?;
+        if self.origin == Origin::New {
+            // The device was closed: the kernel's cache is dead, and what is mounted on it gives EIO for ever.
+            let detached = target::detach(&spec.target, What::Erofs)?;
+            self.holder.release(&kept_name(&spec.id));
+            let target = spec.target;
+            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
+        }
+        if target::what(&spec.target) != Some(What::Erofs) {
+            return Err(Error::Gone { target: spec.target });
+        }
+        let names = MountNames::of(&spec);
+        let user = self.enter(&spec, &names)?;
+        let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
+        Ok(self.mounted(spec, user, superblock.unwrap_or_default()))
+    }
+
+    fn finish_resume(&self) {
+        self.server.finish_resume();
+    }
+
+    fn give_up(&self) {
+        self.server.give_up();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.server.is_idle()
+    }
+
+    fn hand_over(&self) {
+        self.server.hand_over();
+        self.wake();
+    }
+}
+
+impl Drop for CachefilesDaemon {
+    fn drop(&mut self) {
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Says to a mount's context what to mount, by names that the kernel gives back in its OPENs.
+fn configure(context: &OwnedFd, names: &MountNames, spec: &MountSpec) -> io::Result<()> {
+    fsconfig_set_string(context, "fsid", names.fsid.as_str())?;
+    fsconfig_set_string(context, "domain_id", names.domain.as_str())?;
+    for device in &names.devices {
+        fsconfig_set_string(context, "device", device.as_str())?;
+    }
+    if spec.source_name.len() <= VALUE_BYTES_MAX {
+        // Only for the mount table.
+        fsconfig_set_string(context, "source", spec.source_name.as_str())?;
+    }
+    Ok(())
+}
+
+/// One mount.
+struct FsidMount {
+    server: Arc<Server>,
+    holder: Arc<dyn Holder>,
+    user: User,
+    id: String,
+    target: PathBuf,
+}
+
+impl Mounted for FsidMount {
+    fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn unmount(&self, lazy: bool) -> Result<(), Error> {
+        target::unmount(&self.target, lazy)?;
+        self.holder.release(&kept_name(&self.id));
+        self.server.mounts().take_away(self.user);
+        Ok(())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.server.mounts().is_gone(self.user)
+    }
+
+    /// Nothing is to be taken off: the kernel asks only for what it does not have.
+    fn on_complete(&self, _: &Arc<Blob>) {}
+
+    fn waiting(&self) -> usize {
+        self.server.in_hand()
+    }
+}
+
+fn kept_name(id: &str) -> String {
+    format!("cachefiles/mount/{id}")
+}
+
+fn keep(name: String, source: io::Error) -> Error {
+    Error::Keep { name, source }
+}
+
+fn kernel(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Kernel { kind: FrontEndKind::Cachefiles, doing, source }
+}

@@ -1,0 +1,348 @@
+//! The front ends that mount the kernel's EROFS, with a real kernel: cold and warm reads, liars, unmounting, recovery.
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
+use larder_erofs::Xattr;
+use larder_erofs::writer::{Attributes, Tree};
+use larder_mount::keeper::NoKeeper;
+use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
+
+const BIG: usize = 5 << 20;
+/// Those of which the kernel mounts an EROFS. No kernel has all of them: `cargo xtask uml` runs these tests in several.
+const KINDS: [FrontEndKind; 2] = [FrontEndKind::Fanotify, FrontEndKind::Cachefiles];
+
+/// An image with a large file, many small ones, and a front end that has mounted it.
+struct Rig {
+    mounted: Box<dyn Mounted>,
+    front_end: Arc<dyn FrontEnd>,
+    worker: Worker,
+    _unmount: Unmount,
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// One of each that works here.
+    fn all() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().filter_map(Self::new)
+    }
+
+    fn new(kind: FrontEndKind) -> Option<Self> {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            return None;
+        }
+        build(tree(), dir.path());
+        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let front_end = start(kind, &worker, dir.path());
+        let unmount = Unmount(worker.spec.target.clone());
+        let mounted = front_end.mount(worker.spec.clone()).unwrap();
+        Some(Self { mounted, front_end, worker, _unmount: unmount, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.worker.spec.target.join(name)
+    }
+}
+
+/// Opens the front end of `worker`, whose cache is in `dir`.
+fn start(kind: FrontEndKind, worker: &Worker, dir: &Path) -> Arc<dyn FrontEnd> {
+    open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine), &dir.join("cache")).unwrap()
+}
+
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    tree.add_file(b"big", noise(BIG, 1), &Attributes::default()).unwrap();
+    for n in 0..200 {
+        let name = format!("dir/small-{n}");
+        tree.add_file(name.as_bytes(), noise(100 + 37 * n, 100 + n as u64), &Attributes::default()).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn p1_a_cold_read_brings_just_its_bytes_and_they_are_right() {
+    for rig in Rig::all() {
+        let file = fs::File::open(rig.path("big")).unwrap();
+        let mut page = [0; 4096];
+        file.read_exact_at(&mut page, 3 << 20).unwrap();
+        assert_eq!(page[..], noise(BIG, 1)[3 << 20..][..4096]);
+        let fetched = rig.worker.source.bytes.load(Ordering::Relaxed);
+        assert!((1..BIG as u64 / 4).contains(&fetched), "{fetched} bytes for one page");
+        for n in 0..200 {
+            let found = fs::read(rig.path(&format!("dir/small-{n}"))).unwrap();
+            assert!(found == noise(100 + 37 * n, 100 + n as u64), "small-{n}");
+        }
+        assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+        assert!(rig.worker.blob.is_complete());
+        assert!(
+            rig.worker.source.bytes.load(Ordering::Relaxed) <= rig.worker.blob.size(),
+            "nothing came twice"
+        );
+    }
+}
+
+/// Files with so much metadata that little of it is needed to read one.
+const WIDE: usize = 1500;
+
+fn wide_tree() -> Tree {
+    let mut tree = Tree::new();
+    for n in 0..WIDE {
+        let name = format!("file-{n:04}");
+        tree.add_file(name.as_bytes(), noise(700, n as u64), &Attributes::default()).unwrap();
+        let xattr = Xattr { name: "user.much".into(), value: noise(1800, (WIDE + n) as u64) };
+        tree.set_xattrs(name.as_bytes(), &[xattr]).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn p1_metadata_is_brought_when_it_is_read_where_the_kernel_asks_for_it() {
+    for kind in KINDS {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            continue;
+        }
+        build(wide_tree(), dir.path());
+        let mut worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let front_end = start(kind, &worker, dir.path());
+        if !front_end.brings_metadata() {
+            println!("skipped: {kind} does not ask for metadata here");
+            continue;
+        }
+        let (blob, source) = worker.bring_metadata(dir.path());
+        let target = worker.spec.target.clone();
+        let _unmount = Unmount(target.clone());
+        let mounted = front_end.mount(worker.spec.clone()).unwrap();
+        let read = |n: usize| fs::read(target.join(format!("file-{n:04}")));
+        assert!(read(0).unwrap() == noise(700, 0));
+        let fetched = source.bytes.load(Ordering::Relaxed);
+        assert!(fetched < blob.size() / 2, "{fetched} of {} bytes for one file", blob.size());
+        source.lies.store(true, Ordering::Relaxed);
+        let present = blob.resources().object().present_bytes();
+        let missing = (0..WIDE).rev().find(|n| read(*n).is_err()).expect("some metadata is not here");
+        assert_eq!(blob.resources().object().present_bytes(), present, "the cache keeps nothing of it");
+        source.lies.store(false, Ordering::Relaxed);
+        let told = source.bytes.load(Ordering::Relaxed);
+        assert!(read(missing).unwrap() == noise(700, missing as u64), "no error outlives its cause");
+        drop_caches();
+        for n in 0..WIDE {
+            assert!(read(n).unwrap() == noise(700, n as u64), "file-{n:04}");
+            let mut value = [0; 1800];
+            let path = target.join(format!("file-{n:04}"));
+            rustix::fs::getxattr(&path, "user.much", &mut value).unwrap();
+            assert!(value[..] == noise(1800, (WIDE + n) as u64), "the xattr of file-{n:04}");
+        }
+        let brought = source.bytes.load(Ordering::Relaxed) - told;
+        assert!(brought <= blob.size() - present, "nothing came twice");
+        mounted.unmount(false).unwrap();
+    }
+}
+
+#[test]
+fn p3_a_liar_gives_eio_and_an_honest_source_heals() {
+    for rig in Rig::all() {
+        rig.worker.source.lies.store(true, Ordering::Relaxed);
+        let error = fs::read(rig.path("big")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        assert_eq!(rig.worker.blob.resources().object().present_bytes(), 0, "the cache keeps nothing of it");
+        rig.worker.source.lies.store(false, Ordering::Relaxed);
+        assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+    }
+}
+
+#[test]
+fn a_complete_blob_loses_its_mark_and_reads_on() {
+    if let Some(rig) = Rig::new(FrontEndKind::Fanotify) {
+        let whole = larder_fscache::ObjectRange::at(0, rig.worker.blob.size());
+        rig.worker.runtime.block_on(rig.worker.engine.prefetch(&rig.worker.blob, whole)).unwrap();
+        rig.worker.blob.resources().object().commit().unwrap();
+        rig.mounted.on_complete(&rig.worker.blob);
+        let decisions = rig.worker.blob.cookie().volume().counts().decisions;
+        assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+        assert_eq!(
+            rig.worker.blob.cookie().volume().counts().decisions,
+            decisions,
+            "the kernel asked nobody"
+        );
+    }
+}
+
+#[test]
+fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
+    for rig in Rig::all() {
+        let mut file = fs::File::open(rig.path("big")).unwrap();
+        assert!(matches!(rig.mounted.unmount(false), Err(Error::Busy { .. })));
+        rig.mounted.unmount(true).unwrap();
+        assert!(!rig.path("big").exists());
+        let mut found = Vec::new();
+        file.read_to_end(&mut found).unwrap();
+        assert!(found == noise(BIG, 1), "the open file is still right");
+        assert!(!rig.front_end.is_idle(), "somebody still uses it");
+        drop(file);
+        let start = Instant::now();
+        while !rig.front_end.is_idle() {
+            assert!(start.elapsed() < Duration::from_secs(10), "the superblock is gone, its marks are not");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        rig.mounted.unmount(false).unwrap();
+    }
+}
+
+#[test]
+fn p1_a_front_end_that_gives_up_gives_errors_and_never_zeros() {
+    for rig in Rig::all() {
+        let file = fs::File::open(rig.path("big")).unwrap();
+        rig.mounted.unmount(true).unwrap();
+        rig.front_end.give_up();
+        let error = file.read_exact_at(&mut [0; 4096], 1 << 20).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+}
+
+#[test]
+fn a_reader_that_is_killed_while_it_waits_leaves_a_number_that_can_be_used_again() {
+    for rig in Rig::all() {
+        *rig.worker.source.latency.lock().unwrap() = Duration::from_millis(300);
+        for _ in 0..3 {
+            let mut reader = Command::new("cat").arg(rig.path("big")).stdout(Stdio::null()).spawn().unwrap();
+            wait_for(|| rig.mounted.waiting() > 0);
+            reader.kill().unwrap();
+            reader.wait().unwrap();
+            drop_caches();
+        }
+        *rig.worker.source.latency.lock().unwrap() = Duration::ZERO;
+        assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
+        wait_for(|| rig.mounted.waiting() == 0);
+    }
+}
+
+#[test]
+fn p4_what_a_worker_hands_over_is_answered_by_the_next() {
+    for kind in KINDS {
+        p4_what_a_worker_hands_over_is_answered_by_the_next_through(kind);
+    }
+}
+
+fn p4_what_a_worker_hands_over_is_answered_by_the_next_through(kind: FrontEndKind) {
+    let dir = scratch();
+    if cannot(kind, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let first = Worker::open(dir.path(), holder.clone());
+    *first.source.latency.lock().unwrap() = Duration::from_secs(3600);
+    let front_end = start(kind, &first, dir.path());
+    let _unmount = Unmount(first.spec.target.clone());
+    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    let reader = std::thread::spawn({
+        let path = first.spec.target.join("big");
+        move || fs::read(path).unwrap()
+    });
+    // EROFS asks again where readahead was denied; who reads the backing file itself would see the error.
+    let backing = first.blob.resources().object().path().expect("the cache has files").to_owned();
+    let bare_reader = (kind == FrontEndKind::Fanotify).then(|| {
+        std::thread::spawn(move || {
+            let mut page = [0; 4096];
+            fs::File::open(backing).unwrap().read_exact_at(&mut page, 1 << 20).map(|()| page)
+        })
+    });
+    wait_for(|| mounted.waiting() > usize::from(bare_reader.is_some()));
+    front_end.hand_over();
+    let Worker { runtime, spec, .. } = first;
+    runtime.shutdown_background();
+    drop((mounted, front_end, spec));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!reader.is_finished(), "a reader was answered by a worker that had handed over");
+
+    let next = Worker::open(dir.path(), holder.clone());
+    let front_end = start(kind, &next, dir.path());
+    let mounted = front_end.resume(next.spec.clone()).unwrap();
+    front_end.finish_resume();
+    assert!(reader.join().unwrap() == noise(BIG, 1));
+    if let Some(bare_reader) = bare_reader {
+        let page = bare_reader.join().unwrap().expect("what was in hand is answered, not denied");
+        assert!(page[..] == fs::read(dir.path().join("blob")).unwrap()[1 << 20..][..4096]);
+    }
+    mounted.unmount(false).unwrap();
+}
+
+#[test]
+fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
+    for kind in KINDS {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            continue;
+        }
+        build(tree(), dir.path());
+        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let _unmount = Unmount(worker.spec.target.clone());
+        let front_end = start(kind, &worker, dir.path());
+        drop(front_end.mount(worker.spec.clone()).unwrap());
+        // A worker that finds nothing kept is another life: what the first one had is gone.
+        drop(front_end);
+        let next = start(kind, &worker, dir.path());
+        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
+        assert!(!worker.spec.target.join("big").exists(), "detached");
+        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Gone { .. })));
+    }
+}
+
+#[test]
+fn p2_64_readers_of_one_cold_file_bring_it_once() {
+    for rig in Rig::all() {
+        *rig.worker.source.latency.lock().unwrap() = Duration::from_millis(5);
+        let expected = noise(BIG, 1);
+        std::thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| assert!(fs::read(rig.path("big")).unwrap() == expected));
+            }
+        });
+        assert!(
+            rig.worker.source.bytes.load(Ordering::Relaxed) <= rig.worker.blob.size(),
+            "nothing came twice"
+        );
+    }
+}
+
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it did not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn nothing_is_mounted_twice_or_on_what_is_no_directory_or_from_a_damaged_image() {
+    for rig in Rig::all() {
+        let mut spec = rig.worker.spec.clone();
+        assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Mount { .. })), "busy");
+        spec.target = rig.dir.path().join("blob");
+        assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Mount { .. })), "a file");
+        spec.target = rig.dir.path().join("other");
+        fs::create_dir(&spec.target).unwrap();
+        spec.metadata = rig.dir.path().join("missing");
+        assert!(matches!(rig.front_end.mount(spec.clone()), Err(Error::Metadata { .. })));
+        spec.id = "m2".to_owned();
+        let mut metadata = fs::read(rig.dir.path().join("metadata")).unwrap();
+        metadata[1024 + 40] ^= 1;
+        spec.metadata = rig.dir.path().join("damaged");
+        fs::write(&spec.metadata, metadata).unwrap();
+        let refused = rig.front_end.mount(spec.clone()).err().expect("the kernel refuses it");
+        assert!(refused.to_string().contains("does not mount"), "{refused}");
+        let mut page = vec![0; CHUNK];
+        fs::File::open(rig.path("big")).unwrap().read_exact(&mut page).unwrap();
+        assert!(page[..] == noise(BIG, 1)[..page.len()], "the first mount is not touched by any of it");
+    }
+}

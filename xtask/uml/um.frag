@@ -1,0 +1,89 @@
+# Kernel options for the User-Mode Linux test kernels.
+# Applied on top of "make ARCH=um x86_64_defconfig" by build.sh.
+# One file serves every version: an option that a version does not have is
+# dropped by olddefconfig. docs/kernels.md lists which ones that are.
+
+# --- the virtual machine itself ---
+CONFIG_HOSTFS=y
+CONFIG_BLK_DEV_UBD=y
+CONFIG_BLK_DEV_LOOP=y
+CONFIG_BLK_DEV_INITRD=y
+CONFIG_DEVTMPFS=y
+CONFIG_DEVTMPFS_MOUNT=y
+CONFIG_TMPFS=y
+CONFIG_TMPFS_XATTR=y
+CONFIG_UNIX=y
+CONFIG_NET=y
+CONFIG_NAMESPACES=y
+CONFIG_CGROUPS=y
+CONFIG_MEMCG=y
+CONFIG_MEMFD_CREATE=y
+CONFIG_IO_URING=y
+CONFIG_AIO=y
+CONFIG_USERFAULTFD=y
+CONFIG_SECURITY=y
+
+# --- backing file system of the cache ---
+CONFIG_EXT4_FS=y
+CONFIG_EXT4_FS_POSIX_ACL=y
+CONFIG_EXT4_FS_SECURITY=y
+
+# --- EROFS ---
+CONFIG_MISC_FILESYSTEMS=y
+CONFIG_EROFS_FS=y
+CONFIG_EROFS_FS_DEBUG=y
+CONFIG_EROFS_FS_XATTR=y
+CONFIG_EROFS_FS_POSIX_ACL=y
+CONFIG_EROFS_FS_SECURITY=y
+CONFIG_EROFS_FS_ZIP=y
+CONFIG_EROFS_FS_ZIP_LZMA=y
+CONFIG_EROFS_FS_ZIP_DEFLATE=y
+CONFIG_EROFS_FS_ZIP_ZSTD=y
+CONFIG_EROFS_FS_BACKED_BY_FILE=y
+CONFIG_EROFS_FS_ONDEMAND=y
+CONFIG_EROFS_FS_PAGE_CACHE_SHARE=y
+
+# --- fscache / cachefiles with on-demand mode (5.19 to 7.1) ---
+CONFIG_NETFS_SUPPORT=y
+CONFIG_NETFS_STATS=y
+CONFIG_FSCACHE=y
+CONFIG_FSCACHE_STATS=y
+CONFIG_CACHEFILES=y
+CONFIG_CACHEFILES_DEBUG=y
+CONFIG_CACHEFILES_ERROR_INJECTION=y
+CONFIG_CACHEFILES_ONDEMAND=y
+
+# --- FUSE, overlayfs, fanotify ---
+CONFIG_FUSE_FS=y
+CONFIG_FUSE_PASSTHROUGH=y
+CONFIG_FUSE_IO_URING=y
+CONFIG_OVERLAY_FS=y
+CONFIG_INOTIFY_USER=y
+CONFIG_FANOTIFY=y
+CONFIG_FANOTIFY_ACCESS_PERMISSIONS=y
+
+# --- seeing what happens ---
+CONFIG_FTRACE=y
+CONFIG_ENABLE_DEFAULT_TRACERS=y
+CONFIG_DEBUG_FS=y
+CONFIG_IKCONFIG=y
+CONFIG_IKCONFIG_PROC=y
+CONFIG_DETECT_HUNG_TASK=y
+CONFIG_DEFAULT_HUNG_TASK_TIMEOUT=30
+CONFIG_PANIC_TIMEOUT=-1
+
+# --- smaller and faster to build ---
+CONFIG_DEBUG_INFO_NONE=y
+# CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT is not set
+# CONFIG_PROVE_LOCKING is not set
+# CONFIG_MODULES is not set
+# CONFIG_XFS_FS is not set
+# CONFIG_WLAN is not set
+# CONFIG_WIRELESS is not set
+# CONFIG_SOUND is not set
+
+# --- linking: dynamic only ---
+# A statically linked UML kernel does not link with glibc 2.33 or newer
+# (__xmknod) and, where patched to link, dies in its system call stub.
+CONFIG_LD_SCRIPT_DYN=y
+# CONFIG_STATIC_LINK is not set
