@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::writer::OptionsFault;
 use crate::zmap::MapFault;
 use crate::{Codec, CodecFault, DeviceId, DeviceRange, LogicalAddr, Nid, PhysicalAddr};
 
@@ -124,6 +125,10 @@ pub enum Error {
     WriteBlob { source: io::Error },
     #[error("writing the metadata image")]
     WriteMetadata { source: io::Error },
+    #[error("writing the image")]
+    WriteImage { source: io::Error },
+    #[error("options: {fault}")]
+    Options { fault: OptionsFault },
 }
 
 /// What is wrong with a directory block.
@@ -190,7 +195,8 @@ impl Error {
             | Self::Scan { source, .. }
             | Self::ScanXattr { source, .. }
             | Self::WriteBlob { source }
-            | Self::WriteMetadata { source } => {
+            | Self::WriteMetadata { source }
+            | Self::WriteImage { source } => {
                 return source.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
             }
             Self::NotDirectory { .. } => Errno::NOTDIR,
@@ -233,9 +239,10 @@ impl Error {
             Self::Exists { .. } => Errno::EXIST,
             Self::Missing { .. } => Errno::NOENT,
             Self::Unrepresentable { .. } | Self::TooLarge { .. } => Errno::FBIG,
-            Self::ChunkSize { .. } | Self::DeviceTags { .. } | Self::DictionaryBlockSize { .. } => {
-                Errno::INVAL
-            }
+            Self::ChunkSize { .. }
+            | Self::DeviceTags { .. }
+            | Self::DictionaryBlockSize { .. }
+            | Self::Options { .. } => Errno::INVAL,
         };
         errno.raw_os_error()
     }

@@ -73,7 +73,8 @@ impl Layout {
             .copied()
     }
 
-    pub(crate) fn number(self) -> u16 {
+    /// The number on disk.
+    pub fn number(self) -> u16 {
         match self {
             Self::FlatPlain => 0,
             Self::CompressedFull => 1,
@@ -125,12 +126,17 @@ pub struct Inode {
     pub rdev: Rdev,
     /// How the contents are stored.
     pub layout: Layout,
+    /// Whether it has the long form of 64 bytes, not the short one of 32.
+    pub extended: bool,
+    /// Blocks that the pclusters of a compressed inode are said to take, for `st_blocks`; 0 for other layouts.
+    pub encoded_blocks: u64,
+    /// Length of its xattr body in bytes, shared entries not counted.
+    pub xattr_bytes: u32,
     pub(crate) data: Data,
     /// Directory without a `.` entry (since 6.15).
     pub(crate) dot_omitted: bool,
     /// First byte after the inode itself: its xattr body.
     pub(crate) xattrs_at: MetaAddr,
-    pub(crate) xattr_bytes: u32,
 }
 
 impl Inode {
@@ -207,6 +213,8 @@ impl Inode {
             mtime: fields.mtime,
             rdev: Rdev::from_encoded(if kind.is_device() { fields.u } else { 0 }),
             layout,
+            extended: format & EXTENDED != 0,
+            encoded_blocks: fields.encoded_blocks(layout, short),
             data: fields.data(nid, kind, layout, short)?,
             dot_omitted: directory && flag,
             xattrs_at: at.checked_add(header).ok_or(Error::NidOverflow { nid })?,
@@ -256,6 +264,17 @@ impl Fields {
             gid: raw.gid.get(),
             mtime: Timestamp::new(raw.mtime.get(), raw.mtime_nsec.get()),
             nlink: raw.nlink.get(),
+        }
+    }
+
+    /// Reads `i_u` of a compressed inode.
+    fn encoded_blocks(&self, layout: Layout, short: bool) -> u64 {
+        match layout {
+            Layout::CompressedFull | Layout::CompressedCompact if short => u64::from(self.u),
+            Layout::CompressedFull | Layout::CompressedCompact => {
+                u64::from(self.nb) << 32 | u64::from(self.u)
+            }
+            _ => 0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! EROFS, the enhanced read-only file system: read an image, map it, write it.
+//! EROFS, the enhanced read-only file system: read an image, map it, check it, write it.
 //!
 //! # EROFS in one page
 //!
@@ -93,6 +93,11 @@
 //!   can be read. Without `zstd` the crate has no C code.
 //! * Block sizes above a page are read too; the kernel refuses them.
 //!
+//! # Checking
+//!
+//! [`check::check`] goes through everything that an image says, with many threads, and names every fault: what a reader
+//! would meet one after the other, and what none would notice, such as a link count that lies.
+//!
 //! # Writing
 //!
 //! [`writer`] turns a directory tree into one metadata image and one blob of file data, the same bytes on every
@@ -116,6 +121,7 @@ mod timestamp;
 mod xattr;
 mod zmap;
 
+pub mod check;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -129,7 +135,9 @@ pub use device::{DeviceSlot, DeviceTag};
 pub use error::{DirFault, Error, XattrFault};
 pub use feature::{Compat, Incompat};
 pub use file_type::{FileType, Rdev};
-pub use image::{DeviceMode, DirEntry, Encoded, Extent, ExtentKind, Image, Place, ReadDir, Walk, WalkEntry};
+pub use image::{
+    DeviceMode, DirEntry, Encoded, Extent, ExtentKind, Extents, Image, Place, ReadDir, Walk, WalkEntry,
+};
 pub use inode::{Inode, Layout};
 pub use source::{ByteRange, DeviceRange, MetaSource, ReadDevice, SourceError};
 pub use superblock::Superblock;

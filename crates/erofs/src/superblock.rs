@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::codec::CodecConfigs;
 use crate::source::read_primary;
-use crate::{BlockSize, Compat, Error, Incompat, MetaSource, Nid, PhysicalAddr, Timestamp};
+use crate::{BlockSize, Codec, Compat, Error, Incompat, MetaSource, Nid, PhysicalAddr, Timestamp};
 
 /// Where the superblock lies, whatever the block size.
 pub(crate) const SUPERBLOCK_AT: usize = 1024;
@@ -102,20 +102,35 @@ pub struct Superblock {
     pub volume_name: [u8; 16],
     /// Number of entries of the device table.
     pub extra_devices: u16,
-    pub(crate) device_table: PhysicalAddr,
-    pub(crate) inode_space: u64,
-    pub(crate) xattr_space: u64,
-    pub(crate) prefix_count: u8,
+    /// Where the device table begins; means something when there are extra devices.
+    pub device_table: PhysicalAddr,
+    /// First byte of the inode space.
+    pub inode_space: u64,
+    /// First byte of the shared extended attributes.
+    pub xattr_space: u64,
+    /// Number of long xattr name prefixes.
+    pub prefix_count: u8,
     pub(crate) prefix_start: u64,
-    pub(crate) packed: Option<Nid>,
+    /// The packed inode, which holds fragments of other files.
+    pub packed: Option<Nid>,
     pub(crate) filter_valid: bool,
-    pub(crate) metabox: Option<Nid>,
+    /// The inode that holds other inodes.
+    pub metabox: Option<Nid>,
+    /// Length of the superblock itself in bytes, extensions included.
+    pub bytes: u64,
+    /// How far back LZ4 data may refer, in bytes, in an image without codec configurations; 0 for 64 KiB.
+    pub lz4_distance_max: u16,
+    /// The codecs that the image lists; LZ4 alone in one without a list.
+    pub listed_codecs: Vec<Codec>,
     pub(crate) codecs: CodecConfigs,
 }
 
 impl Superblock {
     /// Reads and checks the superblock in the kernel's order: `erofs_read_superblock()` (v7.3).
-    pub(crate) fn read(source: &dyn MetaSource) -> Result<Self, Error> {
+    ///
+    /// A wrong checksum comes back beside it, for who wants to know what else is wrong; whatever would fail after it is
+    /// then the checksum's error.
+    pub(crate) fn read(source: &dyn MetaSource) -> Result<(Self, Option<Error>), Error> {
         let mut bytes = [0; SUPERBLOCK_BYTES];
         read_primary(source, SUPERBLOCK_AT as u64, &mut bytes)?;
         let raw: RawSuperblock = zerocopy::transmute!(bytes);
@@ -127,23 +142,40 @@ impl Superblock {
             return Err(Error::DirBlockBits { found: raw.dirblkbits });
         }
         let compat = Compat::from_bits_retain(raw.feature_compat.get());
-        if compat.contains(Compat::SB_CHKSUM) {
-            verify_checksum(source, block_size, raw.checksum.get())?;
+        let checksum = if compat.contains(Compat::SB_CHKSUM) {
+            verify_checksum(source, block_size, raw.checksum.get())?
+        } else {
+            None
+        };
+        match Self::read_rest(source, &raw, block_size, compat) {
+            Ok(superblock) => Ok((superblock, checksum)),
+            Err(error) => Err(checksum.unwrap_or(error)),
         }
+    }
+
+    /// What the kernel checks after the checksum.
+    fn read_rest(
+        source: &dyn MetaSource,
+        raw: &RawSuperblock,
+        block_size: BlockSize,
+        compat: Compat,
+    ) -> Result<Self, Error> {
         let incompat = Incompat::from_bits_retain(raw.feature_incompat.get());
         if !(incompat - Incompat::all()).is_empty() {
             return Err(Error::UnknownFeatures { bits: (incompat - Incompat::all()).bits() });
         }
-        let mut superblock = Self::decode(&raw, block_size, compat, incompat)?;
+        let mut superblock = Self::decode(raw, block_size, compat, incompat)?;
         let end = (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64 + EXTENSION_BYTES * u64::from(raw.sb_extslots);
         if end > PAGE_BYTES {
             return Err(Error::SuperblockSize { bytes: end - SUPERBLOCK_AT as u64 });
         }
-        superblock.check_sharing(&raw)?;
-        superblock.metabox = superblock.read_metabox_nid(&raw, source)?;
+        superblock.check_sharing(raw)?;
+        superblock.metabox = superblock.read_metabox_nid(raw, source)?;
         if incompat.contains(Incompat::COMPR_CFGS) {
             superblock.codecs = CodecConfigs::read(source, end, raw.available_compr_algs.get(), block_size)?;
         }
+        superblock.listed_codecs =
+            Codec::ALL.into_iter().filter(|&codec| superblock.codecs.has(codec)).collect();
         superblock.check_packed()?;
         Ok(superblock)
     }
@@ -183,6 +215,13 @@ impl Superblock {
             packed: has_packed.then(|| Nid::new(raw.packed_nid.get())),
             filter_valid: compat.contains(Compat::XATTR_FILTER) && raw.xattr_filter_reserved == 0,
             metabox: None,
+            bytes: SUPERBLOCK_BYTES as u64 + EXTENSION_BYTES * u64::from(raw.sb_extslots),
+            lz4_distance_max: if incompat.contains(Incompat::COMPR_CFGS) {
+                0
+            } else {
+                raw.available_compr_algs.get()
+            },
+            listed_codecs: Vec::new(),
             codecs: CodecConfigs::LEGACY,
         })
     }
@@ -221,11 +260,12 @@ impl Superblock {
     }
 }
 
-fn verify_checksum(source: &dyn MetaSource, block: BlockSize, stored: u32) -> Result<(), Error> {
+/// Compares the checksum; `None` when it is right.
+fn verify_checksum(source: &dyn MetaSource, block: BlockSize, stored: u32) -> Result<Option<Error>, Error> {
     let mut bytes = vec![0; checksum_bytes(block)];
     read_primary(source, SUPERBLOCK_AT as u64, &mut bytes)?;
     let computed = checksum(&bytes);
-    if computed == stored { Ok(()) } else { Err(Error::Checksum { stored, computed }) }
+    Ok((computed != stored).then_some(Error::Checksum { stored, computed }))
 }
 
 #[cfg(test)]
@@ -243,7 +283,10 @@ mod tests {
     }
 
     fn verdict(change: impl FnOnce(&mut RawSuperblock)) -> Error {
-        Superblock::read(&image(change)).expect_err("this superblock is wrong")
+        match Superblock::read(&image(change)) {
+            Err(error) | Ok((_, Some(error))) => error,
+            Ok((_, None)) => panic!("this superblock is wrong"),
+        }
     }
 
     #[test]
@@ -311,7 +354,7 @@ mod tests {
     #[test]
     fn unknown_compatible_bits_are_accepted() {
         let bytes = image(|raw| raw.feature_compat = 0x4000_0000.into());
-        let superblock = Superblock::read(&bytes).expect("compatible bits never refuse");
+        let (superblock, _) = Superblock::read(&bytes).expect("compatible bits never refuse");
         assert_eq!(superblock.compat.bits(), 0x4000_0000);
     }
 
@@ -321,9 +364,10 @@ mod tests {
         let sum = checksum(&bytes[SUPERBLOCK_AT..]);
         bytes[SUPERBLOCK_AT + 4..SUPERBLOCK_AT + 8].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(checksum(&bytes[SUPERBLOCK_AT..]), sum);
-        Superblock::read(&bytes).expect("the sum is right");
+        assert!(matches!(Superblock::read(&bytes), Ok((_, None))), "the sum is right");
         bytes[4095] ^= 1;
-        assert!(matches!(Superblock::read(&bytes), Err(Error::Checksum { .. })), "the whole block counts");
+        let (_, wrong) = Superblock::read(&bytes).expect("the rest is right");
+        assert!(matches!(wrong, Some(Error::Checksum { .. })), "the whole block counts");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Mutated images: an error or a result, within a second and 256 MB each, never a panic.
+//! Mutated images: reader and checker end with an error or a result, within a second and 256 MB each, never a panic.
 //!
-//! 2,000 of them by default; `EROFS_MUTATIONS=10000 cargo test -p larder-erofs --test mutated -- --nocapture` runs
-//! as many as that says and prints the slowest. `EROFS_SEED` starts elsewhere. One test alone in its program, so
-//! that the most memory the program ever had is that of this test.
+//! 2,000 of them by default; `EROFS_MUTATIONS=10000 cargo test --release -p larder-erofs --test mutated -- --nocapture`
+//! runs as many as that says and prints the slowest and the largest. `EROFS_SEED` starts elsewhere. One test alone in
+//! its program, so that memory is that of this test: resident memory is measured for each image, and the address
+//! space is limited, so that memory asked for and never touched counts too.
 
 #[path = "support/corpus.rs"]
 mod corpus;
@@ -13,21 +14,63 @@ mod golden;
 #[path = "support/mutate.rs"]
 mod mutate;
 
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use larder_erofs::check::{Options, check};
+use larder_erofs::{DeviceMode, Image};
 
 const MUTATIONS: u64 = 2_000;
 const MEMORY_KIB_MAX: u64 = 256 << 10;
+/// Address space beyond what the program has at its start: the limit, and what stacks and arenas of the checker's
+/// threads reserve without using it.
+const ADDRESS_SPACE_BYTES: u64 = (256 + 320) << 20;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// The most memory this process ever had, in KiB.
-fn memory_most_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+/// A figure of this process, in KiB.
+fn status_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find(|line| line.starts_with(field)).expect("Linux has it");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Begins to measure the most resident memory anew: proc_pid_clear_refs(5).
+fn forget_most_memory() {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
+}
+
+fn limit_address_space() {
+    let limit = status_kib("VmSize:") * 1024 + ADDRESS_SPACE_BYTES;
+    let mut both = rustix::process::getrlimit(rustix::process::Resource::As);
+    both.current = Some(limit);
+    rustix::process::setrlimit(rustix::process::Resource::As, both).expect("a lower limit is allowed");
+}
+
+/// Checks an image as `fsck` does, with two threads.
+fn fsck(bytes: &[u8]) {
+    let options = Options { jobs: NonZero::new(2).expect("not zero"), ..Options::default() };
+    for mode in [DeviceMode::Separate, DeviceMode::Flat] {
+        if let Ok((image, checksum)) = Image::open_unverified(bytes.to_vec(), mode) {
+            let report = check(&image, &[], checksum, &options);
+            assert!(report.faults.len() <= options.faults_max);
+        }
+    }
+}
+
+/// The largest figure, and what it belongs to.
+#[derive(Default)]
+struct Most<T>(T, u64);
+
+impl<T: PartialOrd> Most<T> {
+    fn note(&mut self, figure: T, seed: u64) {
+        if figure > self.0 {
+            (self.0, self.1) = (figure, seed);
+        }
+    }
 }
 
 #[test]
@@ -35,28 +78,38 @@ fn every_mutated_image_ends_with_an_error_or_a_result_in_bounded_memory() {
     let images: Vec<_> = golden::RECIPES.iter().map(|&(name, _)| (name, golden::image(name))).collect();
     let first = number("EROFS_SEED").unwrap_or(1);
     let count = number("EROFS_MUTATIONS").unwrap_or(MUTATIONS);
-    let (mut opened, mut slowest) = (0, (Duration::ZERO, 0));
+    limit_address_space();
+    let (mut opened, mut reader, mut checker) = (0, Most::default(), Most::default());
+    let mut memory = Most::default();
     for seed in first..first + count {
         let (name, image) = &images[usize::try_from(seed).expect("small") % images.len()];
         let mut bytes = image.clone();
         let mut numbers = corpus::numbers(seed);
         mutate::mutate(&mut bytes, || numbers.next().expect("endless"));
-        let began = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| exercise::exercise(&bytes)));
-        slowest = slowest.max((began.elapsed(), seed));
-        opened += u64::from(larder_erofs::Image::open(bytes).is_ok());
-        assert!(
-            result.is_ok(),
-            "{name}, seed {seed}: see above; EROFS_SEED={seed} EROFS_MUTATIONS=1 repeats it"
-        );
+        forget_most_memory();
+        let before = status_kib("VmRSS:");
+        for (work, slowest) in [(exercise::exercise as fn(&[u8]), &mut reader), (fsck, &mut checker)] {
+            let began = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| work(&bytes)));
+            slowest.note(began.elapsed(), seed);
+            assert!(
+                result.is_ok(),
+                "{name}, seed {seed}: see above; EROFS_SEED={seed} EROFS_MUTATIONS=1 repeats it"
+            );
+        }
+        memory.note(status_kib("VmHWM:").saturating_sub(before), seed);
+        opened += u64::from(Image::open(bytes).is_ok());
     }
-    let memory = memory_most_kib().unwrap_or(0);
+    let Most(kib, hungriest) = memory;
     println!(
-        "{count} mutated images: {opened} could be opened; the slowest took {:?} (seed {}); {} MiB at most",
-        slowest.0,
-        slowest.1,
-        memory >> 10
+        "{count} mutated images, {opened} could be opened; the slowest: reader {:?} (seed {}), checker {:?} (seed {}); \
+         the largest: {} MiB more than before (seed {hungriest})",
+        reader.0,
+        reader.1,
+        checker.0,
+        checker.1,
+        kib >> 10
     );
     assert!(opened > count / 4, "most damage lies beyond the superblock: {opened} of {count} opened");
-    assert!(memory < MEMORY_KIB_MAX, "{memory} KiB");
+    assert!(kib < MEMORY_KIB_MAX, "{kib} KiB for seed {hungriest}");
 }

@@ -79,6 +79,8 @@ pub enum Command {
     Status(commands::status::Args),
     /// Look at the cache, decide what stays, check what is there
     Cache(commands::cache::Args),
+    /// Look into EROFS image files, check them, take them apart
+    Erofs(commands::erofs::Args),
     /// Show trace events as they happen
     Trace(commands::trace::Args),
     /// Tell which front ends work on this host, and why the others do not
@@ -133,6 +135,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Cat(args) => commands::cat::run(args, global),
         Command::Status(args) => commands::status::run(args, global),
         Command::Cache(args) => commands::cache::run(args, global),
+        Command::Erofs(args) => commands::erofs::run(args, global),
         Command::Trace(args) => commands::trace::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
         Command::Daemon(args) => commands::daemon::run(args, global),

@@ -1,6 +1,6 @@
 //! Mounts container images at once and fetches what is read when it is read.
 //!
-//! The program: command line, daemon, control API. Everything it knows about images, caches and kernels lies in the
+//! The program: command line, tools of erofs-utils by their names (`multicall/`), daemon, control API. Everything it knows about images, caches and kernels lies in the
 //! library crates; here they are put together. `daemon/` is the long-lived half, `commands/` the short-lived one,
 //! `api/` what they say to each other.
 
@@ -11,8 +11,10 @@ mod commands;
 mod config;
 mod daemon;
 mod demo;
+mod erofs;
 mod errors;
 mod inventory;
+mod multicall;
 mod output;
 mod paths;
 mod report;
@@ -33,6 +35,9 @@ fn main() -> ExitCode {
     // The keeper must stay tiny: it is dispatched before the parser, the runtime and the log exist.
     if args.next().is_some_and(|first| first == "keeper") {
         larder_mount::keeper::main(args);
+    }
+    if let Some((tool, args)) = multicall::called(std::env::args_os()) {
+        return errors::guard(std::panic::AssertUnwindSafe(|| multicall::run(tool, args)));
     }
     errors::guard(cli::main)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use support::Larder;
 use support::program::User;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 27] = [
     "demo",
     "build",
     "serve",
@@ -25,6 +25,14 @@ const COMMANDS: [&str; 19] = [
     "cache pin",
     "cache unpin",
     "cache verify",
+    "erofs",
+    "erofs ls",
+    "erofs cat",
+    "erofs stat",
+    "erofs extract",
+    "erofs fsck",
+    "erofs dump",
+    "erofs diff",
     "trace",
     "doctor",
     "daemon",

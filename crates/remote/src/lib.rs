@@ -38,6 +38,9 @@ mod names;
 mod registry;
 mod token;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod tree;
 
 pub use client::HttpClient;

@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod cold;
+mod erofs;
 mod fault;
 mod larder;
 mod native;
@@ -21,7 +22,7 @@ use stats::Row;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run; all of them but `cache` without one.
+    /// Benchmarks to run; all of them but `cache` and `erofs` without one.
     #[arg(value_enum)]
     only: Vec<Case>,
     /// Directory for images, caches and mounts; on ext4, xfs or btrfs, with some gigabytes free.
@@ -30,6 +31,9 @@ pub struct Args {
     /// The tree that `build` packs.
     #[arg(long, default_value = "/usr")]
     tree: PathBuf,
+    /// The trees that `erofs` puts into one image.
+    #[arg(long, default_values = ["/usr/include", "/usr/bin"])]
+    erofs_trees: Vec<PathBuf>,
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -55,6 +59,8 @@ enum Case {
     Cold,
     /// Building an image, against mkfs.erofs.
     Build,
+    /// The EROFS tools, against erofs-utils; takes some minutes.
+    Erofs,
     /// The cache core: decisions, look-ups, culling, filling. By itself: this program is built anew for it.
     Cache,
 }
@@ -80,6 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Case::Fault => fault::run(larder, &dir, args.rounds)?,
             Case::Cold => cold::run(larder, &dir)?,
             Case::Cache => Vec::new(),
+            Case::Erofs => erofs::run(larder, &dir, &args.erofs_trees, args.rounds.min(5))?,
             Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }

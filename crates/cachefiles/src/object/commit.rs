@@ -149,18 +149,20 @@ impl CacheFile {
     pub(super) fn settle(&self) {
         let found = self.file.stat().and_then(|stat| Ok((stat, self.store.storage.stat(&self.place.map)?)));
         let name = self.name();
+        let looked_at = found.is_ok();
+        let (stored, mapped) = found.map_or_else(
+            |_| (self.seat.charged(), true),
+            |(stat, map)| (stat.stored.saturating_add(map.map_or(0, |map| map.stored)), map.is_some()),
+        );
         let row = Row {
             size: self.size(),
-            stored: found.map_or_else(
-                |_| self.seat.charged(),
-                |(stat, map)| stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
-            ),
+            stored,
             used_ms: self.store.now_ms(),
             complete: self.is_sealed(),
             pinned: false,
-            mapped: map.is_some(),
+            mapped,
         };
-        self.unsettled.store(false, Ordering::Release);
+        self.unsettled.store(!looked_at, Ordering::Release);
         self.store.ledger.settle(self.seat.recharge(row.charge()), row.charge());
         let known = self.store.index.update(&name, |old| *old = Row { pinned: old.pinned, ..row });
         if known.is_none() {

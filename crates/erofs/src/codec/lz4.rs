@@ -9,6 +9,9 @@ const MATCH_BYTES_MIN: usize = 4;
 /// The value of half a token that says: more bytes of the length follow.
 const MORE: usize = 15;
 
+/// What is copied at once where there is room for it, needed or not: most literals and matches are shorter.
+const WIDE: usize = 16;
+
 /// Fills `out` from the block in `input`; what the block holds beyond that is ignored.
 pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
     let wanted = out.len();
@@ -17,11 +20,17 @@ pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
     while at < wanted {
         let short = CodecFault::Short { found: at, wanted };
         let token = usize::from(input.byte().ok_or(short)?);
-        let literals = input.length(token >> 4).ok_or(CodecFault::Damaged)?.min(wanted - at);
-        out[at..at + literals].copy_from_slice(input.take(literals).ok_or(CodecFault::Damaged)?);
-        at += literals;
-        if at == wanted {
-            return Ok(());
+        let half = token >> 4;
+        if half < MORE && input.copy_wide(out, at) {
+            input.at += half;
+            at += half;
+        } else {
+            let literals = input.length(half).ok_or(CodecFault::Damaged)?.min(wanted - at);
+            out[at..at + literals].copy_from_slice(input.take(literals).ok_or(CodecFault::Damaged)?);
+            at += literals;
+            if at == wanted {
+                return Ok(());
+            }
         }
         let short = CodecFault::Short { found: at, wanted };
         let distance =
@@ -37,15 +46,31 @@ pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
     Ok(())
 }
 
-/// Copies `len` bytes from `distance` before `at` to `at`; the two may overlap, which repeats a pattern.
+/// Copies `len` bytes from `distance` before `at` to `at`; the two may overlap, which repeats a pattern. Bytes behind
+/// them may change too: they are still to be filled.
 fn repeat(out: &mut [u8], at: usize, distance: usize, len: usize) {
     let start = at - distance;
+    if distance >= WIDE && len <= 2 * WIDE && out.len() - at >= 2 * WIDE {
+        copy_within_wide(out, start, at);
+        if len > WIDE {
+            copy_within_wide(out, start + WIDE, at + WIDE);
+        }
+        return;
+    }
     let mut done = 0;
     while done < len {
         // What was copied is a pattern of `distance` bytes too: each step can take all of it.
         let step = (distance + done).min(len - done);
         out.copy_within(start..start + step, at + done);
         done += step;
+    }
+}
+
+/// Copies [`WIDE`] bytes that do not overlap; a copy of a known length is a load and a store.
+fn copy_within_wide(out: &mut [u8], from: usize, to: usize) {
+    let (before, after) = out.split_at_mut(to);
+    if let (Some(from), Some(to)) = (before.get(from..from + WIDE), after.first_chunk_mut::<WIDE>()) {
+        to.copy_from_slice(from);
     }
 }
 
@@ -60,6 +85,19 @@ impl<'a> Input<'a> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
         Some(byte)
+    }
+
+    /// Copies the next [`WIDE`] bytes to `at` without taking them; `false` where either side has fewer.
+    fn copy_wide(&self, out: &mut [u8], at: usize) -> bool {
+        let from = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<WIDE>);
+        let to = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<WIDE>);
+        match (from, to) {
+            (Some(from), Some(to)) => {
+                *to = *from;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn take(&mut self, len: usize) -> Option<&'a [u8]> {

@@ -35,6 +35,16 @@ impl Codec {
         Self::ALL.get(usize::from(number)).copied()
     }
 
+    /// The number of the codec on disk.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Lz4 => 0,
+            Self::Lzma => 1,
+            Self::Deflate => 2,
+            Self::Zstd => 3,
+        }
+    }
+
     /// The bit of the codec in `available_compr_algs`.
     pub(crate) const fn bit(self) -> u16 {
         1 << self as u16

@@ -97,7 +97,8 @@ impl Image {
         Ok(ReadDir { image: self, dir: *dir, block: Vec::new(), number: None, at: cookie, last })
     }
 
-    fn dir_blocks(&self, dir: &Inode) -> Result<u64, Error> {
+    /// Number of blocks of a directory.
+    pub(crate) fn dir_blocks(&self, dir: &Inode) -> Result<u64, Error> {
         if dir.kind == FileType::Directory {
             Ok(self.superblock.block_size.blocks(dir.size))
         } else {
@@ -105,7 +106,8 @@ impl Image {
         }
     }
 
-    fn read_dir_block(&self, dir: &Inode, number: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
+    /// Reads block `number` of a directory into `buffer`, as far as the directory's size reaches.
+    pub(crate) fn read_dir_block(&self, dir: &Inode, number: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
         let block_size = self.superblock.block_size;
         let start = number * block_size.bytes();
         let len = (dir.size - start).min(block_size.bytes());

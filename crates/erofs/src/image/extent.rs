@@ -1,5 +1,7 @@
 //! [`Image::map`]: from a place in a file to a place on a device.
 
+use std::fmt;
+
 use super::zmap::{ZExtent, ZKind, ZMap, ZPlace};
 use super::{DeviceMode, Image};
 use crate::addr::MetaAddr;
@@ -74,6 +76,34 @@ pub enum Place {
     },
 }
 
+/// The extents of a file in order, without gap or overlap; see [`Image::extents`].
+pub struct Extents<'a> {
+    mapper: Mapper<'a>,
+    at: LogicalAddr,
+}
+
+impl fmt::Debug for Extents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extents").field("nid", &self.mapper.inode.nid).field("at", &self.at).finish()
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<Extent, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let extent = self.mapper.map(self.at);
+        let len = extent.as_ref().map_or(0, |extent| extent.len);
+        match self.at.checked_add(len) {
+            Some(next) if len > 0 => self.at = next,
+            _ => self.at = LogicalAddr::new(u64::MAX),
+        }
+        extent.map(|extent| (extent.len > 0).then_some(extent)).transpose()
+    }
+}
+
+impl std::iter::FusedIterator for Extents<'_> {}
+
 /// Maps one file, keeping what was read of its index from call to call.
 pub(super) struct Mapper<'a> {
     image: &'a Image,
@@ -124,6 +154,13 @@ impl Image {
     /// have still to be brought.
     pub fn map(&self, inode: &Inode, at: LogicalAddr) -> Result<Extent, Error> {
         Mapper::new(self, inode).map(at)
+    }
+
+    /// Goes through the extents of `inode` from `at` to its end; the iterator ends after its first error.
+    ///
+    /// Faster than [`map`](Self::map) after `map`: what was read of the index is kept from one to the next.
+    pub fn extents<'a>(&'a self, inode: &'a Inode, at: LogicalAddr) -> Extents<'a> {
+        Extents { mapper: Mapper::new(self, inode), at }
     }
 
     fn map_plain(

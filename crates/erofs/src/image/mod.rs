@@ -22,7 +22,7 @@ use crate::{DeviceSlot, Error, FileType, Inode, LogicalAddr, MetaSource, Nid, Su
 use clusters::ClusterCache;
 
 pub use dir::{DirEntry, ReadDir};
-pub use extent::{Encoded, Extent, ExtentKind, Place};
+pub use extent::{Encoded, Extent, ExtentKind, Extents, Place};
 pub use walk::{Walk, WalkEntry};
 
 /// Where the extra devices of an image are.
@@ -79,9 +79,35 @@ impl Image {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(source: impl MetaSource + 'static, mode: DeviceMode) -> Result<Self, Error> {
+        let (image, checksum) = Self::open_unverified(source, mode)?;
+        checksum.map_or(Ok(image), Err)
+    }
+
+    /// Opens an image whose checksum may be wrong, as a checker must; returns what is wrong with it beside the image.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), for all other checks.
+    pub fn open_unverified(
+        source: impl MetaSource + 'static,
+        mode: DeviceMode,
+    ) -> Result<(Self, Option<Error>), Error> {
         let source: Arc<dyn MetaSource> = Arc::new(source);
+        let (superblock, checksum) = Superblock::read(&source)?;
+        match Self::open_rest(source, superblock, mode) {
+            Ok(image) => Ok((image, checksum)),
+            Err(error) => Err(checksum.unwrap_or(error)),
+        }
+    }
+
+    /// What follows once the superblock is known.
+    fn open_rest(
+        source: Arc<dyn MetaSource>,
+        superblock: Superblock,
+        mode: DeviceMode,
+    ) -> Result<Self, Error> {
         let source_len = source.len();
-        let superblock = Arc::new(Superblock::read(&source)?);
+        let superblock = Arc::new(superblock);
         let devices = read_devices(&source, &superblock)?.into();
         let mut image = Self {
             source,
@@ -163,6 +189,16 @@ impl Image {
             nid = entry.nid;
         }
         Ok(Some(nid))
+    }
+
+    /// The inodes without a name: the packed one and the metabox.
+    pub fn unnamed_inodes(&self) -> impl Iterator<Item = &Inode> {
+        self.packed.iter().chain(&self.metabox)
+    }
+
+    /// Length of the source in bytes.
+    pub fn source_len(&self) -> u64 {
+        self.source_len
     }
 
     /// Reads metadata, from the primary device or from the contents of the metabox.

@@ -74,8 +74,14 @@ impl Image {
         if missing.is_empty() { Ok(()) } else { Err(Error::NotHere { ranges: merge(missing) }) }
     }
 
-    /// Fills `piece` with the first bytes of an extent.
-    fn read_extent(
+    /// Fills `piece` with the first bytes of an extent of `inode`, which has at least as many.
+    ///
+    /// For who goes through [`extents`](Self::extents): a pcluster that `piece` takes whole is decoded in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_exact_at`](Self::read_exact_at), once the extent is known.
+    pub fn read_extent(
         &self,
         inode: &Inode,
         kind: &ExtentKind,

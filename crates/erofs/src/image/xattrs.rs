@@ -53,6 +53,24 @@ impl Image {
         Ok(found)
     }
 
+    /// Lists the names of all attributes, and those that the name filter keeps a lookup from finding.
+    pub(crate) fn xattr_names(&self, inode: &Inode) -> Result<XattrNames, Error> {
+        let mut names = XattrNames::default();
+        let Some(body) = self.xattr_body(inode)? else { return Ok(names) };
+        let filter = u32::from_le_bytes([body[0], body[1], body[2], body[3]]);
+        self.each_xattr(inode, &body, &mut |entry| {
+            if let Some(name) = entry.name() {
+                let rest = [entry.infix, entry.name].concat();
+                if self.superblock.filter_valid && filter & filter_bit(entry.base_index, &rest) != 0 {
+                    names.hidden.push(name.clone());
+                }
+                names.listed.push(name);
+            }
+            false
+        })?;
+        Ok(names)
+    }
+
     /// Reads header, ids and inline entries; `None` when there are none.
     fn xattr_body(&self, inode: &Inode) -> Result<Option<Vec<u8>>, Error> {
         if inode.xattr_bytes == 0 {
@@ -128,6 +146,13 @@ impl Image {
 
 fn entry_header(bytes: &[u8]) -> Option<EntryHeader> {
     bytes.first_chunk().map(|header| EntryHeader::decode(*header))
+}
+
+/// Names of attributes; see [`Image::xattr_names`].
+#[derive(Debug, Default)]
+pub(crate) struct XattrNames {
+    pub listed: Vec<Vec<u8>>,
+    pub hidden: Vec<Vec<u8>>,
 }
 
 /// One entry with its prefix resolved.

@@ -3,11 +3,14 @@
 use sha2::{Digest, Sha256};
 
 use super::dedup::ChunkTable;
+use super::image::{IndexRules, Place};
 use super::node::NodeId;
 use super::options::{Geometry, Options};
 use super::order::order;
 use super::pipeline;
-use super::reader::{Batch, Chunk, ChunkContent};
+use super::plan::Planner;
+use super::reader::{self, Batch, Chunk, ChunkContent};
+use super::recipe::Recipe;
 use super::runs::{BlockRef, FileRuns, Target};
 use super::sink::BlobSink;
 use super::text::index;
@@ -42,8 +45,13 @@ pub struct WrittenData {
     /// Index of each node's runs; `NO_FILE` for what has none.
     pub(super) file_of: Vec<u32>,
     pub(super) runs: FileRuns,
+    /// Where the contents of each file went; empty when all are in chunks, as `runs` has them.
+    pub(super) places: Vec<Place>,
+    pub(super) index_rules: IndexRules,
     pub(super) geometry: Geometry,
-    pub(super) timestamp: Option<i64>,
+    pub(super) recipe: Recipe,
+    /// The packed inode, which has no name.
+    pub(super) packed: Option<NodeId>,
     pub(super) devices: Vec<DataDevice>,
     /// Id in the image of each device in the writer's numbering; 0 for those that are not needed.
     pub(super) device_ids: Vec<u16>,
@@ -89,7 +97,10 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
     let files: Vec<NodeId> = order.iter().filter(has_data).copied().collect();
 
     let mut emitter = Emitter::new(&tree, &files, geometry, options, blob);
-    pipeline::run(&tree, &files, geometry, options.jobs.get(), &mut |batch| emitter.take(batch))?;
+    let worker =
+        || -> pipeline::Worker<'_, Batch> { Box::new(|batch| reader::read(&tree, &files, geometry, batch)) };
+    let planner = Planner::new(&tree, &files, geometry);
+    pipeline::run(planner, options.jobs.get(), &worker, &mut |batch| emitter.take(batch))?;
     emitter.go_to(files.len());
     let Emitter { runs, content, totals, .. } = emitter;
 
@@ -99,8 +110,21 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
     }
     let (devices, device_ids) = devices(&options.dictionaries, &runs, totals.blob_bytes)?;
     let content = content.finalize().into();
-    let timestamp = options.timestamp;
-    Ok(WrittenData { tree, order, file_of, runs, geometry, timestamp, devices, device_ids, content, totals })
+    Ok(WrittenData {
+        tree,
+        order,
+        file_of,
+        runs,
+        places: Vec::new(),
+        index_rules: IndexRules { block: geometry.block, legacy: false, interlaced: false },
+        geometry,
+        recipe: Recipe::of_metadata(options.timestamp),
+        packed: None,
+        devices,
+        device_ids,
+        content,
+        totals,
+    })
 }
 
 impl WrittenData {

@@ -22,6 +22,11 @@ impl<'a> MetaWriter<'a> {
         Self { out, head: Vec::with_capacity(head_len), head_len, at: 0 }
     }
 
+    /// A writer that is at byte address `at` already, behind what the checksum covers.
+    pub(super) fn behind_head(out: &'a mut dyn Write, at: u64) -> Self {
+        Self { out, head: Vec::new(), head_len: 0, at }
+    }
+
     /// Writes zeros up to byte address `at`, which nothing has passed yet.
     pub(super) fn pad_to(&mut self, at: u64) -> io::Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use super::data::{NO_FILE, WrittenData};
 use super::dir_blocks::Listing;
+use super::image::{EncodedFile, Place};
+use super::image_options::InodeForm;
 use super::node::{Content, NodeId};
 use super::runs::{Run, merged_bits};
 use super::share::XattrPlan;
@@ -21,12 +23,15 @@ const ROOT_NID_MAX: u64 = u16::MAX as u64;
 /// Where everything of a metadata image goes.
 ///
 /// Superblock, device table, root, shared xattrs, the other inodes, then the blocks of what does not fit
-/// behind its inode. The inode space begins at byte 0.
+/// behind its inode. Data, if the image holds them, come before the root. The inode space begins at byte 0, or
+/// behind the data.
 pub(super) struct Plan<'a> {
     pub data: &'a WrittenData,
     pub xattrs: XattrPlan,
     /// Time of compact inodes: the one that most inodes have.
     pub epoch: Timestamp,
+    /// Start of the inode space, and of that of shared xattrs.
+    pub meta_at: u64,
     /// Start of the shared xattrs, in units of 4 bytes.
     pub area_unit: u32,
     /// The nodes in the order of their addresses.
@@ -54,6 +59,8 @@ pub(super) struct Shape {
     /// Chunk size, as log2 of blocks, and number of chunks; (0, 0) for other layouts.
     pub chunk_blocks_bits: u8,
     pub chunks: u64,
+    /// Bytes of the index of a compressed file.
+    pub index: u64,
     /// Bytes behind the inode.
     pub tail: u64,
     /// Blocks elsewhere.
@@ -71,14 +78,19 @@ impl Shape {
         if self.chunks > 0 {
             self.head().next_multiple_of(8) + 8 * self.chunks
         } else {
-            self.head() + self.tail
+            self.before_tail() + self.tail
         }
+    }
+
+    /// Length of what stands before the tail.
+    fn before_tail(&self) -> u64 {
+        self.head() + self.index
     }
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(data: &'a WrittenData) -> Result<Self, Error> {
-        let xattrs = XattrPlan::new(&data.tree, &data.order)?;
+        let xattrs = XattrPlan::new(&data.tree, &data.order, data.recipe.shared_xattr_uses)?;
         let block = data.geometry.block;
         let mut dir_sizes = vec![0; data.tree.dirs.len()];
         for &node in &data.order {
@@ -90,6 +102,7 @@ impl<'a> Plan<'a> {
             data,
             xattrs,
             epoch: epoch(data),
+            meta_at: data.recipe.meta_block << block.bits(),
             area_unit: 0,
             inodes: Vec::with_capacity(data.order.len()),
             blocks_at: 0,
@@ -107,13 +120,27 @@ impl<'a> Plan<'a> {
         Nid::new(self.nids[index(node)].into())
     }
 
-    /// Byte address of a node's inode: the inode space begins at byte 0.
+    /// Byte address of a node's inode.
     pub(super) fn address(&self, node: NodeId) -> u64 {
-        u64::from(self.nids[index(node)]) * SLOT_BYTES
+        self.meta_at + u64::from(self.nids[index(node)]) * SLOT_BYTES
     }
 
+    /// Where the contents of a node with data went.
+    pub(super) fn place(&self, node: NodeId) -> &Place {
+        let file = self.data.file_of[index(node)];
+        if file == NO_FILE {
+            &Place::Chunks
+        } else {
+            self.data.places.get(index(file)).unwrap_or(&Place::Chunks)
+        }
+    }
+
+    /// First block of flat contents.
     pub(super) fn first_block(&self, node: NodeId) -> u32 {
-        self.first_block.get(&node).copied().unwrap_or(0)
+        match self.place(node) {
+            Place::Flat { first, .. } => first.unwrap_or(0),
+            _ => self.first_block.get(&node).copied().unwrap_or(0),
+        }
     }
 
     /// The runs of a node's data.
@@ -122,6 +149,11 @@ impl<'a> Plan<'a> {
             NO_FILE => &[],
             file => self.data.runs.of(index(file)),
         }
+    }
+
+    /// Whole seconds from the epoch to the time of a node, if a compact inode can hold them.
+    pub(super) fn since_epoch(&self, node: NodeId) -> Option<u32> {
+        u32::try_from(self.data.mtime(node).seconds.checked_sub(self.epoch.seconds)?).ok()
     }
 
     /// Number of links of a node.
@@ -139,7 +171,10 @@ impl<'a> Plan<'a> {
             Content::Dir(dir) => self.dir_sizes[index(dir)],
             _ => node.size,
         };
-        let compact = self.data.mtime(id) == self.epoch
+        let form = self.data.recipe.inode_form;
+        let compact = form != InodeForm::Extended
+            && (form == InodeForm::Compact && self.since_epoch(id).is_some()
+                || self.data.mtime(id) == self.epoch)
             && node.uid <= u32::from(u16::MAX)
             && node.gid <= u32::from(u16::MAX)
             && size <= u64::from(u32::MAX)
@@ -151,13 +186,33 @@ impl<'a> Plan<'a> {
             xattr_bytes: self.xattrs.body_bytes(node.xattrs),
             chunk_blocks_bits: 0,
             chunks: 0,
+            index: 0,
             tail: 0,
             blocks: 0,
         };
         match node.kind {
-            FileType::Regular if size > 0 => self.chunked(id, shape),
-            FileType::Directory | FileType::Symlink => flat(shape, self.data.geometry.block),
+            FileType::Regular if size > 0 => match self.place(id) {
+                Place::Chunks => self.chunked(id, shape),
+                Place::Encoded(file) => self.encoded(file, shape),
+                Place::Flat { tail, .. } if tail.is_empty() => shape,
+                Place::Flat { tail, .. } => {
+                    Shape { layout: Layout::FlatInline, tail: tail.len() as u64, ..shape }
+                }
+            },
+            FileType::Directory | FileType::Symlink => {
+                flat(shape, self.data.geometry.block, self.data.recipe.inline_data)
+            }
             _ => shape,
+        }
+    }
+
+    fn encoded(&self, file: &EncodedFile, shape: Shape) -> Shape {
+        let rules = &self.data.index_rules;
+        Shape {
+            layout: file.layout(rules),
+            index: file.index_bytes(shape.size, shape.head(), rules),
+            tail: file.inline().len() as u64,
+            ..shape
         }
     }
 
@@ -176,24 +231,27 @@ impl<'a> Plan<'a> {
     fn place_inodes(&mut self) -> Result<(), Error> {
         let block = self.data.geometry.block;
         let table = (DEVICE_SLOT_BYTES * self.data.devices.len()) as u64;
-        let mut space = Space { at: DEVICE_TABLE_AT + table, gap: 0..0, block };
+        // Behind the data, number 0 stays free: it means "none" in places.
+        let at = if self.meta_at > 0 { self.meta_at + SLOT_BYTES } else { DEVICE_TABLE_AT + table };
+        let mut space = Space { at, gap: 0..0, block };
         for &node in &self.data.order {
             let shape = self.shape(node);
             let at = space.take(&shape).ok_or(TOO_MANY_INODES)?;
-            self.nids[index(node)] = u32::try_from(at / SLOT_BYTES).map_err(|_| TOO_MANY_INODES)?;
+            let nid = (at - self.meta_at) / SLOT_BYTES;
+            self.nids[index(node)] = u32::try_from(nid).map_err(|_| TOO_MANY_INODES)?;
             self.inodes.push(node);
             if self.inodes.len() == 1 {
-                if at / SLOT_BYTES > ROOT_NID_MAX {
+                if nid > ROOT_NID_MAX {
                     return Err(Error::TooLarge { what: "more than about 16,000 devices" });
                 }
                 // Nothing but the device table stands before the root.
                 space.gap = 0..0;
                 space.at = space.at.next_multiple_of(4);
-                let unit = u32::try_from(space.at / 4);
+                let unit = u32::try_from((space.at - self.meta_at) / 4);
                 self.area_unit = unit.map_err(|_| Error::TooLarge { what: "more devices than fit" })?;
                 space.at += self.xattrs.area_bytes();
                 // Ids of shared xattrs count units of 4 bytes in 32 bits.
-                u32::try_from(space.at / 4)
+                u32::try_from((space.at - self.meta_at) / 4)
                     .map_err(|_| Error::TooLarge { what: "16 GiB of extended attributes" })?;
             }
         }
@@ -234,15 +292,14 @@ struct Space {
 impl Space {
     fn take(&mut self, shape: &Shape) -> Option<u64> {
         let bytes = shape.bytes();
-        // The gap ends where a block ends, so a tail in it does not cross.
-        if self.gap.end - self.gap.start >= bytes {
+        if self.gap.end - self.gap.start >= bytes && !self.crosses(self.gap.start, shape) {
             let at = self.gap.start;
             self.gap.start = (at + bytes).next_multiple_of(SLOT_BYTES).min(self.gap.end);
             return Some(at);
         }
         let mut at = self.at.checked_next_multiple_of(SLOT_BYTES)?;
-        if shape.tail > 0 && self.block.offset(at + shape.head()) + shape.tail > self.block.bytes() {
-            let next = self.block.align_up(at)?;
+        if self.crosses(at, shape) {
+            let next = self.next_fit(at, shape)?;
             if next - at > self.gap.end - self.gap.start {
                 self.gap = at..next;
             }
@@ -251,13 +308,28 @@ impl Space {
         self.at = at.checked_add(bytes)?;
         Some(at)
     }
+
+    /// Whether the tail of an inode at `at` would cross a block boundary.
+    fn crosses(&self, at: u64, shape: &Shape) -> bool {
+        shape.tail > 0 && self.block.offset(at + shape.before_tail()) + shape.tail > self.block.bytes()
+    }
+
+    /// The next place for an inode whose tail would cross at `at`: with the next block, or so that the tail begins
+    /// with a block, give or take a slot.
+    fn next_fit(&self, at: u64, shape: &Shape) -> Option<u64> {
+        let before = shape.before_tail();
+        if before + shape.tail <= self.block.bytes() {
+            return self.block.align_up(at);
+        }
+        (self.block.align_up(at + before)? - before).checked_next_multiple_of(SLOT_BYTES)
+    }
 }
 
 /// Puts the last block of flat contents behind the inode if it fits into one block with it.
-fn flat(shape: Shape, block: BlockSize) -> Shape {
+fn flat(shape: Shape, block: BlockSize, inline: bool) -> Shape {
     let blocks = block.blocks(shape.size);
     let tail = shape.size - (blocks - 1) * block.bytes();
-    if shape.head() + tail <= block.bytes() {
+    if inline && shape.head() + tail <= block.bytes() {
         Shape { layout: Layout::FlatInline, tail, blocks: blocks - 1, ..shape }
     } else {
         Shape { layout: Layout::FlatPlain, blocks, ..shape }
@@ -265,7 +337,13 @@ fn flat(shape: Shape, block: BlockSize) -> Shape {
 }
 
 /// The most frequent time: its inodes are compact. The earliest of those that are equally frequent.
+///
+/// Where all are to be compact, the earliest of all: they count from there.
 fn epoch(data: &WrittenData) -> Timestamp {
+    if data.recipe.inode_form == InodeForm::Compact {
+        let earliest = data.order.iter().map(|&node| data.mtime(node).seconds).min();
+        return Timestamp::new(earliest.unwrap_or_default(), 0);
+    }
     let mut times: Vec<_> = data.order.iter().map(|&node| data.mtime(node)).collect();
     times.sort_unstable();
     let runs = times.chunk_by(|one, other| one == other);
@@ -276,7 +354,6 @@ fn epoch(data: &WrittenData) -> Timestamp {
 impl WrittenData {
     /// The time that a node gets: its own, or the one that all later ones are set to.
     pub(super) fn mtime(&self, node: NodeId) -> Timestamp {
-        let own = self.tree.nodes[index(node)].mtime();
-        self.timestamp.map_or(own, |latest| own.min(Timestamp::new(latest, 0)))
+        self.recipe.mtime(self.tree.nodes[index(node)].mtime())
     }
 }

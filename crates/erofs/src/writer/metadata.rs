@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 use super::data::{DataDevice, WrittenData};
 use super::dir_blocks::Listing;
 use super::emit::MetaWriter;
+use super::image::Place;
 use super::layout::{DEVICE_TABLE_AT, Plan, Shape};
 use super::node::{Content, NodeId};
 use super::runs::Target;
@@ -57,12 +58,7 @@ impl WrittenData {
         // The UUID is made from everything else, so everything is written twice: once to be hashed.
         let mut hasher = HashWriter(Sha256::new_with_prefix(self.content));
         emit(&plan, &slots, [0; 16], &mut hasher)?;
-        let digest: [u8; 32] = hasher.0.finalize().into();
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&digest[..16]);
-        // Version 8, "custom", in the variant of RFC 9562.
-        uuid[6] = uuid[6] & 0x0f | 0x80;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
+        let uuid = uuid_of(hasher.0);
         emit(&plan, &slots, uuid, out)?;
         Ok(Summary {
             inodes: self.order.len() as u64,
@@ -92,44 +88,63 @@ impl WrittenData {
     }
 }
 
+/// Makes the identity of an image from all that was hashed.
+pub(super) fn uuid_of(hasher: Sha256) -> [u8; 16] {
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest[..16]);
+    // Version 8, "custom", in the variant of RFC 9562.
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
 /// Writes the whole image.
 fn emit(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16], out: &mut dyn Write) -> Result<(), Error> {
     let head = head(plan, slots, uuid)?;
-    let failed = |source: io::Error| Error::WriteMetadata { source };
     let mut writer = MetaWriter::new(out, plan.data.geometry.block);
+    writer.write(&head).map_err(|source| Error::WriteMetadata { source })?;
+    emit_inodes(plan, &mut writer)
+}
+
+/// Writes inodes and the blocks behind them; the writer is where they begin, or before.
+pub(super) fn emit_inodes(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> Result<(), Error> {
+    let failed = |source: io::Error| Error::WriteMetadata { source };
     let mut buffer = Vec::new();
-    writer.write(&head).map_err(failed)?;
     for (number, &node) in (0_u32..).zip(&plan.inodes) {
         if number == 1 {
-            emit_shared_xattrs(plan, &mut buffer, &mut writer).map_err(failed)?;
+            emit_shared_xattrs(plan, &mut buffer, writer).map_err(failed)?;
         }
         buffer.clear();
         inode(plan, node, number.wrapping_add(1), &mut buffer)?;
         writer.pad_to(plan.address(node)).and_then(|()| writer.write(&buffer)).map_err(failed)?;
     }
     if plan.inodes.len() == 1 {
-        emit_shared_xattrs(plan, &mut buffer, &mut writer).map_err(failed)?;
+        emit_shared_xattrs(plan, &mut buffer, writer).map_err(failed)?;
     }
     writer.pad_to(plan.blocks_at).map_err(failed)?;
-    emit_blocks(plan, &mut buffer, &mut writer).map_err(failed)?;
+    emit_blocks(plan, &mut buffer, writer).map_err(failed)?;
     writer.pad_to(plan.bytes).map_err(failed)
 }
 
 fn emit_shared_xattrs(plan: &Plan<'_>, buffer: &mut Vec<u8>, writer: &mut MetaWriter<'_>) -> io::Result<()> {
     buffer.clear();
     plan.xattrs.write_area(&plan.data.tree.xattrs, buffer);
-    writer.pad_to(4 * u64::from(plan.area_unit))?;
+    writer.pad_to(plan.meta_at + 4 * u64::from(plan.area_unit))?;
     writer.write(buffer)
 }
 
 /// Boot area, superblock and device table.
-fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Result<Vec<u8>, Error> {
+pub(super) fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Result<Vec<u8>, Error> {
     const TOO_LARGE: Error = Error::TooLarge { what: "addresses of more than 32 bits" };
     let block = plan.data.geometry.block;
-    let mut compat = Compat::SB_CHKSUM | Compat::MTIME;
+    let recipe = &plan.data.recipe;
+    let mut compat = Compat::MTIME;
+    compat.set(Compat::SB_CHKSUM, recipe.checksum);
     compat.set(Compat::XATTR_FILTER, plan.xattrs.any());
-    let mut incompat = Incompat::empty();
-    incompat.set(Incompat::CHUNKED_FILE, plan.data.runs.files() > 0);
+    let mut incompat = recipe.features;
+    let chunks = plan.data.places.iter().any(|place| matches!(place, Place::Chunks));
+    incompat.set(Incompat::CHUNKED_FILE, chunks || plan.data.places.is_empty() && plan.data.runs.files() > 0);
     incompat.set(Incompat::DEVICE_TABLE, !slots.is_empty());
 
     let mut raw = RawSuperblock::blank();
@@ -143,12 +158,22 @@ fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Result<Vec<u8>
     raw.build_time = build_time(plan).into();
     raw.blocks_lo = u32::try_from(plan.bytes >> block.bits()).map_err(|_| TOO_LARGE)?.into();
     raw.uuid = uuid;
+    raw.volume_name = recipe.volume_name;
+    raw.meta_blkaddr = u32::try_from(recipe.meta_block).map_err(|_| TOO_LARGE)?.into();
+    raw.xattr_blkaddr = raw.meta_blkaddr;
+    raw.available_compr_algs = recipe.codec_bits.into();
+    raw.packed_nid = plan.data.packed.map_or(0, |node| plan.nid(node).get()).into();
     raw.extra_devices = u16::try_from(slots.len()).map_err(|_| TOO_LARGE)?.into();
+    let table_at = (DEVICE_TABLE_AT + recipe.codec_records.len() as u64).next_multiple_of(128);
     if !slots.is_empty() {
-        raw.devt_slotoff = u16::try_from(DEVICE_TABLE_AT / 128).map_err(|_| TOO_LARGE)?.into();
+        raw.devt_slotoff = u16::try_from(table_at / 128).map_err(|_| TOO_LARGE)?.into();
     }
     let mut head = vec![0; SUPERBLOCK_AT];
     head.extend_from_slice(raw.as_bytes());
+    head.extend_from_slice(&recipe.codec_records);
+    if !slots.is_empty() {
+        head.resize(head.len().next_multiple_of(128), 0);
+    }
     for slot in slots {
         head.extend_from_slice(slot.encode().ok_or(TOO_LARGE)?.as_bytes());
     }
@@ -158,7 +183,7 @@ fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Result<Vec<u8>
 /// Time of the build, after the epoch: the time all later ones are set to, else that of the newest inode.
 fn build_time(plan: &Plan<'_>) -> u32 {
     let newest = || plan.data.order.iter().map(|&node| plan.data.mtime(node).seconds).max();
-    let time = plan.data.timestamp.or_else(newest).unwrap_or(plan.epoch.seconds);
+    let time = plan.data.recipe.build_time.or_else(newest).unwrap_or(plan.epoch.seconds);
     u32::try_from(time.saturating_sub(plan.epoch.seconds)).unwrap_or(0)
 }
 
@@ -172,6 +197,14 @@ fn inode(plan: &Plan<'_>, id: NodeId, ino: u32, out: &mut Vec<u8>) -> Result<(),
         FileType::Regular if shape.chunks > 0 => {
             out.resize(out.len().next_multiple_of(8), 0);
             chunk_table(plan, id, &shape, out)
+        }
+        FileType::Regular if shape.size > 0 => {
+            match plan.place(id) {
+                Place::Flat { tail, .. } => out.extend_from_slice(tail),
+                Place::Encoded(file) => file.write(shape.size, &plan.data.index_rules, out),
+                Place::Chunks => {}
+            }
+            Ok(())
         }
         FileType::Directory if shape.tail > 0 => {
             let listing = Listing::new(&plan.data.tree, id);
@@ -195,6 +228,10 @@ fn inode_head(plan: &Plan<'_>, id: NodeId, shape: &Shape, ino: u32, out: &mut Ve
     let mode = node.kind.mode_bits() | node.mode;
     let u = match (node.content, shape.layout) {
         (Content::Rdev(rdev), _) => rdev.encoded(),
+        (_, Layout::CompressedFull | Layout::CompressedCompact) => match plan.place(id) {
+            Place::Encoded(file) => u32::try_from(file.blocks()).unwrap_or(u32::MAX),
+            _ => 0,
+        },
         (_, Layout::ChunkBased) => u32::from(ChunkFormat::encode_indexes(shape.chunk_blocks_bits)),
         _ => plan.first_block(id),
     };
@@ -229,7 +266,7 @@ fn inode_head(plan: &Plan<'_>, id: NodeId, shape: &Shape, ino: u32, out: &mut Ve
             mode: mode.into(),
             nb: narrow(plan.nlink(id)).into(),
             size: u32::try_from(shape.size).expect("checked when the form was chosen").into(),
-            mtime: 0.into(),
+            mtime: plan.since_epoch(id).unwrap_or(0).into(),
             u: u.into(),
             ino: ino.into(),
             uid: narrow(node.uid).into(),
@@ -307,7 +344,7 @@ fn target<'a>(plan: &'a Plan<'_>, id: NodeId) -> &'a [u8] {
 }
 
 /// A sink that only hashes.
-struct HashWriter(Sha256);
+pub(super) struct HashWriter(pub Sha256);
 
 impl Write for HashWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {

@@ -37,12 +37,18 @@ mod host;
 mod host_xattrs;
 mod scan;
 
+mod compressor;
+mod encode;
+mod image;
+mod image_options;
+
 mod data;
 mod dedup;
 mod dictionary;
 mod pipeline;
 mod plan;
 mod reader;
+mod recipe;
 mod runs;
 
 mod dir_blocks;
@@ -52,8 +58,11 @@ mod metadata;
 mod order;
 mod share;
 
+pub use compressor::{Compressor, CompressorFault};
 pub use data::{DataDevice, WrittenData, write_data};
 pub use dictionary::{Dictionary, DictionaryDevice};
+pub use image::{ImageSummary, write_image};
+pub use image_options::{Fragments, Hint, ImageOptions, InodeForm, OptionsFault, Times};
 pub use metadata::Summary;
 pub use options::{Attributes, Options};
 pub use scan::{ScanEntry, ScanOptions, ScanReport};

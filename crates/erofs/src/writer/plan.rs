@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use super::node::{Content, HostFile, NodeId};
 use super::options::Geometry;
+use super::pipeline::Feed;
+use super::reader::Batch;
 use super::text::index;
 use super::tree::Tree;
 use crate::Error;
@@ -44,6 +46,13 @@ pub(super) struct Planner<'a> {
     open: Option<File>,
 }
 
+impl Feed<Batch> for Planner<'_> {
+    fn next(&mut self, batch: &mut Batch) -> Result<bool, Error> {
+        self.fill(&mut batch.segments)?;
+        Ok(!batch.segments.is_empty())
+    }
+}
+
 impl<'a> Planner<'a> {
     pub(super) fn new(tree: &'a Tree, files: &'a [NodeId], geometry: Geometry) -> Self {
         Self { tree, files, geometry, file: 0, at: 0, open: None }
@@ -55,7 +64,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Fills `segments` with the next batch; leaves it empty at the end.
-    pub(super) fn next(&mut self, segments: &mut Vec<Segment>) -> Result<(), Error> {
+    fn fill(&mut self, segments: &mut Vec<Segment>) -> Result<(), Error> {
         segments.clear();
         let mut room = Self::batch_bytes(self.geometry);
         while segments.len() < BATCH_SEGMENTS && self.file < self.files.len() {
@@ -114,16 +123,21 @@ impl<'a> Planner<'a> {
                 self.open.insert(file.into())
             }
         };
-        let data = match seek(file.as_fd(), SeekFrom::Data(self.at)) {
-            Ok(data) if data < size => data,
-            Ok(_) | Err(Errno::NXIO) => return Ok(None),
-            // The file system does not know: all of it counts as data.
-            Err(Errno::INVAL) => return Ok(Some((self.at, size))),
-            Err(errno) => return Err(failed(errno)),
-        };
-        let hole = seek(file.as_fd(), SeekFrom::Hole(data)).map_err(failed)?;
-        Ok(Some((data, hole.min(size))))
+        next_data(file, self.at, size).map_err(failed)
     }
+}
+
+/// Asks the file system where the next data at or after `at` begins and ends; `None` when there is none.
+pub(super) fn next_data(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+    let data = match seek(file.as_fd(), SeekFrom::Data(at)) {
+        Ok(data) if data < size => data,
+        Ok(_) | Err(Errno::NXIO) => return Ok(None),
+        // The file system does not know: all of it counts as data.
+        Err(Errno::INVAL) => return Ok(Some((at, size))),
+        Err(errno) => return Err(errno),
+    };
+    let hole = seek(file.as_fd(), SeekFrom::Hole(data))?;
+    Ok(Some((data, hole.min(size))))
 }
 
 /// The chunk of a file of `size` bytes: larger than `unit` where its table would be too long.

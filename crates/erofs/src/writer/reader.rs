@@ -64,7 +64,7 @@ pub(super) fn read(
             buffer.resize(end, 0);
         }
         let bytes = &mut buffer[offset..end];
-        read_segment(tree, node, segment, &mut bytes[..len])?;
+        read_at(tree, node, segment.start, &mut bytes[..len])?;
         bytes[len..].fill(0);
         cut(&bytes[..len], segment, offset, geometry, chunks);
         offset = end;
@@ -72,11 +72,12 @@ pub(super) fn read(
     Ok(())
 }
 
-fn read_segment(tree: &Tree, node: &Node, segment: &Segment, buf: &mut [u8]) -> Result<(), Error> {
+/// Fills `buf` from byte `start` of a file.
+pub(super) fn read_at(tree: &Tree, node: &Node, start: u64, buf: &mut [u8]) -> Result<(), Error> {
     match node.content {
-        Content::Host(host) => read_host(tree, node, host, segment, buf),
+        Content::Host(host) => read_host(tree, node, host, start, buf),
         Content::Literal(literal) => {
-            let start = usize::try_from(segment.start).expect("contents held in memory are shorter");
+            let start = usize::try_from(start).expect("contents held in memory are shorter");
             buf.copy_from_slice(&tree.literals[index(literal)][start..start + buf.len()]);
             Ok(())
         }
@@ -85,19 +86,13 @@ fn read_segment(tree: &Tree, node: &Node, segment: &Segment, buf: &mut [u8]) -> 
 }
 
 /// Reads a piece of a file, and makes sure that it is still the file that was scanned.
-fn read_host(
-    tree: &Tree,
-    node: &Node,
-    host: HostFile,
-    segment: &Segment,
-    buf: &mut [u8],
-) -> Result<(), Error> {
+fn read_host(tree: &Tree, node: &Node, host: HostFile, start: u64, buf: &mut [u8]) -> Result<(), Error> {
     let name = tree.text.get(host.name);
     let path = || tree.host.path(&tree.text, host.dir, name);
     let failed = |source: io::Error| Error::Scan { path: path(), source };
     let file = tree.host.open_file(&tree.text, host.dir, name).map_err(|errno| failed(errno.into()))?;
     let file = File::from(file);
-    match file.read_exact_at(buf, segment.start) {
+    match file.read_exact_at(buf, start) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return Err(Error::Changed { path: path() });

@@ -8,8 +8,6 @@ use crate::Error;
 use crate::inode::XATTR_HEADER_BYTES;
 use crate::xattr::filter_bit;
 
-/// An attribute of more inodes than this is shared, as mkfs.erofs does by default.
-const INLINE_USES_MAX: u32 = 2;
 /// An xattr body counts its shared entries in a byte.
 const SHARED_MAX: usize = 255;
 
@@ -26,7 +24,8 @@ pub(super) struct XattrPlan {
 }
 
 impl XattrPlan {
-    pub(super) fn new(tree: &Tree, order: &[NodeId]) -> Result<Self, Error> {
+    /// Shares the attributes of more than `inline_uses_max` inodes.
+    pub(super) fn new(tree: &Tree, order: &[NodeId], inline_uses_max: u32) -> Result<Self, Error> {
         let table = &tree.xattrs;
         let mut set_uses = vec![0_u32; table.sets().len()];
         for &node in order {
@@ -38,7 +37,7 @@ impl XattrPlan {
                 uses[index(entry)] = uses[index(entry)].saturating_add(set_uses);
             }
         }
-        let candidates = (0..).zip(&uses).filter(|&(_, &uses)| uses > INLINE_USES_MAX);
+        let candidates = (0..).zip(&uses).filter(|&(_, &uses)| uses > inline_uses_max);
         let mut shared: Vec<u32> = candidates.map(|(entry, _)| entry).collect();
         // By content: the image does not depend on the order in which the tree was put together.
         shared.sort_unstable_by_key(|&entry| table.entry(entry));

@@ -5,7 +5,9 @@ use super::{BLOCK_COUNT, Entry, Head, HeadKind};
 /// Size of an entry.
 pub(crate) const ENTRY_BYTES: u64 = 8;
 /// Bit 14 of the entry's advice: the extent is a hole (Linux 7.2).
-const HOLE: u16 = 1 << 14;
+pub(crate) const HOLE: u16 = 1 << 14;
+/// Bit 15: the pcluster holds more than the extent (Linux 6.1).
+pub(crate) const PARTIAL: u16 = 1 << 15;
 
 /// Decodes one entry: `struct z_erofs_lcluster_index`, fs/erofs/erofs_fs.h (v7.3).
 ///

@@ -8,7 +8,7 @@ mod header;
 mod record;
 
 pub(crate) use compact::CompactTable;
-pub(crate) use full::{ENTRY_BYTES, full_entry};
+pub(crate) use full::{ENTRY_BYTES, HOLE as FULL_HOLE, PARTIAL as FULL_PARTIAL, full_entry};
 pub(crate) use header::{Advise, HEADER_BYTES, Map, MapHeader};
 pub(crate) use record::{Record, RecordForm};
 
@@ -19,7 +19,7 @@ pub(crate) const EXTENT_BYTES_MAX: u64 = 12 << 20;
 pub(crate) use crate::codec::PCLUSTER_BYTES_MAX;
 
 /// Set in the first distance of a `Next` entry: the other bits are the pcluster's size in blocks.
-const BLOCK_COUNT: u32 = 0x800;
+pub(crate) const BLOCK_COUNT: u32 = 0x800;
 
 /// How an extent is stored, as the entry at its head says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

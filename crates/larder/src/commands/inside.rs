@@ -26,7 +26,12 @@ pub fn resolve(fs: &ImageFs, path: &[u8]) -> anyhow::Result<Inode> {
     walk(fs.image(), path, false)
 }
 
-fn walk(image: &Image, path: &[u8], follow_last: bool) -> anyhow::Result<Inode> {
+/// The same in an image that is a file of this machine; `follow_last` says what to do with a link at the end.
+///
+/// # Errors
+///
+/// As above.
+pub fn walk(image: &Image, path: &[u8], follow_last: bool) -> anyhow::Result<Inode> {
     let place = || String::from_utf8_lossy(path).into_owned();
     let mut above = vec![image.inode(image.root())?];
     let mut rest = components(path);

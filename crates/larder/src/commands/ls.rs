@@ -112,7 +112,7 @@ fn entries(image: &Image, dir: &Inode) -> anyhow::Result<Vec<(Vec<u8>, Inode)>> 
 }
 
 /// `drwxr-xr-x  2 1000 1000     4096 2026-11-22T17:01:00Z `: numeric owners, since the names are the image's business.
-fn long(inode: &Inode) -> String {
+pub fn long(inode: &Inode) -> String {
     let size = match inode.kind {
         FileType::CharDevice | FileType::BlockDevice => {
             format!("{}, {}", inode.rdev.major(), inode.rdev.minor())
@@ -130,7 +130,8 @@ fn long(inode: &Inode) -> String {
     )
 }
 
-fn permissions(mode: u16) -> String {
+/// The nine permission letters, as ls(1) has them.
+pub fn permissions(mode: u16) -> String {
     let triple = |shift: u16, special: u16, letters: [char; 2]| {
         let bit = |bit: u16, letter: char| if mode >> shift & bit != 0 { letter } else { '-' };
         let last = match (mode & special != 0, mode >> shift & 1 != 0) {
@@ -145,7 +146,8 @@ fn permissions(mode: u16) -> String {
     parts.into_iter().flatten().collect()
 }
 
-fn letter(kind: FileType) -> char {
+/// The letter of a type, as ls(1) has it.
+pub fn letter(kind: FileType) -> char {
     match kind {
         FileType::Regular => '-',
         FileType::Directory => 'd',
@@ -157,7 +159,8 @@ fn letter(kind: FileType) -> char {
     }
 }
 
-fn word(kind: FileType) -> &'static str {
+/// The word that `--json` has for a type.
+pub fn word(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
         FileType::Directory => "directory",

@@ -6,6 +6,7 @@ pub mod cat;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod erofs;
 pub mod inside;
 pub mod ls;
 pub mod mount;

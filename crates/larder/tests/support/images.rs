@@ -23,8 +23,13 @@ impl Image {
     pub fn build(larder: &Larder, source: &Path, name: &str) -> Self {
         let dir = larder.path(name);
         larder.run(["build".into(), argument("dir:", source), argument("oci:", &dir)]).ok();
-        let registry = Registry::layout_from_dir(&dir);
-        Self { dir, registry }
+        Self::opened(&dir)
+    }
+
+    /// An image that was built in the layout `dir`.
+    pub fn opened(dir: &Path) -> Self {
+        let registry = Registry::layout_from_dir(dir);
+        Self { dir: dir.to_owned(), registry }
     }
 
     /// What the registry calls it.

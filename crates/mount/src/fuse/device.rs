@@ -20,12 +20,30 @@ use crate::{Error, FrontEndKind, target};
 /// The helpers that may mount for a user, newest first. Debian's fuse3 package has the first one.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 
-/// Mounts a new FUSE connection at `target` and returns its /dev/fuse. `source` is what the mount table shows.
-pub(crate) fn mount(target: &Path, source: &str) -> Result<OwnedFd, Error> {
+/// How a connection is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style<'a> {
+    /// What the mount table shows as source.
+    pub source: &'a str,
+    /// What the mount table shows behind `fuse.`.
+    pub subtype: &'a str,
+    /// Whether other users may come in; who mounts as root lets them in anyhow.
+    pub allow_other: bool,
+}
+
+impl<'a> Style<'a> {
+    /// The way of the daemon's mounts.
+    pub fn daemon(source: &'a str) -> Self {
+        Self { source, subtype: "larder", allow_other: false }
+    }
+}
+
+/// Mounts a new FUSE connection at `target` and returns its /dev/fuse.
+pub(crate) fn mount(target: &Path, style: Style<'_>) -> Result<OwnedFd, Error> {
     if rustix::process::geteuid().is_root() {
-        mount_as_root(target, source)
+        mount_as_root(target, style)
     } else {
-        mount_by_helper(target, source)
+        mount_by_helper(target, style)
     }
 }
 
@@ -49,7 +67,7 @@ pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
     }
 }
 
-fn mount_as_root(target: &Path, source: &str) -> Result<OwnedFd, Error> {
+fn mount_as_root(target: &Path, style: Style<'_>) -> Result<OwnedFd, Error> {
     let kernel = |source| Error::Kernel { kind: FrontEndKind::Fuse, doing: "opening /dev/fuse", source };
     let fd = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| kernel(errno.into()))?;
@@ -57,14 +75,15 @@ fn mount_as_root(target: &Path, source: &str) -> Result<OwnedFd, Error> {
         format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd.as_raw_fd());
     let data = CString::new(data).map_err(|error| kernel(error.into()))?;
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-    rustix::mount::mount(source, target, "fuse.larder", flags, data.as_c_str()).map_err(|errno| {
+    let kind = format!("fuse.{}", style.subtype);
+    rustix::mount::mount(style.source, target, kind.as_str(), flags, data.as_c_str()).map_err(|errno| {
         Error::Mount { target: target.to_owned(), detail: String::new(), source: errno.into() }
     })?;
     Ok(fd)
 }
 
 /// The helper gets a socket as its standard input and sends the descriptor back through it.
-fn mount_by_helper(target: &Path, source: &str) -> Result<OwnedFd, Error> {
+fn mount_by_helper(target: &Path, style: Style<'_>) -> Result<OwnedFd, Error> {
     let kernel = |errno: Errno| Error::Kernel {
         kind: FrontEndKind::Fuse,
         doing: "talking to fusermount",
@@ -72,8 +91,10 @@ fn mount_by_helper(target: &Path, source: &str) -> Result<OwnedFd, Error> {
     };
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(kernel)?;
-    let name: String = source.chars().map(|c| if c == ',' || c == '\\' { '_' } else { c }).collect();
-    let options = format!("ro,nosuid,nodev,default_permissions,fsname={name},subtype=larder");
+    let name: String = style.source.chars().map(|c| if c == ',' || c == '\\' { '_' } else { c }).collect();
+    let other = if style.allow_other { ",allow_other" } else { "" };
+    let options =
+        format!("ro,nosuid,nodev,default_permissions,fsname={name},subtype={}{other}", style.subtype);
     let output = helper(target)?
         .args([OsStr::new("-o"), OsStr::new(&options), OsStr::new("--"), target.as_os_str()])
         .env("_FUSE_COMMFD", "0")

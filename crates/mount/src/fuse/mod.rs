@@ -18,6 +18,7 @@ mod readahead;
 mod serve;
 
 use std::fs::File;
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
 
 use self::channel::Channel;
+use self::device::Style;
 use self::image::ImageServer;
 use self::serve::Server;
 use crate::keeper::Holder;
@@ -97,7 +99,7 @@ impl Fuse {
     ) -> Result<Box<dyn Mounted>, Error> {
         place.check()?;
         target::check_free(&place.target)?;
-        let fd = device::mount(&place.target, &place.source_name)?;
+        let fd = device::mount(&place.target, Style::daemon(&place.source_name))?;
         let (name, target) = (kept_name(&place.id), place.target.clone());
         let served = self
             .holder
@@ -138,6 +140,63 @@ impl Fuse {
             tracing::warn!(mount = place.id, %error, "this kernel does not send requests again");
         }
         self.serve(place, fs, channel)
+    }
+}
+
+/// A mount that a program serves itself, for as long as it runs: nobody takes it over.
+#[derive(Debug)]
+pub struct OwnMount {
+    channel: Channel,
+    target: PathBuf,
+}
+
+impl OwnMount {
+    /// Mounts at `target`, an existing directory. The mount table shows `source`, and `subtype` behind `fuse.`.
+    ///
+    /// `allow_other` lets other users in; mounts of root do so anyhow. Permissions are checked by the kernel.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being mounted.
+    pub fn new(target: &Path, source: &str, subtype: &str, allow_other: bool) -> Result<Self, Error> {
+        target::check_free(target)?;
+        let fd = device::mount(target, Style { source, subtype, allow_other })?;
+        Ok(Self { channel: Channel::new(fd), target: target.to_owned() })
+    }
+
+    /// Lets the kernel read further ahead, in bytes; see [`Place::read_ahead`].
+    pub fn read_ahead(&self, bytes: u64) {
+        readahead::set(&self.target, bytes);
+    }
+
+    /// Serves `fs` with so many threads until it is unmounted. Answers that take time go to `runtime`. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be started; what is mounted is then unmounted.
+    pub fn serve(
+        self,
+        fs: &Arc<dyn FileSystem>,
+        threads: NonZero<usize>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<(), Error> {
+        let thread = |number: usize| {
+            let server = Server::new(Arc::clone(fs), self.channel.clone(), runtime.clone());
+            std::thread::Builder::new()
+                .name(format!("fuse-{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || server.run())
+        };
+        let started: Result<Vec<_>, _> = (0..threads.get()).map(thread).collect();
+        let threads = started.map_err(|source| {
+            let _ = device::unmount(&self.target, true);
+            Error::Kernel { kind: FrontEndKind::Fuse, doing: "starting a thread", source }
+        })?;
+        for thread in threads {
+            // A thread that panicked has said so; the others go on.
+            let _ = thread.join();
+        }
+        Ok(())
     }
 }
 

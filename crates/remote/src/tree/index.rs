@@ -11,7 +11,7 @@ use super::path::is_name;
 use super::{Listed, TreeEntry};
 
 /// Reads the links of `page`, the index of `base`, which ends with `/`. At most `max` entries, else `None`.
-pub(super) fn parse(page: &str, base: &Url, max: usize) -> Option<Vec<TreeEntry>> {
+pub(crate) fn parse(page: &str, base: &Url, max: usize) -> Option<Vec<TreeEntry>> {
     let mut entries: BTreeMap<String, Listed> = BTreeMap::new();
     for href in Hrefs(page) {
         let Some((name, node)) = child(&unescape(href), base) else { continue };

@@ -1,0 +1,311 @@
+//! [`write_image`]: a tree becomes an image of one piece, compressed or not.
+//!
+//! Files go through a pipeline in pieces: read and cut into extents on several threads ([`segment`]), put in their
+//! places in order ([`place`]). Metadata follow the data, and the superblock is written last, at the front.
+
+mod codecs;
+mod encoded;
+mod feed;
+mod index;
+mod piece;
+mod place;
+mod segment;
+
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::num::NonZero;
+
+use sha2::{Digest, Sha256};
+
+use super::data::{NO_FILE, WrittenData};
+use super::emit::MetaWriter;
+use super::encode::Encoder;
+use super::image_options::{Fragments, ImageOptions};
+use super::layout::Plan;
+use super::metadata::{HashWriter, emit_inodes, head, uuid_of};
+use super::node::{Content, Node, NodeId};
+use super::options::{Attributes, Geometry};
+use super::order::order;
+use super::pipeline::{self, Worker};
+use super::recipe::Recipe;
+use super::text::index as at;
+use super::tree::Tree;
+use crate::superblock::{SUPERBLOCK_AT, checksum, checksum_bytes};
+use crate::{BlockSize, Error, FileType};
+
+use codecs::Codecs;
+pub(in crate::writer) use encoded::{EncodedFile, IndexRules};
+use feed::TreeFeed;
+use piece::Load;
+pub(in crate::writer) use piece::Method;
+pub(in crate::writer) use place::Place;
+use place::{Placer, Placing};
+use segment::Rules;
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ImageSummary {
+    /// Inodes of the image.
+    pub inodes: u64,
+    /// Length of the image.
+    pub bytes: u64,
+    /// Bytes of it that are inodes, attributes, indexes and directories.
+    pub metadata_bytes: u64,
+    /// Bytes of file contents.
+    pub file_bytes: u64,
+    /// Bytes of them that were there already.
+    pub deduplicated_bytes: u64,
+    /// Identity of the image.
+    pub uuid: [u8; 16],
+}
+
+/// Writes `tree` as an image of one piece to `out`, from its current position.
+///
+/// The same tree and options give the same bytes, whatever [`ImageOptions::jobs`]. Memory is bounded by the number
+/// of threads, plus the indexes and tails that stand among the metadata. `out` should be empty: nothing behind the
+/// image is cut off. Blocks on `out` and on the file systems read from.
+///
+/// # Errors
+///
+/// [`Error::Options`] when options cannot be followed, [`Error::Scan`] and [`Error::Changed`] name a file,
+/// [`Error::WriteImage`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Cursor;
+///
+/// use larder_erofs::writer::{Attributes, ImageOptions, Tree, write_image};
+/// use larder_erofs::{Image, LogicalAddr};
+///
+/// let mut tree = Tree::new();
+/// tree.add_file(b"zeros and ones", vec![b'0'; 100_000], &Attributes::default())?;
+/// let options = ImageOptions { compressors: vec!["lz4".parse()?], ..ImageOptions::default() };
+/// let mut out = Cursor::new(Vec::new());
+/// let summary = write_image(tree, &options, &mut out)?;
+/// assert!(summary.bytes < 20_000);
+///
+/// let image = Image::open(out.into_inner())?;
+/// let inode = image.inode(image.resolve(b"zeros and ones")?.expect("it is there"))?;
+/// let mut one = [0];
+/// image.read_exact_at(&inode, LogicalAddr::new(77_777), &mut one, &mut |_, _, _| unreachable!("one piece"))?;
+/// assert_eq!(one, *b"0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write_image<W: Write + Seek>(
+    tree: Tree,
+    options: &ImageOptions<'_>,
+    out: &mut W,
+) -> Result<ImageSummary, Error> {
+    let block = options.check()?;
+    let failed = |source| Error::WriteImage { source };
+    let start = out.stream_position().map_err(failed)?;
+    let mut buffered = BufWriter::with_capacity(1 << 20, &mut *out);
+    let data = write_contents(tree, options, block, &mut buffered)?;
+    let plan = Plan::new(&data)?;
+    let mut hasher = HashWriter(Sha256::new_with_prefix(data.content));
+    {
+        let mut both = Both(&mut buffered, &mut hasher);
+        let mut writer = MetaWriter::behind_head(&mut both, plan.meta_at);
+        emit_inodes(&plan, &mut writer)?;
+    }
+    let first = head(&plan, &[], [0; 16])?;
+    hasher.0.update(&first);
+    let uuid = options.uuid.unwrap_or_else(|| uuid_of(hasher.0));
+    let first = finished_head(&head(&plan, &[], uuid)?, block, options.checksum);
+    buffered.flush().map_err(failed)?;
+    drop(buffered);
+    out.seek(SeekFrom::Start(start)).and_then(|_| out.write_all(&first)).map_err(failed)?;
+    out.seek(SeekFrom::Start(start + plan.bytes)).map_err(failed)?;
+    Ok(ImageSummary {
+        inodes: plan.inodes.len() as u64,
+        bytes: plan.bytes,
+        metadata_bytes: plan.bytes - plan.meta_at,
+        file_bytes: data.totals.file_bytes,
+        deduplicated_bytes: data.totals.deduplicated_bytes,
+        uuid,
+    })
+}
+
+/// Bytes before the data: boot area and superblock with what its checksum covers.
+fn head_bytes(block: BlockSize) -> usize {
+    (SUPERBLOCK_AT + checksum_bytes(block)).next_multiple_of(block.buffer_len())
+}
+
+/// Pads the head and puts its checksum in.
+fn finished_head(head: &[u8], block: BlockSize, with_checksum: bool) -> Vec<u8> {
+    let mut head = head.to_vec();
+    head.resize(head_bytes(block), 0);
+    if with_checksum {
+        let sum = checksum(&head[SUPERBLOCK_AT..SUPERBLOCK_AT + checksum_bytes(block)]);
+        head[SUPERBLOCK_AT + 4..SUPERBLOCK_AT + 8].copy_from_slice(&sum.to_le_bytes());
+    }
+    head
+}
+
+/// Writes the contents of all files, behind room for the head.
+fn write_contents(
+    mut tree: Tree,
+    options: &ImageOptions<'_>,
+    block: BlockSize,
+    out: &mut dyn Write,
+) -> Result<WrittenData, Error> {
+    let mut order = order(&tree);
+    let has_data = |&&id: &&NodeId| {
+        let node = &tree.nodes[at(id)];
+        node.kind == FileType::Regular && node.size > 0
+    };
+    let mut files: Vec<NodeId> = order.iter().filter(has_data).copied().collect();
+    let methods = feed::methods(&tree, &files, options, block).map_err(|fault| Error::Options { fault })?;
+    let codecs = Codecs::new(options, &methods, block).map_err(|fault| Error::Options { fault })?;
+    let rules = rules(options, block);
+
+    let head = vec![0; head_bytes(block)];
+    out.write_all(&head).map_err(|source| Error::WriteImage { source })?;
+    let placing = Placing {
+        block,
+        inline_bytes_max: if options.inline_data { inline_bytes_max(block) } else { 0 },
+        codecs: codecs.codecs(),
+        zeros: codecs.zeros(),
+        zeros_len: codecs.zeros_len(),
+        progress: options.progress,
+    };
+    let mut placer = Placer::new(out, placing, block.blocks(head.len() as u64));
+    run(&tree, &files, &methods, &codecs, &rules, options.jobs, &mut placer)?;
+
+    let packed = std::mem::take(&mut placer.packed);
+    let packed_node = if packed.is_empty() { None } else { Some(add_packed(&mut tree, packed)?) };
+    if let Some(node) = packed_node {
+        let method =
+            options.method(super::Hint::default(), block).map_err(|fault| Error::Options { fault })?;
+        let rules = Rules { fragments: Fragments::None, inline_bytes_max: 0, ..rules };
+        run(&tree, &[node], &[method], &codecs, &rules, options.jobs, &mut placer)?;
+        files.push(node);
+        order.push(node);
+    }
+    let Placer { places, runs, content, totals, .. } = placer;
+    let meta_block = totals.next_block;
+    tree.literals.clear();
+
+    let mut file_of = vec![NO_FILE; tree.nodes.len()];
+    for (file, &node) in (0..).zip(&files) {
+        file_of[at(node)] = file;
+    }
+    let features = codecs.features(&places, packed_node.is_some(), &totals);
+    let (codec_bits, codec_records) = codecs.records(features, &places, block);
+    let recipe = Recipe {
+        meta_block,
+        inline_data: options.inline_data,
+        inode_form: options.inode_form,
+        shared_xattr_uses: options.shared_xattr_uses,
+        times: options.times,
+        build_time: options.build_time,
+        volume_name: options.volume_name,
+        checksum: options.checksum,
+        features,
+        codec_bits,
+        codec_records,
+    };
+    Ok(WrittenData {
+        tree,
+        order,
+        file_of,
+        runs,
+        places,
+        index_rules: IndexRules { block, legacy: options.legacy_indexes, interlaced: rules.interlaced },
+        geometry: Geometry { block, chunk_bits: block.bits() },
+        recipe,
+        packed: packed_node,
+        devices: Vec::new(),
+        device_ids: vec![0],
+        content: content.finalize().into(),
+        totals: super::data::Totals {
+            file_bytes: totals.file_bytes,
+            deduplicated_bytes: totals.deduplicated_bytes,
+            ..super::data::Totals::default()
+        },
+    })
+}
+
+/// What stands behind an inode must lie in one block, and inodes begin at multiples of 32 bytes.
+fn inline_bytes_max(block: BlockSize) -> usize {
+    block.buffer_len() - 32
+}
+
+fn rules(options: &ImageOptions<'_>, block: BlockSize) -> Rules {
+    let extent_bytes_max = usize::try_from(options.extent_bytes_max()).unwrap_or(usize::MAX);
+    let modern = options.dedupe || options.fragments != Fragments::None;
+    Rules {
+        block,
+        extent_bytes_max,
+        inline_bytes_max: if options.tail_packing { inline_bytes_max(block) } else { 0 },
+        fragments: options.fragments,
+        interlaced: modern,
+        zeros_extent: if options.legacy_indexes { 0 } else { segment::zeros_extent(block) },
+        dedupe: options.dedupe,
+    }
+}
+
+/// Sends files through the pipeline.
+fn run(
+    tree: &Tree,
+    files: &[NodeId],
+    methods: &[Method],
+    codecs: &Codecs,
+    rules: &Rules,
+    jobs: NonZero<usize>,
+    placer: &mut Placer<'_>,
+) -> Result<(), Error> {
+    let worker = || -> Worker<'_, Load> {
+        let mut encoders: Vec<Option<Encoder>> = codecs.codecs().iter().map(|_| None).collect();
+        Box::new(move |load| {
+            feed::read(tree, files, rules.block, load)?;
+            // What one load teaches must not depend on which thread had the one before.
+            encoders.iter_mut().flatten().for_each(Encoder::forget);
+            for index in 0..load.pieces.len() {
+                let encoder = match load.pieces[index].method.compressor {
+                    None => None,
+                    Some(compressor) => {
+                        let slot = &mut encoders[usize::from(compressor)];
+                        Some(match slot {
+                            Some(encoder) => encoder,
+                            None => slot.insert(codecs.encoder(compressor)?),
+                        })
+                    }
+                };
+                segment::encode(load, index, rules, encoder);
+            }
+            Ok(())
+        })
+    };
+    let feed = TreeFeed::new(tree, files, methods, rules.block);
+    pipeline::run(feed, jobs.get(), &worker, &mut |load| placer.take(load))?;
+    Ok(())
+}
+
+/// Adds the inode that holds the tails of others.
+fn add_packed(tree: &mut Tree, contents: Vec<u8>) -> Result<NodeId, Error> {
+    let id = u32::try_from(tree.nodes.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+    let literal =
+        u32::try_from(tree.literals.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+    let attributes =
+        Attributes { mode: 0, mtime: tree.nodes[at(Tree::ROOT)].mtime(), ..Attributes::default() };
+    let size = contents.len() as u64;
+    tree.nodes.push(Node { size, ..Node::new(FileType::Regular, &attributes, Content::Literal(literal)) });
+    tree.literals.push(contents);
+    Ok(id)
+}
+
+/// Writes to both.
+struct Both<'a>(&'a mut dyn Write, &'a mut dyn Write);
+
+impl Write for Both<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(buf)?;
+        self.1.write_all(buf)?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}

@@ -1,0 +1,116 @@
+//! [`Load`]: what goes through the pipeline together: pieces of files, their bytes and what was made of them.
+
+use std::ops::Range;
+
+use super::super::dedup::ChunkKey;
+
+/// A file longer than this is encoded in pieces of this many bytes, each by itself.
+///
+/// A piece costs half a block and a beginning without history, so it is long; every thread holds a few of them.
+pub(super) const PIECE_BYTES: u64 = 4 << 20;
+/// Bytes of small files that go together, about.
+pub(super) const LOAD_BYTES: u64 = 1 << 20;
+/// Pieces that go together, at most.
+pub(super) const LOAD_PIECES: usize = 512;
+
+/// Pieces of files with their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// Contents: each piece begins at a block boundary and is padded with zeros.
+    pub buffer: Vec<u8>,
+    pub pieces: Vec<Piece>,
+    /// What was made of each piece.
+    pub made: Vec<Made>,
+    pub extents: Vec<Extent>,
+    /// Encoded bytes.
+    pub out: Vec<u8>,
+    /// Sum over the contents.
+    pub hash: u128,
+}
+
+/// A piece of a file, not longer than [`PIECE_BYTES`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    /// Index into the list of files with data.
+    pub file: u32,
+    /// Where it begins in the file: a multiple of [`PIECE_BYTES`].
+    pub start: u64,
+    pub len: usize,
+    /// Where its bytes begin in the buffer.
+    pub offset: usize,
+    /// Whether the file ends with it.
+    pub last: bool,
+    /// Known to be zeros; its bytes need not be read.
+    pub hole: bool,
+    pub method: Method,
+}
+
+/// How a file is to be stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::writer) struct Method {
+    /// Index into the compressors; `None` leaves the bytes as they are.
+    pub compressor: Option<u8>,
+    /// Encoded bytes of a pcluster, at most.
+    pub pcluster_bytes: u32,
+}
+
+/// A run of a file's bytes, as it will be stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Extent {
+    /// Decoded bytes.
+    pub len: u32,
+    /// Bytes in the image, among the encoded ones of the load; 0 for zeros.
+    pub encoded: u32,
+    pub kind: Kind,
+    /// What it holds, if extents that hold the same are to be stored once.
+    pub key: Option<ChunkKey>,
+}
+
+/// How an extent is stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::writer) enum Kind {
+    /// As it is.
+    Plain,
+    /// By the file's codec.
+    Encoded,
+    /// Zeros: nowhere.
+    Zeros,
+}
+
+/// What was made of a piece.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// Its extents. Those of a piece that stays as it is have their bytes in the buffer.
+    pub extents: Range<usize>,
+    /// Its encoded bytes: those of the extents, one after the other.
+    pub out: Range<usize>,
+    pub flat: bool,
+    pub tail: Option<Tail>,
+}
+
+/// The end of a file that is stored apart.
+#[derive(Clone, Debug)]
+pub(super) struct Tail {
+    /// Decoded bytes.
+    pub len: u32,
+    pub kind: TailKind,
+}
+
+/// Where the end of a file goes.
+#[derive(Clone, Debug)]
+pub(super) enum TailKind {
+    /// Behind the inode, encoded or plain: these bytes of `out`.
+    Inline { bytes: Range<usize>, kind: Kind },
+    /// Into the packed inode: the last bytes of the piece, which have this key.
+    Fragment { key: ChunkKey },
+}
+
+impl Load {
+    /// Makes it empty; memory stays.
+    pub(super) fn clear(&mut self) {
+        self.pieces.clear();
+        self.made.clear();
+        self.extents.clear();
+        self.out.clear();
+    }
+}

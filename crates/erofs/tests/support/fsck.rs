@@ -1,0 +1,56 @@
+//! Debian's `fsck.erofs` as a judge.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A `fsck.erofs`.
+#[derive(Debug)]
+pub struct Fsck(PathBuf);
+
+/// What it says of an image.
+#[derive(Debug)]
+pub enum Verdict {
+    Clean,
+    /// It does not know what the image needs.
+    TooOld(String),
+    Faulty(String),
+}
+
+impl Fsck {
+    /// Finds the newest at hand: in `$EROFS_UTILS`, or on the path.
+    pub fn find() -> Option<Self> {
+        let at_hand = std::env::var_os("EROFS_UTILS").map(|dir| PathBuf::from(dir).join("fsck.erofs"));
+        let programs = at_hand.into_iter().chain([PathBuf::from("fsck.erofs")]);
+        let runs = |program: &PathBuf| Command::new(program).arg("-V").output().is_ok();
+        let found = programs.filter(runs).map(Self).next();
+        if found.is_none() {
+            eprintln!(
+                "SKIPPED: fsck.erofs cannot run here; install erofs-utils, or name a folder in EROFS_UTILS"
+            );
+        }
+        found
+    }
+
+    /// Has all data of an image checked.
+    pub fn check(&self, image: &Path) -> Verdict {
+        let output = Command::new(&self.0).arg("--extract").arg(image).output().expect("it ran before");
+        if output.status.success() {
+            return Verdict::Clean;
+        }
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let too_old = [
+            "unidentified incompatible feature",
+            "unsupported",
+            "Unsupported",
+            "Unknown compression",
+            "unidentified algorithms",
+            "Operation not supported",
+        ];
+        match text.lines().find(|line| too_old.iter().any(|words| line.contains(words))) {
+            Some(line) => Verdict::TooOld(line.to_owned()),
+            None => Verdict::Faulty(text),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Owner, mode, extended attributes and times, in the order in which none undoes another.
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use larder_erofs::{Image, Inode, Xattr};
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::Shared;
+
+/// What a descriptor is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// A directory, made with a mode of its own.
+    Directory,
+    /// A regular file that was made with its permissions.
+    File,
+}
+
+/// Gives an open file or directory what its inode says. Chown takes capabilities and set-id bits away, so it comes
+/// first; the times come last.
+pub(super) fn restore(
+    shared: &Shared<'_>,
+    fd: BorrowedFd<'_>,
+    inode: &Inode,
+    kind: Kind,
+    failed: &dyn Fn(&dyn Display),
+) {
+    if owner_differs(shared, inode)
+        && let Err(errno) =
+            rustix::fs::fchown(fd, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
+    {
+        failed(&format_args!("owner: {errno}"));
+    }
+    if shared.plan.xattrs {
+        set_xattrs(shared, inode, failed, &mut |xattr| {
+            rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
+        });
+    }
+    let made_right = kind == Kind::File && is_made_right(shared, inode);
+    if shared.plan.permissions
+        && !made_right
+        && let Err(errno) = rustix::fs::fchmod(fd, Mode::from_raw_mode(inode.mode.into()))
+    {
+        failed(&format_args!("mode: {errno}"));
+    }
+    if let Err(errno) = rustix::fs::futimens(fd, &times(inode)) {
+        failed(&format_args!("times: {errno}"));
+    }
+}
+
+/// The permissions that a new regular file is made with. Until it has its owner nobody else may open it.
+pub(super) fn mode_at_birth(shared: &Shared<'_>, inode: &Inode) -> Mode {
+    match shared.plan.permissions {
+        true if !is_made_right(shared, inode) => Mode::from_raw_mode(0o600),
+        _ => Mode::from_raw_mode(u32::from(inode.mode) & 0o777),
+    }
+}
+
+/// Whether a new regular file has the right mode from the beginning: the umask is 0 then, see `extract()`.
+fn is_made_right(shared: &Shared<'_>, inode: &Inode) -> bool {
+    shared.plain_target && !owner_differs(shared, inode) && inode.mode & !0o777 == 0 && inode.xattr_bytes == 0
+}
+
+/// Whether the owner must be set.
+pub(super) fn owner_differs(shared: &Shared<'_>, inode: &Inode) -> bool {
+    let same = (inode.uid, inode.gid) == (shared.uid, shared.gid);
+    shared.plan.owners && !(same && shared.plain_target)
+}
+
+/// Whether nothing of this directory passes to what is made in it.
+pub(super) fn is_plain(dir: impl AsFd) -> bool {
+    let no_set_gid = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_mode & 0o2000 == 0);
+    let acl = rustix::fs::fgetxattr(&dir, "system.posix_acl_default", &mut [0_u8; 0][..]);
+    no_set_gid && matches!(acl, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// Sets extended attributes by `set`; what this user may not have is counted, not reported.
+pub(super) fn set_xattrs(
+    shared: &Shared<'_>,
+    inode: &Inode,
+    failed: &dyn Fn(&dyn Display),
+    set: &mut dyn FnMut(&Xattr) -> Result<(), Errno>,
+) {
+    if inode.xattr_bytes == 0 {
+        return;
+    }
+    let image: &Image = shared.image.image();
+    let xattrs = match image.xattrs(inode) {
+        Ok(xattrs) => xattrs,
+        Err(error) => return failed(&error),
+    };
+    for xattr in &xattrs {
+        match set(xattr) {
+            Ok(()) => {}
+            // Not of this user, or not of this file system.
+            Err(Errno::PERM | Errno::ACCESS) if shared.uid != 0 => skip(shared),
+            Err(Errno::OPNOTSUPP) => skip(shared),
+            Err(errno) => failed(&format_args!("attribute {}: {errno}", xattr.name.escape_ascii())),
+        }
+    }
+}
+
+fn skip(shared: &Shared<'_>) {
+    shared.xattrs_skipped.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The times of an inode; EROFS has one only.
+pub(super) fn times(inode: &Inode) -> Timestamps {
+    let nanoseconds = i64::from(inode.mtime.nanoseconds.min(999_999_999));
+    let time = Timespec { tv_sec: inode.mtime.seconds, tv_nsec: nanoseconds };
+    Timestamps { last_access: time, last_modification: time }
+}

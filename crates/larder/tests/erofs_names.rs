@@ -1,0 +1,250 @@
+//! `fsck.erofs`, `dump.erofs` and `erofsfuse`: the program by the names of erofs-utils, beside the originals.
+
+mod support;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::{UnmountFlags, unmount};
+use support::compare::assert_same;
+use support::files::{ImageFile, KernelMount, golden, golden_image};
+use support::program::{Outcome, User, binary, command, run};
+use support::{Larder, is_root, skip, tree};
+
+/// The program under another name, in a directory of the test's own.
+fn named(larder: &Larder, name: &str) -> PathBuf {
+    let path = larder.path(name);
+    if !path.exists() {
+        std::os::unix::fs::symlink(binary(), &path).expect("a link");
+    }
+    path
+}
+
+fn call<I>(program: &Path, args: I) -> Outcome
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    let mut command = command(User::Same, program);
+    command.args(args.into_iter().map(Into::into));
+    run(command)
+}
+
+/// Debian's own tool, if it is of 1.9 or later; older ones print other things.
+fn original(test: &str, name: &str) -> Option<PathBuf> {
+    let at_hand = std::env::var_os("EROFS_UTILS").map(|dir| PathBuf::from(dir).join(name));
+    for program in at_hand.into_iter().chain([PathBuf::from(name)]) {
+        let Ok(output) = Command::new(&program).arg("-V").output() else { continue };
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let minor = text.split_once("1.").and_then(|(_, rest)| rest.get(..1)?.parse::<u32>().ok());
+        if minor.is_some_and(|minor| minor >= 9) {
+            return Some(program);
+        }
+        skip(test, &format!("{} is too old: {}", program.display(), text.trim()));
+        return None;
+    }
+    skip(test, &format!("no {name} here; install erofs-utils 1.9, or name a folder with one in EROFS_UTILS"));
+    None
+}
+
+#[test]
+fn the_tools_tell_their_version_and_help_and_refuse_unknown_options_by_name() {
+    let larder = Larder::new(User::Same);
+    for (tool, status) in [("fsck.erofs", 1), ("dump.erofs", 234), ("erofsfuse", 1)] {
+        for program in [named(&larder, tool), binary().to_owned()] {
+            let first = (program == binary()).then_some(tool);
+            let with = |args: &[&str]| call(&program, first.iter().chain(args).copied().collect::<Vec<_>>());
+            let version = with(&["-V"]).ok().stdout;
+            let version = String::from_utf8_lossy(&version).into_owned();
+            assert!(version.starts_with(&format!("{tool} (erofs-utils) 1.9")), "{version}");
+            let help = with(&["--help"]).ok().stdout;
+            assert!(String::from_utf8_lossy(&help).to_lowercase().contains("usage:"), "{tool}");
+            for (args, word) in
+                [(&["--bogus", "x"][..], "unrecognized option '--bogus'"), (&["-Z", "x"], "'Z'")]
+            {
+                let outcome = with(args);
+                assert_eq!(outcome.code, status, "{tool}");
+                assert!(outcome.stderr.contains(word), "{tool}: {}", outcome.stderr);
+            }
+            assert_ne!(with(&[]).code, 0, "{tool} without an image");
+        }
+    }
+}
+
+#[test]
+fn fsck_gives_the_verdicts_of_the_original() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "fsck.erofs");
+    let theirs = original("fsck_gives_the_verdicts_of_the_original", "fsck.erofs");
+    let damaged = larder.path("damaged.img");
+    let mut bytes = fs::read(golden_image("lz4")).expect("readable");
+    bytes[1024 + 64] ^= 1;
+    fs::write(&damaged, bytes).expect("writable");
+    let zeros = larder.path("zeros.img");
+    fs::write(&zeros, [0; 8192]).expect("writable");
+    let cases = golden().into_iter().map(|path| (path, 0)).chain([(damaged, 1), (zeros, 1)]);
+    for (image, status) in cases {
+        for args in [&["-d3"][..], &["--extract"]] {
+            let args: Vec<OsString> = args.iter().map(OsString::from).chain([image.clone().into()]).collect();
+            let outcome = call(&ours, args.clone());
+            assert_eq!(outcome.code, status, "{}: {}", image.display(), outcome.stderr);
+            assert_eq!(outcome.stderr.contains("<E> erofs: "), status == 1, "{}", outcome.stderr);
+            if args[0] == "-d3" && status == 0 {
+                assert!(String::from_utf8_lossy(&outcome.stdout).contains("<I> erofs: No errors found"));
+            }
+            if let Some(theirs) = &theirs {
+                assert_eq!(call(theirs, args).code, status, "{}: the original", image.display());
+            }
+        }
+    }
+    let quiet = call(&ours, ["-d0".into(), larder.path("zeros.img").into_os_string()]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (1, ""));
+}
+
+#[test]
+fn fsck_extracts_with_the_options_of_the_original() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "fsck.erofs");
+    let source = larder.dir("source");
+    tree::plain(&source);
+    let image = ImageFile::build(&larder, &source, "image");
+    let with = |more: &[&str]| {
+        let mut args: Vec<OsString> = more.iter().map(OsString::from).collect();
+        args.extend(image.arguments());
+        call(&ours, args)
+    };
+    let out = larder.path("out");
+    let extract = format!("--extract={}", out.display());
+    with(&[&extract, "--preserve", "--xattrs"]).ok();
+    assert_same(&source, &out);
+    assert_eq!(with(&[&extract]).code, 1, "it exists");
+    with(&[&extract, "--overwrite", "--xattrs"]).ok();
+    assert_same(&source, &out);
+    let one = larder.path("one");
+    with(&[&format!("--extract={}", one.display()), "--path=/etc/motd"]).ok();
+    assert_eq!(fs::read(&one).expect("extracted"), fs::read(source.join("etc/motd")).expect("the source"));
+    for (args, word) in [
+        (&["--extract=/"][..], "--force"),
+        (&["--overwrite"], "--extract"),
+        (&["--xattr-inode-digest"], "--xattr-inode-digest is not supported"),
+        (&["--extract="], "empty"),
+        (&["--nid=x"], "invalid number"),
+    ] {
+        let outcome = with(args);
+        assert!(outcome.code == 1 && outcome.stderr.contains(word), "{args:?}: {}", outcome.stderr);
+    }
+    if let Some(theirs) = original("fsck_extracts_with_the_options_of_the_original", "fsck.erofs") {
+        let there = larder.path("there");
+        let mut args: Vec<OsString> =
+            vec![format!("--extract={}", there.display()).into(), "--xattrs".into()];
+        args.extend(image.arguments());
+        call(&theirs, args).ok();
+        assert_same(&there, &out);
+    }
+}
+
+#[test]
+fn dump_prints_what_the_original_prints() {
+    let test = "dump_prints_what_the_original_prints";
+    let Some(theirs) = original(test, "dump.erofs") else { return };
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "dump.erofs");
+    let lines = |outcome: Outcome| {
+        let text = String::from_utf8_lossy(&outcome.stdout).into_owned();
+        // Times are local there and UTC here.
+        let kept = text.lines().filter(|line| !line.contains("created:") && !line.starts_with("Timestamp:"));
+        kept.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for image in golden() {
+        let name = image.file_stem().expect("a name").to_string_lossy().into_owned();
+        let mut questions = vec![
+            vec!["-s"],
+            vec!["-S"],
+            vec!["--path=/", "--ls"],
+            vec!["--path=/a/text"],
+            vec!["--path=/link"],
+        ];
+        questions.push(vec!["--cat", "--path=/a/lines"]);
+        // A fragment has no place of its own there; here it has that of its piece of the packed inode.
+        if !name.contains("fragments")
+            && !name.contains("dedupe")
+            && name != "zstd-dirs"
+            && name != "metabox-zstd"
+        {
+            questions.push(vec!["-e", "--path=/a/mixed"]);
+            questions.push(vec!["-e", "--path=/a/lines"]);
+        }
+        for question in questions {
+            let args: Vec<OsString> =
+                question.iter().map(OsString::from).chain([image.clone().into()]).collect();
+            let (here, there) = (call(&ours, args.clone()).ok(), call(&theirs, args).ok());
+            assert_eq!(lines(here), lines(there), "{name}: {question:?}");
+        }
+    }
+}
+
+/// A mount of ours; dropped, it is unmounted.
+struct FuseMount(PathBuf);
+
+impl Drop for FuseMount {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn erofsfuse_shows_what_the_kernel_shows() {
+    let test = "erofsfuse_shows_what_the_kernel_shows";
+    if !is_root() || !Path::new("/dev/fuse").exists() {
+        skip(test, "needs root and /dev/fuse");
+        return;
+    }
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "erofsfuse");
+    let (fuse, kernel) = (larder.dir("fuse"), larder.dir("kernel"));
+    for image in golden() {
+        let copy = larder.path("copy.img");
+        fs::copy(&image, &copy).expect("a copy");
+        // It returns when it is mounted, and leaves no pipe open.
+        call(&ours, [copy.clone().into_os_string(), fuse.clone().into()]).ok();
+        let mounted = FuseMount(fuse.clone());
+        match KernelMount::new(&copy, &[], &kernel) {
+            Ok(_kernel) => assert!(assert_same(&kernel, &fuse) > 20, "{}", image.display()),
+            Err(why) => skip(test, &why),
+        }
+        drop(mounted);
+    }
+    let nothing = call(&ours, [larder.path("nothing"), fuse.clone()]);
+    assert!(nothing.code == 1 && nothing.stderr.contains("No such file"), "{}", nothing.stderr);
+    let refused = call(&ours, [OsString::from("-orw"), golden_image("lz4").into(), fuse.into()]);
+    assert!(refused.code == 1 && refused.stderr.contains("option rw is not supported"), "{}", refused.stderr);
+}
+
+#[test]
+fn erofsfuse_takes_devices_and_stays_in_the_foreground_when_asked() {
+    let test = "erofsfuse_takes_devices_and_stays_in_the_foreground_when_asked";
+    if !is_root() || !Path::new("/dev/fuse").exists() {
+        skip(test, "needs root and /dev/fuse");
+        return;
+    }
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    tree::nasty(&source);
+    let image = ImageFile::build(&larder, &source, "image");
+    let at = larder.dir("fuse");
+    let mut command = command(User::Same, named(&larder, "erofsfuse"));
+    command.arg("-f").args(image.arguments()).arg(&at);
+    let mut child = command.spawn().expect("it can be started");
+    let mounted = FuseMount(at.clone());
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string("/proc/mounts").expect("Linux has it").contains(&*at.to_string_lossy()) {
+        assert!(child.try_wait().expect("ours").is_none(), "it ended");
+        assert!(begun.elapsed().as_secs() < 60, "it does not mount");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_same(&source, &at);
+    drop(mounted);
+    assert!(child.wait().expect("ours").success(), "it ends with the mount");
+}
