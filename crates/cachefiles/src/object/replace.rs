@@ -96,7 +96,8 @@ pub(crate) fn resize(
     *current = Weak::new();
     let resized = alive.resized(spec).and_then(|(backing, kept)| {
         let object = sit_down(store, seat, place.clone(), backing)?;
-        object.take_over(&kept)?;
+        // What never sat here must not look for its seat, which is locked, when it goes.
+        object.take_over(&kept).inspect_err(|_| object.withdraw_now())?;
         object.settle();
         Ok(object)
     });

@@ -28,6 +28,11 @@ impl Linger {
         self.last = now;
     }
 
+    /// Whether the last question belongs to a run.
+    pub(super) fn is_in_run(&self) -> bool {
+        self.in_run
+    }
+
     /// Whether to look again instead of going to sleep.
     pub(super) fn goes_on(&self, now: Instant) -> bool {
         self.in_run && now.saturating_duration_since(self.last) < MOMENT

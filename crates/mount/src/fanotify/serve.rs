@@ -11,6 +11,7 @@ use larder_fscache::ObjectRange;
 use larder_ondemand::{Blob, Cause, Engine, FillError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::awake::Awake;
 use super::blobs::{BlobTable, Device, FileId, User, Watched};
 use super::event::{self, Access, Event};
 use super::group::{Group, Origin};
@@ -126,18 +127,21 @@ impl Server {
         }
         let mut buf = vec![0; BATCH * EVENT_BYTES];
         let mut linger = Linger::new(Instant::now());
+        let mut awake = Awake::new();
         while !self.group.is_handing_over() {
             self.end_resume_at(deadline);
             self.wait_for_room();
             match self.group.read(&mut buf) {
                 Ok(0) if linger.goes_on(Instant::now()) => rustix::thread::sched_yield(),
                 Ok(0) => {
+                    awake.rest();
                     if self.wait(stop) {
                         return;
                     }
                 }
                 Ok(length) => {
                     linger.asked(Instant::now());
+                    awake.asked(linger.is_in_run());
                     self.take(buf.get(..length).unwrap_or(&[]));
                 }
                 Err(error) => {
