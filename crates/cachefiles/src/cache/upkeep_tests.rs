@@ -306,23 +306,6 @@ fn invalidate_range_gives_whole_blocks_back_and_spares_what_is_in_use() {
 }
 
 #[test]
-fn p1_no_range_is_taken_from_a_file_that_anybody_reads() {
-    let world = World::new();
-    world.full("a", SIZE, 7);
-    let path = world.root.path().join(Place::new(&volume(), &key("a")).data);
-    let range = ObjectRange::at(0, PAGE);
-    // As the kernel has it open for a mount whose daemon is dead.
-    let reader = fs::File::open(&path).expect("there");
-    let refused = world.invalidate_range(&volume(), &key("a"), range);
-    assert!(matches!(refused, Err(CacheError::Busy { .. })), "{refused:?}");
-    let mut page = [0; 4096];
-    std::os::unix::fs::FileExt::read_exact_at(&reader, &mut page, 0).expect("readable");
-    assert_eq!((page[0], reader.metadata().expect("open").mode() & 0o777), (7, 0o444));
-    drop(reader);
-    assert_eq!(world.invalidate_range(&volume(), &key("a"), range).expect("idle"), PAGE);
-}
-
-#[test]
 fn prune_removes_what_its_policy_says_and_nothing_that_is_pinned_or_in_use() {
     let world = World::new();
     let in_use = world.acquire("use", &ObjectSpec::of_size(SIZE));
@@ -397,6 +380,22 @@ fn culling_punches_the_end_of_the_last_large_object_and_keeps_its_beginning() {
     assert_eq!((read(&*object, 0), read(&*object, until - 1)), (7, 7));
     assert_eq!(object.probe(until), Run::Hole { until: size });
     assert_eq!(object.present_bytes(), until);
+}
+
+#[test]
+fn p1_no_range_is_punched_out_of_a_file_that_anybody_reads() {
+    let world = World::new();
+    let size = 100 << 20;
+    world.full("large", size, 7);
+    // As the kernel has it open for a mount whose daemon is dead.
+    let path = world.root.path().join(Place::new(&volume(), &key("large")).data);
+    let reader = fs::File::open(path).expect("there");
+    assert_eq!(world.cull(1 << 20, 0).objects, 1, "it can only go whole");
+    let mut last = [0; 1];
+    for at in [0, size - (1 << 20)] {
+        std::os::unix::fs::FileExt::read_exact_at(&reader, &mut last, at).expect("readable");
+        assert_eq!(last, [7], "{at}");
+    }
 }
 
 #[test]

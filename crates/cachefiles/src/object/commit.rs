@@ -19,7 +19,7 @@ use crate::index::Row;
 use crate::live::LiveMap;
 
 /// The mode of a sealed data file.
-pub(super) const SEALED_MODE: u32 = 0o444;
+const SEALED_MODE: u32 = 0o444;
 
 impl CacheFile {
     pub(super) fn commit_now(&self) -> Result<(), Error> {

@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicU64;
 use larder_faults::{Site, point};
 use larder_fscache::{ObjectRange, Presence, Run};
 
-use super::commit::SEALED_MODE;
 use super::open::{FILLING_MODE, load, on_disk};
 use super::{BLOCK, Name};
 use crate::Spec;
@@ -115,14 +114,12 @@ impl Store {
     ) -> io::Result<u64> {
         let Some(idle) = self.open_idle(place)? else { return Ok(0) };
         let before = idle.present_bytes();
-        let IdleObject { file, coherency, words } = idle;
-        drop(file);
-        let owner = owner(&coherency);
-        let mut words: Vec<u64> = words.into_iter().map(AtomicU64::into_inner).collect();
+        let owner = owner(&idle.coherency);
+        let mut words: Vec<u64> = idle.words.into_iter().map(AtomicU64::into_inner).collect();
         let range = range.clamp_to(owner.size);
         let (first, end) = (range.start() >> BLOCK.bits(), BLOCK.count(range.end()));
         clear(&mut words, first, end);
-        let file = match self.open_sealed(&coherency, place) {
+        let file = match self.open_sealed(&idle.coherency, place) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.drop_object(name, place, why)?;
@@ -131,16 +128,9 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        // A mount of a worker that is dead may still read it, and would read the hole.
-        if self.storage.is_open_elsewhere(file.as_fd())? {
-            if coherency.state == State::Complete {
-                file.set_mode(SEALED_MODE)?;
-            }
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
         self.put(&place.map, &durable::encode(&words, &owner))?;
-        if coherency.state == State::Complete {
-            let partial = Coherency { state: State::Partial, ..coherency };
+        if idle.coherency.state == State::Complete {
+            let partial = Coherency { state: State::Partial, ..idle.coherency };
             file.set_attr(OBJECT_ATTR, &partial.encode())?;
             file.fsync()?;
         }

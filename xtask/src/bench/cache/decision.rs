@@ -15,7 +15,8 @@ use super::many::open;
 
 const SIZE: u64 = 64 << 20;
 const WANT_BYTES: u64 = 128 << 10;
-const CALLS: u64 = 2_000_000;
+/// Enough that two threads come to lie on two processors.
+const CALLS: u64 = 10_000_000;
 
 /// Runs the benchmark.
 pub fn run(dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {

@@ -28,15 +28,13 @@ pub fn run(binary: &Path, dir: &Path, objects: u64) -> anyhow::Result<Vec<Row>> 
     let root = home.join("cache");
     let volume = VolumeKey::new("bench")?;
     let began = Instant::now();
-    make(&root, &volume, objects)?;
+    let memory = make(&root, &volume, objects)? as f64 / objects as f64;
     eprintln!("bench: {objects} objects made in {:.0} s", began.elapsed().as_secs_f64());
     let ls = command(binary, &home, "ls", |told| told.lines().count() as u64 == objects + 1)?;
     let all = format!("{objects} objects take ");
     let du = command(binary, &home, "du", |told| told.lines().any(|line| line.starts_with(&all)))?;
-    let before = resident_bytes()?;
     let cache = open(&root)?;
     list(&cache, objects)?;
-    let memory = resident_bytes()?.saturating_sub(before) as f64 / objects as f64;
     drop(cache);
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3")?;
@@ -62,8 +60,10 @@ pub fn run(binary: &Path, dir: &Path, objects: u64) -> anyhow::Result<Vec<Row>> 
     ])
 }
 
-/// Objects without bytes, each with its file and its row in the index.
-fn make(root: &Path, volume: &VolumeKey, objects: u64) -> anyhow::Result<()> {
+/// Objects without bytes, each with its file and its row in the index. Returns the bytes of memory that a cache has taken
+/// which knows them all and of which nobody uses any.
+fn make(root: &Path, volume: &VolumeKey, objects: u64) -> anyhow::Result<u64> {
+    let before = resident_bytes()?;
     let cache = open(root)?;
     cache.acquire_volume(volume, &AuxData::default())?;
     let spec = ObjectSpec::of_size(OBJECT_BYTES);
@@ -72,7 +72,7 @@ fn make(root: &Path, volume: &VolumeKey, objects: u64) -> anyhow::Result<()> {
         drop(cache.acquire(volume, &key, &spec)?);
         cache.relinquish(volume, &key)?;
     }
-    Ok(())
+    Ok(resident_bytes()?.saturating_sub(before))
 }
 
 /// Like a digest: keys of one cache share no beginning.

@@ -98,7 +98,8 @@ impl Bench<'_> {
         read_through(self.local)?;
         let url = format!("{tree}file");
         in_turns(round, (ours, &|| timed(&mounted.remote)), (theirs, &|| download(&url)), &|| {
-            Ok(rustix::fs::sync())
+            rustix::fs::sync();
+            Ok(())
         })?;
         Ok(mounted)
     }
@@ -121,7 +122,7 @@ fn in_turns(
     theirs: Measured<'_>,
     before: &dyn Fn() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let order = if round % 2 == 0 { [ours, theirs] } else { [theirs, ours] };
+    let order = if round.is_multiple_of(2) { [ours, theirs] } else { [theirs, ours] };
     for (samples, measure) in order {
         before()?;
         samples.push(measure()?.as_secs_f64());
