@@ -22,7 +22,7 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     if let Some(why) = larder.cannot(frontend) {
         return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), &why);
     }
-    if let Some(why) = support::cannot_kill(frontend).filter(|_| signal == Signal::KILL) {
+    if let Some(why) = support::cannot_replace(frontend, signal == Signal::KILL) {
         return skip(&format!("p1_p4_readers_of_a_cold_image_survive {signal:?} ({frontend})"), why);
     }
     let source = larder.dir("source");
@@ -133,7 +133,7 @@ fn p4_a_new_worker_serves_what_is_cached_without_the_registry() {
             skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), &why);
             continue;
         }
-        if let Some(why) = support::cannot_kill(frontend) {
+        if let Some(why) = support::cannot_replace(frontend, true) {
             skip(&format!("p4_a_new_worker_serves_what_is_cached ({frontend})"), why);
             continue;
         }

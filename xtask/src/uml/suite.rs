@@ -123,6 +123,10 @@ pub fn run(
     let mut rows = Vec::new();
     for kernel in kernels {
         let out = out.join(kernel.version.as_str());
+        // What an earlier run has left would pass for results of this one.
+        if out.exists() {
+            fs::remove_dir_all(&out)?;
+        }
         fs::create_dir_all(&out)?;
         let begun = Instant::now();
         let disk = out.join("disk");

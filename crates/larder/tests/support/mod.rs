@@ -21,11 +21,25 @@ pub use images::Image;
 /// Every front end, in the order in which the program prefers them.
 pub const FRONT_ENDS: [&str; 3] = ["fanotify", "cachefiles", "fuse"];
 
-/// Why the worker of `frontend` cannot be killed under readers here.
-pub fn cannot_kill(frontend: &str) -> Option<&'static str> {
+/// Why the worker of `frontend` cannot be replaced, or killed, under readers here.
+pub fn cannot_replace(frontend: &str, killed: bool) -> Option<&'static str> {
+    if frontend != "fuse" {
+        return None;
+    }
+    if kernel() < (6, 9) {
+        return Some("before Linux 6.9 a FUSE request that a worker had taken is not sent again to the next");
+    }
     // Without a fast GUP the kernel looks for a fatal signal at every page that it copies for /dev/fuse.
-    (frontend == "fuse" && std::env::var_os("LARDER_UML").is_some())
+    (killed && std::env::var_os("LARDER_UML").is_some())
         .then_some("User-Mode Linux ends what a killed FUSE daemon was copying with EIO")
+}
+
+/// Major and minor version of the kernel.
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let text = name.release().to_string_lossy().into_owned();
+    let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether the tests run as root.
