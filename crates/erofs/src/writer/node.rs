@@ -83,6 +83,11 @@ impl Node {
         Timestamp::new(self.mtime_seconds, self.mtime_nanoseconds)
     }
 
+    pub(super) fn attributes(&self) -> Attributes {
+        let mtime = Timestamp::new(self.mtime_seconds, self.mtime_nanoseconds);
+        Attributes { mode: self.mode, uid: self.uid, gid: self.gid, mtime }
+    }
+
     pub(super) fn set_attributes(&mut self, attributes: &Attributes) {
         let Self { kind, size, nlink, xattrs, content, .. } = *self;
         *self = Self { size, nlink, xattrs, ..Self::new(kind, attributes, content) };

@@ -70,6 +70,14 @@ impl Tree {
         self.total_bytes
     }
 
+    /// Gives every object, the root included, the attributes that `change` makes of its own.
+    pub fn map_attributes(&mut self, change: &mut dyn FnMut(Attributes) -> Attributes) {
+        for node in &mut self.nodes {
+            let changed = change(node.attributes());
+            node.set_attributes(&changed);
+        }
+    }
+
     /// Adds a directory, or sets the attributes of one that is there.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod dump;
 mod fsck;
 mod fuse;
 mod getopt;
+mod mkfs;
 mod say;
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,8 @@ pub const OPTIONS_OF: &str = "1.9";
 /// A tool of erofs-utils.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tool {
+    /// `mkfs.erofs`
+    Mkfs,
     /// `fsck.erofs`
     Fsck,
     /// `dump.erofs`
@@ -31,11 +34,12 @@ pub enum Tool {
 }
 
 impl Tool {
-    const ALL: [Self; 3] = [Self::Fsck, Self::Dump, Self::Fuse];
+    const ALL: [Self; 4] = [Self::Mkfs, Self::Fsck, Self::Dump, Self::Fuse];
 
     /// The tool's name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Mkfs => "mkfs.erofs",
             Self::Fsck => "fsck.erofs",
             Self::Dump => "dump.erofs",
             Self::Fuse => "erofsfuse",
@@ -66,6 +70,7 @@ pub fn called(args: impl IntoIterator<Item = OsString>) -> Option<(Tool, Vec<OsS
 /// When standard output cannot be written; whatever else goes wrong is said as the tool says it, and in the status.
 pub fn run(tool: Tool, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match tool {
+        Tool::Mkfs => mkfs::run(args),
         Tool::Fsck => fsck::run(args),
         Tool::Dump => dump::run(args),
         Tool::Fuse => fuse::run(args),

@@ -14,8 +14,8 @@ Examples:
   larder erofs diff --ignore-times old.erofs new.erofs
   larder erofs diff --json old.erofs new.erofs --first-device old.blob --second-device new.blob
 
-Lines begin with + (only in the second), - (only in the first) or M (in both, and in what they differ).
-Files in the same place of devices with the same digest are the same, and are not read.
+Lines begin with + (only in the second), - (only in the first) or M (in both, and in what they
+differ). Files in the same place of devices with the same digest are the same, and are not read.
 Status 0: no difference. Status 1: differences, or it failed.";
 
 /// Arguments of `larder erofs diff`.

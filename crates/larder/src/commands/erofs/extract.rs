@@ -21,8 +21,8 @@ Examples:
   larder erofs extract app.erofs etc /etc         one directory of it
   larder erofs extract --overwrite app.erofs out  replace what is there
 
-Nothing is written outside of the directory, whatever names and links the image has. As root, owners, modes,
-devices and attributes are restored; others get what they may have.";
+Nothing is written outside of the directory, whatever names and links the image has. As root,
+owners, modes, devices and attributes are restored; others get what they may have.";
 
 /// Arguments of `larder erofs extract`.
 #[derive(clap::Args, Debug)]

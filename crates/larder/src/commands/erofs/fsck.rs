@@ -20,9 +20,10 @@ Examples:
   larder erofs fsck --no-contents app.erofs       only the metadata, in a moment
   larder erofs fsck --json --device blob app.erofs
 
-Checked are the superblock with its checksum, the device table, every directory (order, types, `.` and `..`), link
-counts, extended attributes and the name filter, and that every byte of every file is there and can be decoded.
-The format has no checksum of contents: what is decoded may still be other than what was put in.
+Checked are the superblock with its checksum, the device table, every directory (order, types, `.`
+and `..`), link counts, extended attributes and the name filter, and that every byte of every file
+is there and can be decoded. The format has no checksum of contents: what is decoded may still be
+other than what was put in.
 Status 0: sound, perhaps with warnings. Status 1: at least one error.";
 
 /// Arguments of `larder erofs fsck`.

@@ -24,7 +24,7 @@ pub(super) fn superblock(image: &Image) -> String {
     rows.extend(superblock.metabox.map(|nid| ("metabox nid", nid.to_string())));
     if superblock.incompat.contains(Incompat::COMPR_CFGS) {
         let codecs: Vec<_> = superblock.listed_codecs.iter().map(|codec| codec.name()).collect();
-        rows.push(("compr_algs", codecs.join(" ")));
+        rows.push(("compr_algs", codecs.join(", ")));
     } else {
         rows.push(("lz4_max_distance", superblock.lz4_distance_max.to_string()));
     }
@@ -278,7 +278,7 @@ mod tests {
     fn times_read_as_ctime_has_them() {
         for (seconds, text) in [
             (0, "Thu Jan  1 00:00:00 1970"),
-            (1_795_742_143, "Thu Nov 26 08:35:43 2026"),
+            (1_795_742_143, "Fri Nov 27 01:15:43 2026"),
             (951_782_400, "Tue Feb 29 00:00:00 2000"),
             (-1, "Wed Dec 31 23:59:59 1969"),
         ] {
