@@ -141,7 +141,9 @@ fn hints(path: &[u8]) -> Hint {
 pub fn features(recipe: &str) -> Incompat {
     let mut features = Incompat::empty();
     features.set(Incompat::LZ4_0PADDING, recipe.contains("-z"));
-    features.set(Incompat::ZTAILPACKING, recipe.contains("ztailpacking"));
+    // With fragments the tails go there.
+    let inline = recipe.contains("ztailpacking") && !recipe.contains("fragments");
+    features.set(Incompat::ZTAILPACKING, inline);
     features.set(Incompat::FRAGMENTS, recipe.contains("fragments") || recipe.contains("dedupe"));
     features.set(Incompat::CHUNKED_FILE, recipe.contains("chunksize"));
     features.set(Incompat::BITS_48, recipe.contains("48bit"));

@@ -120,7 +120,7 @@ impl Fill for Zstd {
     fn fill(&mut self, input: &[u8], out: &mut [u8]) -> Option<Filled> {
         let space = out.len();
         let ratio = if self.ratio == 0 { RATIO_USUAL } else { self.ratio };
-        let predicted = space * ratio >> 16;
+        let predicted = (space * ratio) >> 16;
         let mut first = predicted - predicted / 10;
         for attempt in 1..=ATTEMPTS_MAX {
             // All of the input, if that is likely to fit.
@@ -130,7 +130,7 @@ impl Fill for Zstd {
                     self.ratio = (filled.consumed << 16) / filled.produced;
                     let much_left = filled.consumed < input.len() && filled.produced < space / 4 * 3;
                     if much_left && attempt < ATTEMPTS_MAX {
-                        first = (space * self.ratio >> 16) / 10 * 9;
+                        first = ((space * self.ratio) >> 16) / 10 * 9;
                         continue;
                     }
                     return Some(self.finish(filled, out));

@@ -41,6 +41,11 @@ pub(super) fn zeros_extent(block: BlockSize) -> usize {
 /// Encodes the piece number `index` of a load with `encoder`, or leaves it as it is.
 pub(super) fn encode(load: &mut Load, index: usize, rules: &Rules, encoder: Option<&mut Encoder>) {
     let piece = load.pieces[index];
+    let mut encoder = encoder;
+    if rules.dedupe {
+        // Equal files are cut alike, whatever stands before them.
+        encoder.iter_mut().for_each(|encoder| encoder.forget());
+    }
     let made = match encoder {
         Some(encoder) if !piece.hole => encode_piece(load, &piece, rules, encoder),
         Some(_) => Some(zeros(load, &piece, Some(rules.zeros_extent))),
