@@ -39,7 +39,7 @@ pub struct ImageOptions<'a> {
     /// [`pcluster_bytes`](Self::pcluster_bytes).
     pub pcluster_bytes_max: u32,
     /// Chooses by path for each file.
-    pub hints: Option<&'a (dyn Fn(&[u8]) -> Hint + Sync)>,
+    pub hints: Option<&'a Hints<'a>>,
     /// Full indexes for all compressed files, never compact ones: for Linux before 5.3.
     pub legacy_indexes: bool,
     /// Whether the last piece of an uncompressed file, directory or link may stand behind its inode.
@@ -73,6 +73,9 @@ pub struct ImageOptions<'a> {
     /// Told how many bytes of file contents have been dealt with so far.
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
+
+/// Says how the file at a path of the image is to be stored.
+pub type Hints<'a> = dyn Fn(&[u8]) -> Hint + Sync + 'a;
 
 /// How one file is to be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

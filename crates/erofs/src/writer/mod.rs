@@ -69,7 +69,7 @@ pub use compressor::{Compressor, CompressorFault};
 pub use data::{DataDevice, WrittenData, write_data};
 pub use dictionary::{Dictionary, DictionaryDevice};
 pub use image::{ImageSummary, write_image, write_image_from_tar};
-pub use image_options::{Fragments, Hint, ImageOptions, InodeForm, OptionsFault, Times};
+pub use image_options::{Fragments, Hint, Hints, ImageOptions, InodeForm, OptionsFault, Times};
 pub use metadata::Summary;
 pub use options::{Attributes, Options};
 pub use scan::{ScanEntry, ScanOptions, ScanReport};

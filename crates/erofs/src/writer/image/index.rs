@@ -67,7 +67,7 @@ pub(super) fn entries(file: &EncodedFile, size: u64, block: BlockSize, big: bool
     }
     assert!(at == size, "extents tile the file");
     // The last lcluster tells where the file ends, unless an extent begins in it or ends with it.
-    if size % unit != 0
+    if !size.is_multiple_of(unit)
         && let Some(last @ Entry::Next { .. }) = entries.last_mut()
     {
         *last = Entry::Head {

@@ -96,7 +96,7 @@ pub fn write_image<W: Write + Seek>(
     options: &ImageOptions<'_>,
     out: &mut W,
 ) -> Result<ImageSummary, Error> {
-    write(Source::<io::Empty>::Tree(tree), options, out)
+    write(Source::<io::Empty>::Tree(Box::new(tree)), options, out)
 }
 
 /// Writes a tar archive as an image of one piece to `out`, from its current position.
@@ -133,7 +133,7 @@ pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
 
 /// Where the tree comes from.
 enum Source<R> {
-    Tree(Tree),
+    Tree(Box<Tree>),
     Tar(R, TarOptions),
 }
 
@@ -214,7 +214,7 @@ fn write_contents<R: Read + Send>(
             let files = files(&tree);
             let methods = feed::methods(&tree, &files, options, block).map_err(refused)?;
             run_tree(&tree, &files, &methods, &codecs, &rules, options.jobs, &mut placer)?;
-            (tree, files)
+            (*tree, files)
         }
         Source::Tar(archive, tar) => {
             let feed = TarFeed::new(Entries::new(archive), Adder::new(Tree::new(), tar), options, block);
