@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::writer::OptionsFault;
+use crate::writer::{OptionsFault, TarFault};
 use crate::zmap::MapFault;
 use crate::{Codec, CodecFault, DeviceId, DeviceRange, LogicalAddr, Nid, PhysicalAddr};
 
@@ -127,6 +127,10 @@ pub enum Error {
     WriteMetadata { source: io::Error },
     #[error("writing the image")]
     WriteImage { source: io::Error },
+    #[error("reading the archive at byte {at}")]
+    ReadTar { at: u64, source: io::Error },
+    #[error("archive: the entry at byte {at}: {fault}")]
+    Tar { at: u64, fault: TarFault },
     #[error("options: {fault}")]
     Options { fault: OptionsFault },
 }
@@ -173,6 +177,7 @@ impl Error {
             Self::BlockSize { .. } => Some("rebuild the image with a supported block size"),
             Self::CodecNotBuilt { .. } => Some("build Larder with the cargo feature of that name"),
             Self::Decode { .. } => Some("the image is damaged: fetch it again"),
+            Self::Tar { .. } => Some("is this a tar archive? compressed ones must be decoded first"),
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -196,6 +201,7 @@ impl Error {
             | Self::ScanXattr { source, .. }
             | Self::WriteBlob { source }
             | Self::WriteMetadata { source }
+            | Self::ReadTar { source, .. }
             | Self::WriteImage { source } => {
                 return source.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
             }
@@ -235,6 +241,7 @@ impl Error {
             | Self::Directory { .. }
             | Self::DirectoryLinkedTwice { .. }
             | Self::TooDeep { .. } => Errno::UCLEAN,
+            Self::Tar { .. } => Errno::BADMSG,
             Self::Changed { .. } => Errno::AGAIN,
             Self::Exists { .. } => Errno::EXIST,
             Self::Missing { .. } => Errno::NOENT,

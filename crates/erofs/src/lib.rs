@@ -90,7 +90,7 @@
 //!   ([`Image::with_cluster_cache`]).
 //! * Everything that Linux 7.3 reads is read. LZ4 is always there; the cargo features `lzma`, `deflate` and `zstd`, on
 //!   by default, bring the other codecs. A file whose codec is off is [`Error::CodecNotBuilt`]; the rest of its image
-//!   can be read. Without `zstd` the crate has no C code.
+//!   can be read. Without `zstd` and `encode` the crate has no C code.
 //! * Block sizes above a page are read too; the kernel refuses them.
 //!
 //! # Checking
@@ -100,8 +100,25 @@
 //!
 //! # Writing
 //!
-//! [`writer`] turns a directory tree into one metadata image and one blob of file data, the same bytes on every
-//! machine. It does not compress yet.
+//! [`writer::write_image`] turns a directory tree into an image of one piece, and [`writer::write_image_from_tar`] a tar
+//! stream, without unpacking it; compressed or not, on all processors, with the same bytes for any number of them.
+//! [`writer::write_data`] makes an image of metadata and a blob of file data in chunks, each content once: what is
+//! fetched piece by piece. [`writer::index_tar`] makes the metadata for an archive that stays as it is.
+//!
+//! ```
+//! use std::io::Cursor;
+//!
+//! use larder_erofs::writer::{Attributes, ImageOptions, Tree, write_image};
+//!
+//! let mut tree = Tree::new();
+//! tree.add_file(b"etc/motd", b"hello\n".to_vec(), &Attributes::default())?;
+//! let options = ImageOptions { tail_packing: true, compressors: vec!["lz4".parse()?], ..ImageOptions::default() };
+//! let summary = write_image(tree, &options, &mut Cursor::new(Vec::new()))?; // or a `File`
+//! assert_eq!((summary.inodes, summary.file_bytes), (3, 6));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The encoders of LZ4 and DEFLATE are C libraries behind the cargo feature `encode`, on by default.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,12 @@
 //! Any tree that is written reads as the model it was made from.
 
+#[path = "support/recipes.rs"]
+mod recipes;
 mod support;
 
 use std::collections::BTreeMap;
 
-use larder_erofs::writer::{Attributes, Options, Tree};
+use larder_erofs::writer::{Attributes, Options, Tree, write_image};
 use larder_erofs::{FileType, Image, Rdev, Timestamp, Xattr};
 use proptest::prelude::*;
 use support::{Listing, Object, assert_same, build, list_image, options};
@@ -181,5 +183,27 @@ proptest! {
         prop_assert_eq!(built.metadata.len() as u64, built.summary.metadata_bytes);
         prop_assert_eq!(built.blob.len() as u64, built.summary.blob_bytes);
         prop_assert!(build(make().0, &with(1)).expect("can be written") == built, "one thread, other bytes");
+    }
+
+    #[test]
+    fn what_is_written_in_one_piece_is_read(
+        plants in prop::collection::vec(plant(), 0..40),
+        recipe in prop::sample::select(recipes::RECIPES.to_vec()).prop_filter("keeps times", |recipe| {
+            !recipe.contains("compact") && !recipe.contains("-T") && !recipe.contains("level=19")
+        }),
+    ) {
+        let mut tree = Tree::new();
+        let root = object(FileType::Directory, &Attributes::default(), vec![], Rdev::default());
+        let mut model = Listing::from([(vec![], root)]);
+        for plant in &plants {
+            add(&mut tree, &mut model, plant);
+        }
+        count_links(&mut model);
+        let mut out = std::io::Cursor::new(Vec::new());
+        let summary = write_image(tree, &recipes::parse(recipe), &mut out).expect("can be written");
+        let bytes = out.into_inner();
+        prop_assert_eq!(bytes.len() as u64, summary.bytes);
+        let image = Image::open(bytes).expect("opens");
+        assert_same(&list_image(&image, &[]).expect("readable"), &model);
     }
 }

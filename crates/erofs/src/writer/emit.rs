@@ -13,18 +13,19 @@ pub(super) struct MetaWriter<'a> {
     out: &'a mut dyn Write,
     head: Vec<u8>,
     head_len: usize,
+    with_checksum: bool,
     at: u64,
 }
 
 impl<'a> MetaWriter<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, block: BlockSize) -> Self {
+    pub(super) fn new(out: &'a mut dyn Write, block: BlockSize, with_checksum: bool) -> Self {
         let head_len = SUPERBLOCK_AT + checksum_bytes(block);
-        Self { out, head: Vec::with_capacity(head_len), head_len, at: 0 }
+        Self { out, head: Vec::with_capacity(head_len), head_len, with_checksum, at: 0 }
     }
 
     /// A writer that is at byte address `at` already, behind what the checksum covers.
     pub(super) fn behind_head(out: &'a mut dyn Write, at: u64) -> Self {
-        Self { out, head: Vec::new(), head_len: 0, at }
+        Self { out, head: Vec::new(), head_len: 0, with_checksum: false, at }
     }
 
     /// Writes zeros up to byte address `at`, which nothing has passed yet.
@@ -47,8 +48,10 @@ impl<'a> MetaWriter<'a> {
         let (head, rest) = bytes.split_at(missing.min(bytes.len()));
         self.head.extend_from_slice(head);
         if self.head.len() == self.head_len {
-            let sum = checksum(&self.head[SUPERBLOCK_AT..]);
-            self.head[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
+            if self.with_checksum {
+                let sum = checksum(&self.head[SUPERBLOCK_AT..]);
+                self.head[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
+            }
             self.out.write_all(&self.head)?;
             self.out.write_all(rest)?;
         }

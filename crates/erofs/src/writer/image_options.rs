@@ -35,8 +35,11 @@ pub struct ImageOptions<'a> {
     pub pcluster_bytes: u32,
     /// Decoded bytes of an extent, at most: what a reader decodes for one byte. 0 is 1 MiB.
     pub extent_bytes_max: u32,
-    /// Chooses by path for each file; asked in a fixed order.
-    pub hints: Option<&'a dyn Fn(&[u8]) -> Hint>,
+    /// Encoded bytes of the pclusters that [`hints`](Self::hints) ask for, at most. 0 is
+    /// [`pcluster_bytes`](Self::pcluster_bytes).
+    pub pcluster_bytes_max: u32,
+    /// Chooses by path for each file.
+    pub hints: Option<&'a Hints<'a>>,
     /// Full indexes for all compressed files, never compact ones: for Linux before 5.3.
     pub legacy_indexes: bool,
     /// Whether the last piece of an uncompressed file, directory or link may stand behind its inode.
@@ -68,8 +71,11 @@ pub struct ImageOptions<'a> {
     /// How many threads read and compress. The result does not depend on it.
     pub jobs: NonZero<usize>,
     /// Told how many bytes of file contents have been dealt with so far.
-    pub progress: Option<&'a dyn Fn(u64)>,
+    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
+
+/// Says how the file at a path of the image is to be stored.
+pub type Hints<'a> = dyn Fn(&[u8]) -> Hint + Sync + 'a;
 
 /// How one file is to be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,6 +136,7 @@ impl Default for ImageOptions<'_> {
             block_bits: 12,
             compressors: Vec::new(),
             pcluster_bytes: 0,
+            pcluster_bytes_max: 0,
             extent_bytes_max: 0,
             hints: None,
             legacy_indexes: false,
@@ -177,6 +184,7 @@ impl ImageOptions<'_> {
 
     fn check_faults(&self, block: BlockSize) -> Result<(), OptionsFault> {
         check_pcluster(self.pcluster_bytes(block), block)?;
+        check_pcluster(self.pcluster_bytes_max(block), block)?;
         let extent = self.extent_bytes_max;
         if extent != 0 && (u64::from(extent) < block.bytes() || extent > EXTENT_BYTES_MAX) {
             return Err(OptionsFault::Extent { bytes: extent, block: block.bytes() });
@@ -191,8 +199,13 @@ impl ImageOptions<'_> {
         if self.wide {
             return Err(OptionsFault::NotBuilt { name: "the 48-bit layout" });
         }
-        if self.chunk_bits != 0 && !self.compressors.is_empty() {
-            return Err(OptionsFault::Conflict { one: "chunks", other: "compression" });
+        if self.chunk_bits != 0 {
+            if !self.compressors.is_empty() {
+                return Err(OptionsFault::Conflict { one: "chunks", other: "compression" });
+            }
+            if !(block.bits()..=CHUNK_BITS_MAX).contains(&self.chunk_bits) {
+                return Err(OptionsFault::Chunk { bits: self.chunk_bits, block: block.bytes() });
+            }
         }
         Ok(())
     }
@@ -204,6 +217,11 @@ impl ImageOptions<'_> {
             0 => u32::try_from(block.bytes()).unwrap_or(1 << 16),
             bytes => bytes,
         }
+    }
+
+    /// Encoded bytes of any pcluster, at most.
+    pub(super) fn pcluster_bytes_max(&self, block: BlockSize) -> u32 {
+        self.pcluster_bytes(block).max(self.pcluster_bytes_max)
     }
 
     /// Decoded bytes of an extent, at most.
@@ -222,6 +240,9 @@ impl ImageOptions<'_> {
         let compressor = Some(compressor.ok_or(OptionsFault::Hint { index, count })?);
         let pcluster_bytes = if hint.pcluster_bytes == 0 { usual } else { hint.pcluster_bytes };
         check_pcluster(pcluster_bytes, block)?;
+        if pcluster_bytes > self.pcluster_bytes_max(block) {
+            return Err(OptionsFault::Pcluster { bytes: pcluster_bytes, block: block.bytes() });
+        }
         Ok(Method { compressor, pcluster_bytes })
     }
 }
@@ -231,6 +252,8 @@ const EXTENT_BYTES_USUAL: u32 = 1 << 20;
 /// Decoded bytes of an extent, at most: what is encoded in one go.
 const EXTENT_BYTES_MAX: u32 = 4 << 20;
 
+/// Base-2 logarithm of the largest chunk: a piece of a file that is read in one go.
+const CHUNK_BITS_MAX: u8 = 22;
 /// Blocks of a pcluster, at most.
 const PCLUSTER_BLOCKS_MAX: u64 = 256;
 
@@ -254,6 +277,8 @@ pub enum OptionsFault {
     Pcluster { bytes: u32, block: u64 },
     #[error("extents of {bytes} bytes do not go with blocks of {block}")]
     Extent { bytes: u32, block: u64 },
+    #[error("chunks of 2^{bits} bytes do not go with blocks of {block}")]
+    Chunk { bits: u8, block: u64 },
     #[error("a hint names compressor {index} of {count}")]
     Hint { index: usize, count: usize },
     #[error("{what} needs a compressor")]

@@ -309,9 +309,18 @@ impl Space {
         Some(at)
     }
 
-    /// Whether the tail of an inode at `at` would cross a block boundary.
+    /// Whether the tail of an inode at `at` would cross a block boundary, or else could not be read.
     fn crosses(&self, at: u64, shape: &Shape) -> bool {
-        shape.tail > 0 && self.block.offset(at + shape.before_tail()) + shape.tail > self.block.bytes()
+        let place = self.block.offset(at + shape.before_tail());
+        shape.tail > 0 && (place + shape.tail > self.block.bytes() || place == 0 && self.is_unlucky(shape))
+    }
+
+    /// Whether an encoded tail must not begin with a block.
+    ///
+    /// Where blocks are smaller than pages, Linux 6.18 looks for its padding in none of its bytes if it begins one block
+    /// after a page, and then calls it corrupted: `z_erofs_fixup_insize()`, fs/erofs/decompressor.c.
+    fn is_unlucky(&self, shape: &Shape) -> bool {
+        shape.index > 0 && self.block.bits() < BlockSize::B4096.bits()
     }
 
     /// The next place for an inode whose tail would cross at `at`: with the next block, or so that the tail begins
@@ -321,7 +330,10 @@ impl Space {
         if before + shape.tail <= self.block.bytes() {
             return self.block.align_up(at);
         }
-        (self.block.align_up(at + before)? - before).checked_next_multiple_of(SLOT_BYTES)
+        let next = (self.block.align_up(at + before)? - before).checked_next_multiple_of(SLOT_BYTES)?;
+        // Index and tail are aligned alike, so that a tail begins with a block or some slots behind.
+        let with_block = self.block.offset(next + before) == 0 && self.is_unlucky(shape);
+        Some(if with_block { next + SLOT_BYTES } else { next })
     }
 }
 

@@ -55,10 +55,15 @@ impl WrittenData {
         }
         let plan = Plan::new(self)?;
         let slots = self.slots(tags, plan.bytes >> self.geometry.block.bits())?;
-        // The UUID is made from everything else, so everything is written twice: once to be hashed.
-        let mut hasher = HashWriter(Sha256::new_with_prefix(self.content));
-        emit(&plan, &slots, [0; 16], &mut hasher)?;
-        let uuid = uuid_of(hasher.0);
+        let uuid = match self.recipe.uuid {
+            Some(uuid) => uuid,
+            None => {
+                // It is made from everything else, so everything is written twice: once to be hashed.
+                let mut hasher = HashWriter(Sha256::new_with_prefix(self.content));
+                emit(&plan, &slots, [0; 16], &mut hasher)?;
+                uuid_of(hasher.0)
+            }
+        };
         emit(&plan, &slots, uuid, out)?;
         Ok(Summary {
             inodes: self.order.len() as u64,
@@ -102,7 +107,7 @@ pub(super) fn uuid_of(hasher: Sha256) -> [u8; 16] {
 /// Writes the whole image.
 fn emit(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16], out: &mut dyn Write) -> Result<(), Error> {
     let head = head(plan, slots, uuid)?;
-    let mut writer = MetaWriter::new(out, plan.data.geometry.block);
+    let mut writer = MetaWriter::new(out, plan.data.geometry.block, plan.data.recipe.checksum);
     writer.write(&head).map_err(|source| Error::WriteMetadata { source })?;
     emit_inodes(plan, &mut writer)
 }

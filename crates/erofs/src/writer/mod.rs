@@ -1,6 +1,11 @@
-//! The writer: a directory tree becomes one metadata image and one blob of file data.
+//! The writer: a directory tree, or a tar archive, becomes an image.
 //!
-//! It works in two phases, because the image names its blobs by digest and a blob has one only when it is
+//! [`write_image`] and [`write_image_from_tar`] write images of one piece, as [`ImageOptions`] say. [`index_tar`] makes
+//! an image of metadata over an archive. The rest is about images whose data are blobs of their own.
+//!
+//! # Images of several parts
+//!
+//! Writing one works in two phases, because the image names its blobs by digest and a blob has one only when it is
 //! complete. [`write_data`] reads the files of a [`Tree`] on several threads and sends their chunks, each
 //! content once, to a [`BlobSink`] in order. [`WrittenData::write_metadata`] then writes the image.
 //!
@@ -58,13 +63,16 @@ mod metadata;
 mod order;
 mod share;
 
+mod tar;
+
 pub use compressor::{Compressor, CompressorFault};
 pub use data::{DataDevice, WrittenData, write_data};
 pub use dictionary::{Dictionary, DictionaryDevice};
-pub use image::{ImageSummary, write_image};
-pub use image_options::{Fragments, Hint, ImageOptions, InodeForm, OptionsFault, Times};
+pub use image::{ImageSummary, write_image, write_image_from_tar};
+pub use image_options::{Fragments, Hint, Hints, ImageOptions, InodeForm, OptionsFault, Times};
 pub use metadata::Summary;
 pub use options::{Attributes, Options};
 pub use scan::{ScanEntry, ScanOptions, ScanReport};
 pub use sink::{BlobSink, WriteSink};
+pub use tar::{TarFault, TarOptions, index_tar};
 pub use tree::Tree;

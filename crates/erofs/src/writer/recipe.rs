@@ -1,6 +1,6 @@
 //! [`Recipe`]: what shapes the metadata of an image, whichever way its data went.
 
-use super::image_options::{InodeForm, Times};
+use super::image_options::{ImageOptions, InodeForm, Times};
 use crate::{Incompat, Timestamp};
 
 /// An attribute of more inodes than this is shared, as mkfs.erofs does by default.
@@ -17,6 +17,8 @@ pub(super) struct Recipe {
     pub shared_xattr_uses: u32,
     pub times: Times,
     pub build_time: Option<i64>,
+    /// Identity; `None`: made from all that the image says.
+    pub uuid: Option<[u8; 16]>,
     pub volume_name: [u8; 16],
     pub checksum: bool,
     /// Features that the data need.
@@ -36,11 +38,35 @@ impl Recipe {
             shared_xattr_uses: SHARED_XATTR_USES,
             times: latest.map_or(Times::Keep, Times::Latest),
             build_time: latest,
+            uuid: None,
             volume_name: [0; 16],
             checksum: true,
             features: Incompat::empty(),
             codec_bits: 0,
             codec_records: Vec::new(),
+        }
+    }
+
+    /// An image as `options` say, whose data end before block `meta_block` and need these features and codecs.
+    pub(super) fn of_image(
+        options: &ImageOptions<'_>,
+        meta_block: u64,
+        features: Incompat,
+        (codec_bits, codec_records): (u16, Vec<u8>),
+    ) -> Self {
+        Self {
+            meta_block,
+            inline_data: options.inline_data,
+            inode_form: options.inode_form,
+            shared_xattr_uses: options.shared_xattr_uses,
+            times: options.times,
+            build_time: options.build_time,
+            uuid: options.uuid,
+            volume_name: options.volume_name,
+            checksum: options.checksum,
+            features,
+            codec_bits,
+            codec_records,
         }
     }
 

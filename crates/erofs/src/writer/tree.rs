@@ -255,7 +255,8 @@ impl Tree {
         }
     }
 
-    fn find(&self, path: &[u8]) -> Result<Option<NodeId>, Error> {
+    /// Returns what stands at `path`.
+    pub(super) fn find(&self, path: &[u8]) -> Result<Option<NodeId>, Error> {
         let mut node = Self::ROOT;
         for name in components(path)? {
             if self.nodes[index(node)].kind != FileType::Directory {
@@ -268,10 +269,57 @@ impl Tree {
     }
 
     fn add_leaf(&mut self, path: &[u8], node: Node) -> Result<(), Error> {
+        self.add_leaf_node(path, node).map(drop)
+    }
+
+    /// Adds what is no directory.
+    pub(super) fn add_leaf_node(&mut self, path: &[u8], node: Node) -> Result<NodeId, Error> {
         let (parent, name) = self.make_parent(path)?;
         let name = self.text.add(name)?;
-        self.add_child(parent, name, node)?;
+        self.add_child(parent, name, node)
+    }
+
+    /// Takes away the name `path` and, if it is a directory's, all below.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] when nothing has that name, [`Error::BadPath`] for a path of no image or the root.
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let slash = path.iter().rposition(|&byte| byte == b'/');
+        let (dirs, name) = slash.map_or((&path[..0], path), |slash| (&path[..slash], &path[slash + 1..]));
+        if name.is_empty() {
+            return Err(Error::BadPath { path: path_of(path) });
+        }
+        let missing = || Error::Missing { path: path_of(path) };
+        let parent = self.find(dirs)?.ok_or_else(missing)?;
+        if self.nodes[index(parent)].kind != FileType::Directory {
+            return Err(missing());
+        }
+        let dir = self.dir_index(parent);
+        let place = self.dirs[dir].entries.binary_search_by(|entry| self.text.get(entry.name).cmp(name));
+        let entry = self.dirs[dir].entries.remove(place.map_err(|_| missing())?);
+        self.unlink(entry.node);
         Ok(())
+    }
+
+    /// Counts one name less of a node; of a directory, of all that is below it.
+    fn unlink(&mut self, node: NodeId) {
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            if self.nodes[index(node)].kind == FileType::Directory {
+                let dir = self.dir_index(node);
+                stack.extend(self.dirs[dir].entries.drain(..).map(|entry| entry.node));
+            } else {
+                self.nodes[index(node)].nlink -= 1;
+            }
+        }
+    }
+
+    /// The extended attributes of what stands at `path`.
+    pub(super) fn xattrs_of(&self, path: &[u8]) -> Result<Vec<Xattr>, Error> {
+        let node = self.find(path)?.ok_or_else(|| Error::Missing { path: path_of(path) })?;
+        Ok(self.xattrs.set(self.nodes[index(node)].xattrs))
     }
 
     fn make_parent<'p>(&mut self, path: &'p [u8]) -> Result<(NodeId, &'p [u8]), Error> {

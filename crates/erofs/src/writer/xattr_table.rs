@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Xattr;
 use crate::inode::XATTR_HEADER_BYTES;
-use crate::xattr::{ENTRY_HEADER_BYTES, EntryHeader, split};
+use crate::xattr::{ENTRY_HEADER_BYTES, EntryHeader, prefix, split};
 
 /// The most an xattr body can hold: a 16-bit count of 4-byte units.
 const BODY_BYTES_MAX: usize = XATTR_HEADER_BYTES + 4 * (u16::MAX as usize - 1);
@@ -56,6 +56,11 @@ impl XattrTable {
         Ok(id)
     }
 
+    /// The attributes of a set.
+    pub(super) fn set(&self, id: u32) -> Vec<Xattr> {
+        self.sets[super::text::index(id)].iter().map(|&entry| decode(self.entry(entry))).collect()
+    }
+
     /// The encoded entry of a number.
     pub(super) fn entry(&self, id: u32) -> &[u8] {
         &self.entries[super::text::index(id)]
@@ -99,6 +104,15 @@ fn encode(xattr: &Xattr) -> Result<(SortKey, Vec<u8>), &'static str> {
     Ok(((name_index, name.to_vec()), entry))
 }
 
+/// The attribute that an entry made by [`encode`] holds.
+fn decode(entry: &[u8]) -> Xattr {
+    let (name_index, rest) = name_of(entry);
+    let prefix = prefix(name_index).expect("encoded with a known prefix");
+    let value = ENTRY_HEADER_BYTES + rest.len();
+    let len = usize::from(u16::from_le_bytes([entry[2], entry[3]]));
+    Xattr { name: [prefix, rest].concat(), value: entry[value..value + len].to_vec() }
+}
+
 /// The name part of an encoded entry, with its prefix number.
 pub(super) fn name_of(entry: &[u8]) -> (u8, &[u8]) {
     let end = ENTRY_HEADER_BYTES + usize::from(entry[0]);
@@ -121,6 +135,14 @@ mod tests {
         let first = table.add_set(&[a.clone(), b.clone()]).expect("storable");
         assert_eq!(table.add_set(&[b, a]), Ok(first));
         assert_eq!(table.entries_len(), 2);
+        assert_eq!(
+            table.set(first),
+            [xattr("trusted.b", b"2"), xattr("user.a", b"1")]
+                .map(|one| one)
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub fn make(root: &Path) {
     let long = text(1_300_007, 1_300_000);
     write("shifted", &[b"a beginning of its own".as_slice(), &long[..700_000]].concat());
     write("copy", &long[200_000..900_000]);
+    write("twin", &long);
     let mixed: Vec<u8> = (0..24_u64)
         .flat_map(|part| match part % 4 {
             0 => noise(part, 9000 + usize::try_from(part).expect("small") * 500),

@@ -20,6 +20,9 @@ pub const RECIPES: &[&str] = &[
     "-b512",
     "-b1024",
     "-b2048",
+    "--chunksize=4096",
+    "--chunksize=65536",
+    "--chunksize=1048576 -b1024",
     "-zlz4",
     "-zlz4 -Elegacy-compress",
     "-zlz4hc",
@@ -101,6 +104,7 @@ pub fn parse(recipe: &str) -> ImageOptions<'static> {
             options.times = Times::All(i64::try_from(seconds).expect(word));
         } else if word == "hints" {
             options.hints = Some(&hints);
+            options.pcluster_bytes_max = 1 << 20;
         } else {
             panic!("{word} is no option of the matrix");
         }
@@ -137,7 +141,9 @@ fn hints(path: &[u8]) -> Hint {
 pub fn features(recipe: &str) -> Incompat {
     let mut features = Incompat::empty();
     features.set(Incompat::LZ4_0PADDING, recipe.contains("-z"));
-    features.set(Incompat::ZTAILPACKING, recipe.contains("ztailpacking"));
+    // With fragments the tails go there.
+    let inline = recipe.contains("ztailpacking") && !recipe.contains("fragments");
+    features.set(Incompat::ZTAILPACKING, inline);
     features.set(Incompat::FRAGMENTS, recipe.contains("fragments") || recipe.contains("dedupe"));
     features.set(Incompat::CHUNKED_FILE, recipe.contains("chunksize"));
     features.set(Incompat::BITS_48, recipe.contains("48bit"));

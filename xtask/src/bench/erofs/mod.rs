@@ -1,10 +1,11 @@
 //! The EROFS tools, against Debian's newest erofs-utils on the same images: medians of runs that take turns.
 //!
-//! One tree of small and large files is written once for each codec by Debian's `mkfs.erofs`; what is measured is what
-//! both sides do with it. `EROFS_UTILS` names a folder with a newer erofs-utils than that on the path.
+//! One tree of small and large files is written by both sides with every codec; then once for each codec by Debian's
+//! `mkfs.erofs`, and what is measured is what both sides do with that. `EROFS_UTILS` names a folder with a newer erofs-utils than that on the path.
 
 mod peer;
 mod read;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,7 +27,7 @@ const CODECS: [(&str, &[&str]); 4] = [
 pub fn run(binary: &Path, dir: &Path, trees: &[PathBuf], rounds: usize) -> anyhow::Result<Vec<Row>> {
     let peer = Peer::find()?;
     let tree = gather(dir, trees)?;
-    let mut rows = Vec::new();
+    let mut rows = write::run(&peer, dir, &tree, rounds)?;
     for (codec, options) in CODECS {
         let image = dir.join(format!("{codec}.erofs"));
         let status = Command::new(peer.tool("mkfs.erofs"))

@@ -36,7 +36,7 @@ impl Search {
         let ratio = if self.ratio == 0 { RATIO_USUAL } else { self.ratio };
         let aim = space - space / MARGIN;
         let (mut fits, mut exceeds): (Option<Filled>, Option<Filled>) = (None, None);
-        let mut len = (aim * ratio >> 16).clamp(1, input);
+        let mut len = ((aim * ratio) >> 16).clamp(1, input);
         for _ in 0..ATTEMPTS_MAX {
             let attempt = Filled { consumed: len, produced: encode(len)? };
             if attempt.produced > space {

@@ -4,7 +4,6 @@ use super::super::compressor::Compressor;
 use super::super::encode::{Encoder, dictionary};
 use super::super::image_options::{ImageOptions, OptionsFault};
 use super::encoded::StoredTail;
-use super::piece::Method;
 use super::place::{Place, Totals};
 use super::segment::zeros_extent;
 use crate::{BlockSize, Codec, Error, Incompat};
@@ -13,30 +12,19 @@ use crate::{BlockSize, Codec, Error, Incompat};
 pub(super) struct Codecs {
     compressors: Vec<Compressor>,
     codecs: Vec<Codec>,
-    /// The largest pcluster of each.
-    pcluster_bytes: Vec<u32>,
+    /// The largest pcluster of any file.
+    pcluster_bytes: u32,
     zeros: Vec<Vec<u8>>,
     zeros_len: usize,
 }
 
 impl Codecs {
-    /// Takes the compressors that `options` name; `methods` say how large their pclusters get.
-    pub(super) fn new(
-        options: &ImageOptions<'_>,
-        methods: &[Method],
-        block: BlockSize,
-    ) -> Result<Self, OptionsFault> {
-        let mut pcluster_bytes = vec![options.pcluster_bytes(block); options.compressors.len()];
-        for method in methods {
-            if let Some(compressor) = method.compressor {
-                let most = &mut pcluster_bytes[usize::from(compressor)];
-                *most = method.pcluster_bytes.max(*most);
-            }
-        }
+    /// Takes the compressors that `options` name.
+    pub(super) fn new(options: &ImageOptions<'_>, block: BlockSize) -> Result<Self, OptionsFault> {
         let mut codecs = Self {
             compressors: options.compressors.clone(),
             codecs: options.compressors.iter().map(|compressor| compressor.codec()).collect(),
-            pcluster_bytes,
+            pcluster_bytes: options.pcluster_bytes_max(block),
             zeros: Vec::new(),
             zeros_len: zeros_extent(block),
         };
@@ -67,7 +55,7 @@ impl Codecs {
     }
 
     fn new_encoder(&self, compressor: usize) -> Result<Encoder, OptionsFault> {
-        Encoder::new(self.compressors[compressor], self.pcluster_bytes[compressor])
+        Encoder::new(self.compressors[compressor], self.pcluster_bytes)
     }
 
     fn zero_cluster(&self, compressor: usize, block: BlockSize) -> Result<Vec<u8>, OptionsFault> {
@@ -116,14 +104,12 @@ impl Codecs {
 
     /// The largest of what the compressors with this codec need.
     fn record(&self, codec: Codec, block: BlockSize) -> Vec<u8> {
-        let mine = self.compressors.iter().zip(&self.pcluster_bytes);
-        let mine = mine.filter(|(compressor, _)| compressor.codec() == codec);
-        let dictionary = mine.clone().map(|(&compressor, &bytes)| dictionary(compressor, bytes)).max();
+        let mine = self.compressors.iter().filter(|compressor| compressor.codec() == codec);
+        let dictionary = mine.map(|&compressor| dictionary(compressor, self.pcluster_bytes)).max();
         let dictionary = dictionary.unwrap_or(0);
         match codec {
             Codec::Lz4 => {
-                let blocks = mine.map(|(_, &bytes)| bytes >> block.bits()).max().unwrap_or(1);
-                let blocks = u16::try_from(blocks).expect("at most 2047");
+                let blocks = u16::try_from(self.pcluster_bytes >> block.bits()).expect("at most 256");
                 [&[0, 0], &blocks.to_le_bytes()[..], &[0; 10]].concat()
             }
             Codec::Lzma => [&dictionary.to_le_bytes()[..], &[0; 10]].concat(),

@@ -3,7 +3,6 @@
 use std::fs::File;
 
 use rustix::io::Errno;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::image_options::{Hint, ImageOptions, OptionsFault};
 use super::super::node::{Content, NodeId};
@@ -100,19 +99,14 @@ impl Feed<Load> for TreeFeed<'_> {
 
 /// Reads the pieces of a load into its buffer.
 pub(super) fn read(tree: &Tree, files: &[NodeId], block: BlockSize, load: &mut Load) -> Result<(), Error> {
-    let Load { buffer, pieces, .. } = load;
-    for piece in pieces.iter().filter(|piece| !piece.hole) {
-        let end = piece.offset + piece.len;
-        let padded = end.next_multiple_of(block.buffer_len());
-        if buffer.len() < padded {
-            buffer.resize(padded, 0);
+    for index_of_piece in 0..load.pieces.len() {
+        let piece = load.pieces[index_of_piece];
+        if !piece.hole {
+            let node = &tree.nodes[index(files[index(piece.file)])];
+            read_at(tree, node, piece.start, load.room(piece.offset, piece.len, block))?;
         }
-        let node = &tree.nodes[index(files[index(piece.file)])];
-        read_at(tree, node, piece.start, &mut buffer[piece.offset..end])?;
-        buffer[end..padded].fill(0);
     }
-    let used = pieces.iter().filter(|piece| !piece.hole).map(|piece| piece.offset + piece.len).max();
-    load.hash = xxh3_128(&buffer[..used.unwrap_or(0)]);
+    load.finish(block);
     Ok(())
 }
 

@@ -61,12 +61,13 @@ pub(super) fn entries(file: &EncodedFile, size: u64, block: BlockSize, big: bool
         StoredTail::None => {}
         StoredTail::Inline { len, kind, .. } => put(*len, *kind, 0, 1, false),
         StoredTail::Fragment { len, offset } => {
-            put(*len, Kind::Plain, narrow(offset >> 32), 1, false);
+            // Readers check that plain extents fit into their pclusters, and this one has none.
+            put(*len, Kind::Encoded, narrow(offset >> 32), 1, false);
         }
     }
     assert!(at == size, "extents tile the file");
     // The last lcluster tells where the file ends, unless an extent begins in it or ends with it.
-    if size % unit != 0
+    if !size.is_multiple_of(unit)
         && let Some(last @ Entry::Next { .. }) = entries.last_mut()
     {
         *last = Entry::Head {
@@ -119,7 +120,7 @@ fn packs(at: u64, entries: u64, narrow: bool) -> (u64, u64, u64) {
         return (entries, 0, 0);
     }
     // To the next boundary of 32 bytes: 8 bytes are two entries.
-    let first = ((32 - at % 32) / 4 & 7).min(entries);
+    let first = (((32 - at % 32) / 4) & 7).min(entries);
     let middle = (entries - first) / 16 * 16;
     (first, middle, entries - first - middle)
 }

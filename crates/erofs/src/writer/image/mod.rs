@@ -11,7 +11,7 @@ mod piece;
 mod place;
 mod segment;
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::num::NonZero;
 
 use sha2::{Digest, Sha256};
@@ -19,14 +19,15 @@ use sha2::{Digest, Sha256};
 use super::data::{NO_FILE, WrittenData};
 use super::emit::MetaWriter;
 use super::encode::Encoder;
-use super::image_options::{Fragments, ImageOptions};
+use super::image_options::{Fragments, Hint, ImageOptions};
 use super::layout::Plan;
 use super::metadata::{HashWriter, emit_inodes, head, uuid_of};
 use super::node::{Content, Node, NodeId};
 use super::options::{Attributes, Geometry};
 use super::order::order;
-use super::pipeline::{self, Worker};
+use super::pipeline::{self, Feed, Worker};
 use super::recipe::Recipe;
+use super::tar::{Adder, Entries, TarFeed, TarOptions};
 use super::text::index as at;
 use super::tree::Tree;
 use crate::superblock::{SUPERBLOCK_AT, checksum, checksum_bytes};
@@ -35,8 +36,7 @@ use crate::{BlockSize, Error, FileType};
 use codecs::Codecs;
 pub(in crate::writer) use encoded::{EncodedFile, IndexRules};
 use feed::TreeFeed;
-use piece::Load;
-pub(in crate::writer) use piece::Method;
+pub(in crate::writer) use piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece};
 pub(in crate::writer) use place::Place;
 use place::{Placer, Placing};
 use segment::Rules;
@@ -96,11 +96,57 @@ pub fn write_image<W: Write + Seek>(
     options: &ImageOptions<'_>,
     out: &mut W,
 ) -> Result<ImageSummary, Error> {
+    write(Source::<io::Empty>::Tree(Box::new(tree)), options, out)
+}
+
+/// Writes a tar archive as an image of one piece to `out`, from its current position.
+///
+/// The archive is read once from front to back, and nothing is unpacked to disk. What comes later under the same
+/// name counts, as with `tar -x`. An archive that is compressed must be decoded on the way.
+///
+/// # Errors
+///
+/// As [`write_image`]; [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Cursor;
+///
+/// use larder_erofs::Image;
+/// use larder_erofs::writer::{ImageOptions, TarOptions, write_image_from_tar};
+///
+/// let archive = [0; 1024]; // an empty one
+/// let mut out = Cursor::new(Vec::new());
+/// write_image_from_tar(&archive[..], &TarOptions::default(), &ImageOptions::default(), &mut out)?;
+/// assert_eq!(Image::open(out.into_inner())?.walk().count(), 1);
+/// # Ok::<(), larder_erofs::Error>(())
+/// ```
+pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
+    archive: R,
+    tar: &TarOptions,
+    options: &ImageOptions<'_>,
+    out: &mut W,
+) -> Result<ImageSummary, Error> {
+    write(Source::Tar(archive, *tar), options, out)
+}
+
+/// Where the tree comes from.
+enum Source<R> {
+    Tree(Box<Tree>),
+    Tar(R, TarOptions),
+}
+
+fn write<R: Read + Send, W: Write + Seek>(
+    source: Source<R>,
+    options: &ImageOptions<'_>,
+    out: &mut W,
+) -> Result<ImageSummary, Error> {
     let block = options.check()?;
     let failed = |source| Error::WriteImage { source };
     let start = out.stream_position().map_err(failed)?;
     let mut buffered = BufWriter::with_capacity(1 << 20, &mut *out);
-    let data = write_contents(tree, options, block, &mut buffered)?;
+    let data = write_contents(source, options, block, &mut buffered)?;
     let plan = Plan::new(&data)?;
     let mut hasher = HashWriter(Sha256::new_with_prefix(data.content));
     {
@@ -143,22 +189,15 @@ fn finished_head(head: &[u8], block: BlockSize, with_checksum: bool) -> Vec<u8> 
 }
 
 /// Writes the contents of all files, behind room for the head.
-fn write_contents(
-    mut tree: Tree,
+fn write_contents<R: Read + Send>(
+    source: Source<R>,
     options: &ImageOptions<'_>,
     block: BlockSize,
     out: &mut dyn Write,
 ) -> Result<WrittenData, Error> {
-    let mut order = order(&tree);
-    let has_data = |&&id: &&NodeId| {
-        let node = &tree.nodes[at(id)];
-        node.kind == FileType::Regular && node.size > 0
-    };
-    let mut files: Vec<NodeId> = order.iter().filter(has_data).copied().collect();
-    let methods = feed::methods(&tree, &files, options, block).map_err(|fault| Error::Options { fault })?;
-    let codecs = Codecs::new(options, &methods, block).map_err(|fault| Error::Options { fault })?;
+    let refused = |fault| Error::Options { fault };
+    let codecs = Codecs::new(options, block).map_err(refused)?;
     let rules = rules(options, block);
-
     let head = vec![0; head_bytes(block)];
     out.write_all(&head).map_err(|source| Error::WriteImage { source })?;
     let placing = Placing {
@@ -170,41 +209,38 @@ fn write_contents(
         progress: options.progress,
     };
     let mut placer = Placer::new(out, placing, block.blocks(head.len() as u64));
-    run(&tree, &files, &methods, &codecs, &rules, options.jobs, &mut placer)?;
-
+    let (mut tree, mut files) = match source {
+        Source::Tree(tree) => {
+            let files = files(&tree);
+            let methods = feed::methods(&tree, &files, options, block).map_err(refused)?;
+            run_tree(&tree, &files, &methods, &codecs, &rules, options.jobs, &mut placer)?;
+            (*tree, files)
+        }
+        Source::Tar(archive, tar) => {
+            let feed = TarFeed::new(Entries::new(archive), Adder::new(Tree::new(), tar), options, block);
+            let mut feed = run(feed, &|_| Ok(()), &codecs, &rules, options.jobs, &mut placer)?;
+            feed.entries.finish()?;
+            (feed.adder.finish()?, feed.files)
+        }
+    };
+    let mut order = order(&tree);
     let packed = std::mem::take(&mut placer.packed);
     let packed_node = if packed.is_empty() { None } else { Some(add_packed(&mut tree, packed)?) };
     if let Some(node) = packed_node {
-        let method =
-            options.method(super::Hint::default(), block).map_err(|fault| Error::Options { fault })?;
+        let method = options.method(Hint::default(), block).map_err(refused)?;
         let rules = Rules { fragments: Fragments::None, inline_bytes_max: 0, ..rules };
-        run(&tree, &[node], &[method], &codecs, &rules, options.jobs, &mut placer)?;
+        run_tree(&tree, &[node], &[method], &codecs, &rules, options.jobs, &mut placer)?;
         files.push(node);
         order.push(node);
     }
     let Placer { places, runs, content, totals, .. } = placer;
-    let meta_block = totals.next_block;
     tree.literals.clear();
-
     let mut file_of = vec![NO_FILE; tree.nodes.len()];
     for (file, &node) in (0..).zip(&files) {
         file_of[at(node)] = file;
     }
     let features = codecs.features(&places, packed_node.is_some(), &totals);
-    let (codec_bits, codec_records) = codecs.records(features, &places, block);
-    let recipe = Recipe {
-        meta_block,
-        inline_data: options.inline_data,
-        inode_form: options.inode_form,
-        shared_xattr_uses: options.shared_xattr_uses,
-        times: options.times,
-        build_time: options.build_time,
-        volume_name: options.volume_name,
-        checksum: options.checksum,
-        features,
-        codec_bits,
-        codec_records,
-    };
+    let records = codecs.records(features, &places, block);
     Ok(WrittenData {
         tree,
         order,
@@ -213,7 +249,7 @@ fn write_contents(
         places,
         index_rules: IndexRules { block, legacy: options.legacy_indexes, interlaced: rules.interlaced },
         geometry: Geometry { block, chunk_bits: block.bits() },
-        recipe,
+        recipe: Recipe::of_image(options, totals.next_block, features, records),
         packed: packed_node,
         devices: Vec::new(),
         device_ids: vec![0],
@@ -224,6 +260,15 @@ fn write_contents(
             ..super::data::Totals::default()
         },
     })
+}
+
+/// The files with data, in the order in which they will lie.
+fn files(tree: &Tree) -> Vec<NodeId> {
+    let has_data = |id: &NodeId| {
+        let node = &tree.nodes[at(*id)];
+        node.kind == FileType::Regular && node.size > 0
+    };
+    order(tree).into_iter().filter(has_data).collect()
 }
 
 /// What stands behind an inode must lie in one block, and inodes begin at multiples of 32 bytes.
@@ -241,12 +286,13 @@ fn rules(options: &ImageOptions<'_>, block: BlockSize) -> Rules {
         fragments: options.fragments,
         interlaced: modern,
         zeros_extent: if options.legacy_indexes { 0 } else { segment::zeros_extent(block) },
+        chunk_bytes: if options.chunk_bits == 0 { 0 } else { 1 << options.chunk_bits },
         dedupe: options.dedupe,
     }
 }
 
-/// Sends files through the pipeline.
-fn run(
+/// Sends the files of a tree through the pipeline.
+fn run_tree(
     tree: &Tree,
     files: &[NodeId],
     methods: &[Method],
@@ -255,10 +301,24 @@ fn run(
     jobs: NonZero<usize>,
     placer: &mut Placer<'_>,
 ) -> Result<(), Error> {
+    let feed = TreeFeed::new(tree, files, methods, rules.block);
+    let read = |load: &mut Load| feed::read(tree, files, rules.block, load);
+    run(feed, &read, codecs, rules, jobs, placer).map(drop)
+}
+
+/// Sends what `feed` gives out through the pipeline; each thread calls `read` before it encodes.
+fn run<F: Feed<Load>>(
+    feed: F,
+    read: &(dyn Fn(&mut Load) -> Result<(), Error> + Sync),
+    codecs: &Codecs,
+    rules: &Rules,
+    jobs: NonZero<usize>,
+    placer: &mut Placer<'_>,
+) -> Result<F, Error> {
     let worker = || -> Worker<'_, Load> {
         let mut encoders: Vec<Option<Encoder>> = codecs.codecs().iter().map(|_| None).collect();
         Box::new(move |load| {
-            feed::read(tree, files, rules.block, load)?;
+            read(load)?;
             // What one load teaches must not depend on which thread had the one before.
             encoders.iter_mut().flatten().for_each(Encoder::forget);
             for index in 0..load.pieces.len() {
@@ -277,9 +337,7 @@ fn run(
             Ok(())
         })
     };
-    let feed = TreeFeed::new(tree, files, methods, rules.block);
-    pipeline::run(feed, jobs.get(), &worker, &mut |load| placer.take(load))?;
-    Ok(())
+    pipeline::run(feed, jobs.get(), &worker, &mut |load| placer.take(load))
 }
 
 /// Adds the inode that holds the tails of others.
@@ -299,13 +357,13 @@ fn add_packed(tree: &mut Tree, contents: Vec<u8>) -> Result<NodeId, Error> {
 struct Both<'a>(&'a mut dyn Write, &'a mut dyn Write);
 
 impl Write for Both<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.0.write_all(buf)?;
         self.1.write_all(buf)?;
         Ok(buf.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
 }

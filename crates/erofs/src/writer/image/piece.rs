@@ -2,20 +2,23 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::super::dedup::ChunkKey;
+use crate::BlockSize;
 
 /// A file longer than this is encoded in pieces of this many bytes, each by itself.
 ///
 /// A piece costs half a block and a beginning without history, so it is long; every thread holds a few of them.
-pub(super) const PIECE_BYTES: u64 = 4 << 20;
+pub(in crate::writer) const PIECE_BYTES: u64 = 4 << 20;
 /// Bytes of small files that go together, about.
-pub(super) const LOAD_BYTES: u64 = 1 << 20;
+pub(in crate::writer) const LOAD_BYTES: u64 = 1 << 20;
 /// Pieces that go together, at most.
-pub(super) const LOAD_PIECES: usize = 512;
+pub(in crate::writer) const LOAD_PIECES: usize = 512;
 
 /// Pieces of files with their bytes.
 #[derive(Debug, Default)]
-pub(super) struct Load {
+pub(in crate::writer) struct Load {
     /// Contents: each piece begins at a block boundary and is padded with zeros.
     pub buffer: Vec<u8>,
     pub pieces: Vec<Piece>,
@@ -30,7 +33,7 @@ pub(super) struct Load {
 
 /// A piece of a file, not longer than [`PIECE_BYTES`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub(in crate::writer) struct Piece {
     /// Index into the list of files with data.
     pub file: u32,
     /// Where it begins in the file: a multiple of [`PIECE_BYTES`].
@@ -56,7 +59,7 @@ pub(in crate::writer) struct Method {
 
 /// A run of a file's bytes, as it will be stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Extent {
+pub(in crate::writer) struct Extent {
     /// Decoded bytes.
     pub len: u32,
     /// Bytes in the image, among the encoded ones of the load; 0 for zeros.
@@ -79,7 +82,7 @@ pub(in crate::writer) enum Kind {
 
 /// What was made of a piece.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
+pub(in crate::writer) struct Made {
     /// Its extents. Those of a piece that stays as it is have their bytes in the buffer.
     pub extents: Range<usize>,
     /// Its encoded bytes: those of the extents, one after the other.
@@ -90,7 +93,7 @@ pub(super) struct Made {
 
 /// The end of a file that is stored apart.
 #[derive(Clone, Debug)]
-pub(super) struct Tail {
+pub(in crate::writer) struct Tail {
     /// Decoded bytes.
     pub len: u32,
     pub kind: TailKind,
@@ -98,7 +101,7 @@ pub(super) struct Tail {
 
 /// Where the end of a file goes.
 #[derive(Clone, Debug)]
-pub(super) enum TailKind {
+pub(in crate::writer) enum TailKind {
     /// Behind the inode, encoded or plain: these bytes of `out`.
     Inline { bytes: Range<usize>, kind: Kind },
     /// Into the packed inode: the last bytes of the piece, which have this key.
@@ -106,8 +109,28 @@ pub(super) enum TailKind {
 }
 
 impl Load {
+    /// Room for `len` bytes at `offset` of the buffer.
+    pub(in crate::writer) fn room(&mut self, offset: usize, len: usize, block: BlockSize) -> &mut [u8] {
+        let padded = (offset + len).next_multiple_of(block.buffer_len());
+        if self.buffer.len() < padded {
+            self.buffer.resize(padded, 0);
+        }
+        &mut self.buffer[offset..offset + len]
+    }
+
+    /// Pads every piece to a whole block, and sums the contents up.
+    pub(in crate::writer) fn finish(&mut self, block: BlockSize) {
+        let mut used = 0;
+        for piece in self.pieces.iter().filter(|piece| !piece.hole) {
+            let end = piece.offset + piece.len;
+            used = end.next_multiple_of(block.buffer_len());
+            self.buffer[end..used].fill(0);
+        }
+        self.hash = xxh3_128(&self.buffer[..used]);
+    }
+
     /// Makes it empty; memory stays.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::writer) fn clear(&mut self) {
         self.pieces.clear();
         self.made.clear();
         self.extents.clear();

@@ -50,7 +50,7 @@ pub(super) struct Placing<'a> {
     /// By compressor: the pcluster of `zeros_len` zeros.
     pub zeros: &'a [Vec<u8>],
     pub zeros_len: usize,
-    pub progress: Option<&'a dyn Fn(u64)>,
+    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
 
 /// Gives everything its place and writes it.
@@ -85,6 +85,10 @@ pub(super) struct Totals {
     /// Any pcluster has several blocks.
     pub big: bool,
 }
+
+/// Ways in which bytes are stored, beside the numbers of the codecs: plain extents and chunks.
+const PLAIN: u32 = u32::MAX;
+const CHUNK: u32 = u32::MAX - 1;
 
 const TOO_LARGE: Error = Error::TooLarge { what: "more than 2^32 blocks" };
 
@@ -131,8 +135,8 @@ impl<'a> Placer<'a> {
         let block = self.rules.block;
         let file = self.places.len();
         let extents = &load.extents[made.extents.clone()];
-        let has_hole = |extent: &Extent| extent.kind == Kind::Zeros;
-        let whole = !extents.iter().any(has_hole) && self.runs.of(file).iter().all(is_data);
+        let is_apart = |extent: &Extent| extent.kind == Kind::Zeros || extent.key.is_some();
+        let whole = !extents.iter().any(is_apart) && self.runs.of(file).iter().all(is_data);
         let mut at = piece.offset;
         for extent in extents {
             let len = usize32(extent.len);
@@ -142,12 +146,24 @@ impl<'a> Placer<'a> {
                 at += len;
                 continue;
             }
+            let key = extent.key.map(|key| (key, CHUNK));
+            if let Some(known) = key.and_then(|key| self.known.get(&key)) {
+                let target = BlockRef::new(0, known.block.into()).ok_or(TOO_LARGE)?;
+                self.runs.push(blocks, Target::Data(target), 1);
+                self.totals.deduplicated_bytes += u64::from(extent.len);
+                at += len;
+                continue;
+            }
             let tail = len % block.buffer_len();
             let stays =
                 if piece.last && whole && tail > 0 && tail <= self.rules.inline_bytes_max { tail } else { 0 };
             let first = self.totals.next_block;
             let stored = (len - stays).next_multiple_of(block.buffer_len());
             self.write(&load.buffer[at..at + stored])?;
+            if let Some(key) = key {
+                let block = u32::try_from(first).map_err(|_| TOO_LARGE)?;
+                self.known.insert(key, Known { block, blocks: 0 });
+            }
             let target = BlockRef::new(0, first).ok_or(TOO_LARGE)?;
             self.runs.push(block.blocks(stored as u64), Target::Data(target), 1);
             if stays > 0 {
@@ -214,7 +230,7 @@ impl<'a> Placer<'a> {
     fn store(&mut self, extent: &Extent, encoded: &[u8], compressor: usize) -> Result<StoredExtent, Error> {
         let blocks = u16::try_from(self.rules.block.blocks(encoded.len() as u64)).map_err(|_| TOO_LARGE)?;
         let way = if extent.kind == Kind::Plain {
-            u32::MAX
+            PLAIN
         } else {
             u32::from(self.rules.codecs[compressor].number())
         };

@@ -24,6 +24,8 @@ pub(super) struct Rules {
     pub interlaced: bool,
     /// Decoded bytes of an extent of zeros in a compressed file; 0 to encode them like all else.
     pub zeros_extent: usize,
+    /// Cut files that stay as they are into chunks of so many bytes, each content once; 0 not to.
+    pub chunk_bytes: usize,
     /// Tell extents by what they hold, so that equal ones are stored once.
     pub dedupe: bool,
 }
@@ -39,13 +41,21 @@ pub(super) fn zeros_extent(block: BlockSize) -> usize {
 /// Encodes the piece number `index` of a load with `encoder`, or leaves it as it is.
 pub(super) fn encode(load: &mut Load, index: usize, rules: &Rules, encoder: Option<&mut Encoder>) {
     let piece = load.pieces[index];
+    let mut encoder = encoder;
+    if rules.dedupe {
+        // Equal files are cut alike, whatever stands before them.
+        encoder.iter_mut().for_each(|encoder| encoder.forget());
+    }
     let made = match encoder {
         Some(encoder) if !piece.hole => encode_piece(load, &piece, rules, encoder),
         Some(_) => Some(zeros(load, &piece, Some(rules.zeros_extent))),
         None if piece.hole => Some(zeros(load, &piece, None)),
         None => None,
     };
-    let made = made.unwrap_or_else(|| leave(load, &piece, rules.block));
+    let made = made.unwrap_or_else(|| match rules.chunk_bytes {
+        0 => leave(load, &piece, rules.block),
+        chunk_bytes => chunk(load, &piece, chunk_bytes),
+    });
     load.made.push(made);
 }
 
@@ -80,6 +90,20 @@ fn leave(load: &mut Load, piece: &Piece, block: BlockSize) -> Made {
     }
     if at < piece.len {
         load.extents.push(extent(piece.len - at, piece.len - at, Kind::Plain));
+    }
+    let end = load.out.len();
+    Made { extents: first..load.extents.len(), out: end..end, flat: true, tail: None }
+}
+
+/// Cuts a piece into chunks.
+fn chunk(load: &mut Load, piece: &Piece, chunk_bytes: usize) -> Made {
+    let first = load.extents.len();
+    for bytes in load.buffer[piece.offset..piece.offset + piece.len].chunks(chunk_bytes) {
+        load.extents.push(if is_zero(bytes) {
+            extent(bytes.len(), 0, Kind::Zeros)
+        } else {
+            Extent { key: Some(ChunkKey::of(bytes)), ..extent(bytes.len(), bytes.len(), Kind::Plain) }
+        });
     }
     let end = load.out.len();
     Made { extents: first..load.extents.len(), out: end..end, flat: true, tail: None }

@@ -1,0 +1,221 @@
+//! Archives become the images that their contents, unpacked, would have become; what is damaged is refused.
+
+#[path = "support/corpus.rs"]
+mod corpus;
+#[path = "support/fsck.rs"]
+mod fsck;
+#[path = "support/kernel.rs"]
+mod kernel;
+mod support;
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+use std::process::Command;
+
+use kernel::Mounted;
+use larder_erofs::writer::{ImageOptions, TarOptions, index_tar, write_image_from_tar};
+use larder_erofs::{DeviceMode, DeviceTag, Error, FileType, Image, Rdev};
+use proptest::prelude::*;
+use support::{Listing, assert_same, list_host, list_image};
+
+/// Packs a directory with GNU tar; `None`, and says so, when it is not here.
+fn pack(tree: &Path, options: &[&str]) -> Option<Vec<u8>> {
+    let output = Command::new("tar").args(options).args(["-C"]).arg(tree).args(["-c", "."]).output();
+    match output {
+        Ok(output) if output.status.success() => Some(output.stdout),
+        Ok(output) => panic!("tar: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            eprintln!("SKIPPED: tar cannot run here: {error}");
+            None
+        }
+    }
+}
+
+fn from_tar(archive: &[u8], tar: &TarOptions, options: &ImageOptions<'_>) -> Result<Vec<u8>, Error> {
+    let mut out = Cursor::new(Vec::new());
+    write_image_from_tar(archive, tar, options, &mut out)?;
+    Ok(out.into_inner())
+}
+
+fn list(image: Vec<u8>) -> Listing {
+    list_image(&Image::open(image).expect("opens"), &[]).expect("readable")
+}
+
+#[test]
+fn every_dialect_of_gnu_tar_makes_the_tree_that_was_packed() {
+    let tree = tempdir();
+    corpus::make(tree.path());
+    support::sparse_file(&tree.path().join("holes"), 3_000_000, &[(1_000_000, b"middle"), (2_999_999, b"!")]);
+    fs::write(tree.path().join("n".repeat(255)), b"a long name").expect("can write");
+    let host = list_host(tree.path());
+    let packed = ImageOptions { compressors: vec!["lz4".parse().expect("known")], ..ImageOptions::default() };
+    for dialect in [
+        &["--format=pax", "--xattrs", "--xattrs-include=*"][..],
+        &["--format=pax", "--xattrs", "--xattrs-include=*", "--sparse"],
+        &["--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", "--sparse-version=0.1"],
+        &["--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", "--sparse-version=0.0"],
+        &["--format=gnu"],
+        &["--format=gnu", "--sparse"],
+    ] {
+        let Some(archive) = pack(tree.path(), dialect) else { return };
+        let mut expected = host.clone();
+        if dialect.contains(&"--format=gnu") {
+            expected.values_mut().for_each(|object| {
+                object.xattrs.clear();
+                object.mtime.nanoseconds = 0;
+            });
+        }
+        for options in [&ImageOptions::default(), &packed] {
+            let image = from_tar(&archive, &TarOptions::default(), options);
+            let image = image.unwrap_or_else(|error| panic!("{dialect:?}: {error}"));
+            assert_same(&list(image), &expected);
+        }
+    }
+}
+
+#[test]
+fn an_index_shows_the_archive_as_its_device_or_appended() {
+    let (tree, out, at) = (tempdir(), tempdir(), tempdir());
+    corpus::make(tree.path());
+    let Some(archive) = pack(tree.path(), &["--format=pax", "--xattrs", "--xattrs-include=*"]) else {
+        return;
+    };
+    let data = index_tar(&archive[..], &TarOptions::default(), &ImageOptions::default()).expect("indexable");
+    let mut meta = Vec::new();
+    data.write_metadata(&[DeviceTag::EMPTY], &mut meta).expect("writable");
+    let expected = list_host(tree.path());
+    let image = Image::open(meta.clone()).expect("opens");
+    assert_same(&list_image(&image, &[&archive]).expect("readable"), &expected);
+    let whole = [meta.clone(), archive.clone()].concat();
+    let flat = Image::open_with(whole.clone(), DeviceMode::Flat).expect("opens");
+    assert_same(&list_image(&flat, &[]).expect("readable"), &expected);
+    if let Some(reason) = Mounted::impossible() {
+        eprintln!("SKIPPED: not compared with the kernel: {reason}");
+        return;
+    }
+    let paths = ["meta", "archive", "whole"].map(|name| out.path().join(name));
+    for (path, bytes) in paths.iter().zip([&meta, &archive, &whole]) {
+        fs::write(path, bytes).expect("can write");
+    }
+    for devices in [&[paths[1].as_path()][..], &[]] {
+        let image = if devices.is_empty() { &paths[2] } else { &paths[0] };
+        let mounted = Mounted::new(image, devices, at.path()).expect("mounts");
+        assert_same(&list_host(mounted.path()), &expected);
+    }
+}
+
+#[test]
+fn whiteouts_of_a_layer_become_those_of_overlayfs() {
+    let tree = tempdir();
+    let path = |name: &str| tree.path().join(name);
+    fs::create_dir_all(path("opaque/below")).expect("can make");
+    for name in [".wh.gone", "opaque/.wh..wh..opq", "opaque/below/.wh.one", ".wh..wh.plnk", "stays"] {
+        fs::write(path(name), b"").expect("can write");
+    }
+    let Some(archive) = pack(tree.path(), &["--format=pax"]) else { return };
+    let tar = TarOptions { aufs: true, ..TarOptions::default() };
+    let listing = list(from_tar(&archive, &tar, &ImageOptions::default()).expect("writable"));
+    let names: Vec<_> = listing.keys().map(|name| String::from_utf8_lossy(name)).collect();
+    assert_eq!(names, ["", "gone", "opaque", "opaque/below", "opaque/below/one", "stays"]);
+    for name in ["gone", "opaque/below/one"] {
+        let object = &listing[name.as_bytes()];
+        assert_eq!((object.kind, object.rdev), (FileType::CharDevice, Rdev::default()), "{name}");
+    }
+    let opaque = &listing[b"opaque".as_slice()].xattrs;
+    assert_eq!(opaque.len(), 1);
+    assert_eq!(
+        (opaque[0].name.as_slice(), opaque[0].value.as_slice()),
+        (&b"trusted.overlay.opaque"[..], &b"y"[..])
+    );
+    let strip = TarOptions { aufs: true, strip_overlay: true };
+    let listing = list(from_tar(&archive, &strip, &ImageOptions::default()).expect("writable"));
+    assert!(!listing.contains_key(b"gone".as_slice()) && listing[b"opaque".as_slice()].xattrs.is_empty());
+}
+
+/// A ustar header with its checksum.
+fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{size:011o}\0"));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(157, link);
+    put(257, "ustar\0");
+    header[156] = kind;
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+#[test]
+fn what_comes_later_under_a_name_counts() {
+    let mut archive = header("a/b", b'0', 3, "");
+    archive.extend(b"old");
+    archive.resize(1024, 0);
+    archive.extend(header("c", b'1', 0, "a/b"));
+    archive.extend(header("a/b", b'2', 0, "elsewhere"));
+    archive.extend(header("d/e", b'5', 0, ""));
+    archive.extend(header("d", b'0', 0, ""));
+    let listing =
+        list(from_tar(&archive, &TarOptions::default(), &ImageOptions::default()).expect("writable"));
+    assert_eq!(listing[b"a/b".as_slice()].data, b"elsewhere");
+    assert_eq!((listing[b"c".as_slice()].data.as_slice(), listing[b"c".as_slice()].nlink), (&b"old"[..], 1));
+    assert_eq!((listing[b"d".as_slice()].kind, listing.len()), (FileType::Regular, 5));
+}
+
+#[test]
+fn what_leads_out_of_the_tree_or_to_nothing_is_refused() {
+    let verdict = |archive: &[u8]| from_tar(archive, &TarOptions::default(), &ImageOptions::default());
+    assert!(matches!(verdict(&header("../a", b'0', 0, "")), Err(Error::BadPath { .. })));
+    assert!(matches!(verdict(&header("a", b'1', 0, "../b")), Err(Error::BadPath { .. })));
+    assert!(matches!(verdict(&header("a", b'1', 0, "b")), Err(Error::Missing { .. })));
+    assert!(matches!(verdict(&header("a", b'0', 5, "")), Err(Error::Tar { .. })), "contents are missing");
+    assert!(
+        matches!(verdict(&header("a", b'x', 1 << 30, "")), Err(Error::Tar { .. })),
+        "a gigabyte of records"
+    );
+    assert!(matches!(verdict(&header("a", b'Q', 0, "")), Err(Error::Tar { .. })));
+    let mut damaged = header("a", b'0', 0, "");
+    damaged[0] = b'b';
+    assert!(matches!(verdict(&damaged), Err(Error::Tar { .. })));
+    let through = [header("link", b'2', 0, "/etc"), header("link/passwd", b'0', 0, "")].concat();
+    assert!(matches!(verdict(&through), Err(Error::Exists { .. })), "never through a link");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_archive_is_an_error_or_an_image(at in 0_usize..4096, byte in any::<u8>(), fix in any::<bool>()) {
+        let mut archive = header("x", b'x', 53, "");
+        archive.extend(b"30 GNU.sparse.map=0,5,100,200\n23 GNU.sparse.size=300\n");
+        archive.resize(1024, 0);
+        archive.extend(header("a", b'0', 205, ""));
+        archive.resize(2048, 1);
+        archive.extend(header("b", b'L', 10, ""));
+        archive.resize(3072, 0);
+        archive.extend(header("c", b'S', 0, ""));
+        archive.resize(4096, 0);
+        archive[at] = byte;
+        if fix {
+            for start in (0..archive.len()).step_by(512) {
+                archive[start + 148..start + 156].fill(b' ');
+                let sum: u32 = archive[start..start + 512].iter().map(|&byte| u32::from(byte)).sum();
+                archive[start + 148..start + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        if let Ok(image) = from_tar(&archive, &TarOptions::default(), &ImageOptions::default()) {
+            list(image);
+        }
+        let _ = index_tar(&archive[..], &TarOptions::default(), &ImageOptions::default());
+    }
+}
+
+fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("can make")
+}
