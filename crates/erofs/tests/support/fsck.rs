@@ -45,8 +45,10 @@ impl Fsck {
             "unsupported",
             "Unsupported",
             "Unknown compression",
+            "unknown compression",
             "unidentified algorithms",
             "Operation not supported",
+            "isn't supported",
         ];
         match text.lines().find(|line| too_old.iter().any(|words| line.contains(words))) {
             Some(line) => Verdict::TooOld(line.to_owned()),

@@ -117,7 +117,7 @@ mod tests {
     fn records_are_as_long_as_they_say() {
         let records = parse(b"13 path=a\nb/c\n19 SCHILY.xattr.a=\n20 mtime=-1.25\0\0\0\0\n");
         assert!(records.is_none(), "NULs inside are no number");
-        let records = parse(b"14 path=a\nb/c\n12 uid=1234\n17 mtime=-12.25\n\0\0").expect("sound");
+        let records = parse(b"14 path=a\nb/c\n12 uid=1234\n16 mtime=-12.25\n\0\0").expect("sound");
         assert_eq!(records.path.as_deref(), Some(b"a\nb/c".as_slice()));
         assert_eq!((records.uid, records.mtime), (Some(1234), Some(Timestamp::new(-13, 750_000_000))));
         for wrong in [b"5 a=b\n".as_slice(), b"99 a=b\n", b"x a=b\n", b"4 a\n", b"6 a=bc", b"9 uid=-1\n"] {
