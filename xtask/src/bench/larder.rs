@@ -71,7 +71,8 @@ impl Larder {
     /// The cache's files, largest first: backing files of blobs.
     pub fn backing_files(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        collect(&self.root.join("cache"), &mut found)?;
+        // Beside the objects lies their index, which can be larger than a small image's metadata.
+        collect(&self.root.join("cache/cache"), &mut found)?;
         found.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
