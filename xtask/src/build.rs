@@ -11,16 +11,33 @@ use serde_json::Value;
 pub struct Executables(BTreeMap<String, PathBuf>);
 
 impl Executables {
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Where the program `name` lies.
     pub fn named(&self, name: &str) -> anyhow::Result<&Path> {
         self.0.get(name).map(PathBuf::as_path).with_context(|| format!("cargo built no {name}"))
     }
 }
 
+/// The cargo that runs this program. What `cargo run` has told this process of its package is kept from it: some build
+/// scripts ask for it, and they and all that needs them would be built anew.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let told = |start: &[u8]| name.as_encoded_bytes().starts_with(start);
+        if told(b"CARGO_PKG_") || told(b"CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs `cargo build` with these arguments.
 pub fn executables(arguments: &[&str]) -> anyhow::Result<Executables> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo()
         .args(["build", "--message-format=json-render-diagnostics"])
         .args(arguments)
         .stderr(Stdio::inherit())

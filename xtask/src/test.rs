@@ -1,10 +1,8 @@
 //! `cargo xtask test`.
 
-use std::process::Command;
-
 use anyhow::{Context, bail};
 
-use crate::packages;
+use crate::{build, packages};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -28,16 +26,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.cargo.is_empty() { with_fault_points() } else { Ok(()) }
 }
 
-/// What needs a build of its own: the fault points themselves.
+/// What needs a build of its own: the fault points themselves, and a short campaign with a fixed seed.
 fn with_fault_points() -> anyhow::Result<()> {
     let features = "--features=larder-faults/inject,xtask/torture";
-    cargo(&["test", "--package", "larder-faults", "--package", "xtask", features])
+    cargo(&["test", "--package", "larder-faults", "--package", "xtask", features])?;
+    cargo(&["run", "--quiet", "--package", "xtask", "--", "torture", "--seconds", "15", "--seed", "1"])
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     println!("cargo {}", arguments.join(" "));
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(arguments).status().context("cargo could not be started")?;
+    let status = build::cargo().args(arguments).status().context("cargo could not be started")?;
     if !status.success() {
         bail!("cargo {} failed with {status}", arguments.join(" "));
     }

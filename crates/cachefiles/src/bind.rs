@@ -13,7 +13,7 @@ use crate::store::get_bytes;
 use crate::{Error, Tag};
 
 /// Version of the directory: layout, attributes and maps. 1 had no attributes.
-const VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 2;
 const BYTES_MAX: u64 = 1024;
 
 /// Checks the format and the tag of the directory, whose folders are made already.
@@ -38,16 +38,34 @@ pub(crate) fn bind(storage: &dyn Storage, root: &Path, tag: &Tag) -> Result<(), 
 
 fn parse(bytes: &[u8]) -> Option<String> {
     let mut lines = std::str::from_utf8(bytes).ok()?.lines();
-    let version = lines.next()?.strip_prefix("larder-cache ")?;
+    let version = version_of(lines.next()?)?;
     let tag = lines.next()?.strip_prefix("tag ")?;
-    (version == VERSION.to_string() && lines.next().is_none()).then(|| tag.to_owned())
+    (version == FORMAT_VERSION && lines.next().is_none()).then(|| tag.to_owned())
+}
+
+fn version_of(line: &str) -> Option<u32> {
+    line.strip_prefix("larder-cache ")?.parse().ok()
+}
+
+/// The version of the cache in the directory `root`, without touching it; `None` when none is there, or its file of
+/// that name is damaged.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn format_version(root: &Path) -> io::Result<Option<u32>> {
+    match std::fs::read(root.join(FORMAT)) {
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| version_of(text.lines().next()?))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn write_format(storage: &dyn Storage, tag: &Tag) -> io::Result<()> {
     let tmp = "tmp/format";
     storage.unlink(tmp)?;
     let file = storage.create(tmp)?;
-    write_all(&*file, format!("larder-cache {VERSION}\ntag {tag}\n").as_bytes(), 0)?;
+    write_all(&*file, format!("larder-cache {FORMAT_VERSION}\ntag {tag}\n").as_bytes(), 0)?;
     file.fsync()?;
     storage.rename(tmp, FORMAT)?;
     storage.fsync_dir("")

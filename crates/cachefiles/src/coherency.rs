@@ -6,7 +6,7 @@
 //! | offset | type | field |
 //! |---|---|---|
 //! | 0 | u8 | version, 1 |
-//! | 1 | u8 | state: 1 partial, 2 complete |
+//! | 1 | u8 | state: 1 partial, 2 complete, 3 begun |
 //! | 2 | u8 | block size as a power of two |
 //! | 3 | u8 | length of the auxiliary data |
 //! | 4 | u32 | CRC-32C of the whole attribute with this field 0 |
@@ -20,7 +20,8 @@
 //! protection from anybody: it notices a file that was put under another name by hand.
 //!
 //! *Complete* is set only after all data has been synced, so whoever sees it may believe it, also after a power
-//! loss that took the rest of the attribute's history. There is no fsync when a file is made: until the first
+//! loss that took the rest of the attribute's history. *Begun* becomes *partial*, durably, before the first durable map
+//! is written, so that whoever opens a file that was begun need not look for one. There is no fsync when a file is made: until the first
 //! commit nothing vouches for any byte of it, and a file whose attribute was lost is replaced.
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -54,9 +55,11 @@ impl InstanceId {
     }
 }
 
-/// Whether everything of an object is there.
+/// How much of an object is on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
+    /// Nothing is known to be, and no durable map is this file's.
+    Begun,
     /// The durable map says what is.
     Partial,
     /// All of it, durable.
@@ -130,6 +133,7 @@ impl Coherency {
             state: match self.state {
                 State::Partial => 1,
                 State::Complete => 2,
+                State::Begun => 3,
             },
             block_bits: self.block_bits,
             aux_len: u8::try_from(self.aux.len()).expect("at most 128"),
@@ -161,6 +165,7 @@ impl Coherency {
         let state = match header.state {
             1 => State::Partial,
             2 => State::Complete,
+            3 => State::Begun,
             _ => return Err(Unusable::State),
         };
         Ok(Self {
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_attribute_reads_back_as_it_was_written() {
-        for state in [State::Partial, State::Complete] {
+        for state in [State::Begun, State::Partial, State::Complete] {
             for aux in [&b""[..], b"etag", &[7; AUX_BYTES_MAX]] {
                 let written = sample(state, aux);
                 assert_eq!(Coherency::parse(Some(&written.encode())), Ok(written));

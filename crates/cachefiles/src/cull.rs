@@ -8,6 +8,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -21,6 +23,7 @@ use crate::limits::Goal;
 use crate::object::Name;
 use crate::storage::Access;
 use crate::store::Store;
+use crate::unused::LetGo;
 
 /// Candidates found by one look through the index.
 const VICTIMS_MAX: usize = 16 << 10;
@@ -28,6 +31,9 @@ const VICTIMS_MAX: usize = 16 << 10;
 const EXTRA_BYTES: u64 = 16 << 20;
 /// How often a writer tries again when others take what it has freed.
 const TRIES_MAX: u32 = 64;
+/// How often, and how long each time, a writer waits for the kernel to close files of what was unmounted.
+const WAITS_MAX: u32 = 20;
+const WAIT: Duration = Duration::from_millis(10);
 /// An object that takes more than this beyond what must be freed is punched if it is the last one.
 const PUNCH_BYTES_MIN: u64 = 64 << 20;
 
@@ -57,7 +63,7 @@ impl Store {
     ///
     /// ENOSPC when nothing more can be freed; what the system says.
     pub fn draw(&self, want: Goal) -> io::Result<Drawn<'_>> {
-        let mut has_settled = false;
+        let (mut has_settled, mut waits) = (false, 0);
         for _ in 0..TRIES_MAX {
             match self.ledger.draw(want, || self.storage.statfs())? {
                 Draw::Granted(drawn) => return Ok(drawn),
@@ -67,11 +73,19 @@ impl Store {
                     if self.cull(goal) != Culled::default() || self.walk.wait() {
                         continue;
                     }
-                    if has_settled {
-                        break;
+                    if !has_settled {
+                        has_settled = true;
+                        self.settle_the_living();
+                        continue;
                     }
-                    has_settled = true;
-                    self.settle_the_living();
+                    match self.relinquish_unused() {
+                        LetGo { let_go: 1.., .. } => {}
+                        LetGo { open_elsewhere: 1.., .. } if waits < WAITS_MAX => {
+                            waits += 1;
+                            thread::sleep(WAIT);
+                        }
+                        _ => break,
+                    }
                 }
             }
         }

@@ -12,8 +12,12 @@ pub trait DescriptorHolder: Send + Sync {
     /// When the holder cannot be reached. The object works on, but its live map ends with this process.
     fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Returns what an earlier process had kept under `name`.
-    fn take(&self, name: &str) -> Option<OwnedFd>;
+    /// Returns what an earlier process had kept under `name`, `None` if that is nothing.
+    ///
+    /// # Errors
+    ///
+    /// When something is kept, and this process can have no descriptor of it.
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>>;
 
     /// Lets go what is kept under `name`, if anything.
     fn release(&self, name: &str);
@@ -31,8 +35,8 @@ impl DescriptorHolder for NoHolder {
         Ok(())
     }
 
-    fn take(&self, _name: &str) -> Option<OwnedFd> {
-        None
+    fn take(&self, _name: &str) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
     }
 
     fn release(&self, _name: &str) {}
@@ -55,6 +59,8 @@ pub(crate) mod tests {
         pub(crate) kept: Mutex<HashMap<String, OwnedFd>>,
         /// Whether it takes nothing more.
         pub(crate) is_full: AtomicBool,
+        /// Whether no descriptor is left for what it has.
+        pub(crate) gives_nothing: AtomicBool,
     }
 
     impl DescriptorHolder for MapHolder {
@@ -68,9 +74,12 @@ pub(crate) mod tests {
             Ok(())
         }
 
-        fn take(&self, name: &str) -> Option<OwnedFd> {
+        fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
             let kept = self.kept.lock().expect("no panic under this lock");
-            kept.get(name).map(|fd| fd.try_clone().expect("descriptors are left"))
+            if self.gives_nothing.load(Ordering::Relaxed) && kept.contains_key(name) {
+                return Err(rustix::io::Errno::MFILE.into());
+            }
+            kept.get(name).map(OwnedFd::try_clone).transpose()
         }
 
         fn release(&self, name: &str) {

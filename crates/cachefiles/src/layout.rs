@@ -117,7 +117,7 @@ fn held_name(kind: &str, whole: &str) -> String {
 }
 
 /// FNV-1a, 64 bits: spreads names over folders. Part of the layout on disk, so it never changes.
-fn hash(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -41,6 +41,7 @@ mod layout;
 mod object;
 mod seat;
 mod store;
+mod unused;
 mod volume;
 
 mod coherency;
@@ -58,6 +59,7 @@ mod storage;
 #[cfg(test)]
 mod crash_tests;
 
+pub use bind::{FORMAT_VERSION, format_version};
 pub use boot_id::BootId;
 pub use cache::{Cachefiles, Config, ObjectInfo, Prune, Usage};
 pub use cull::Culled;

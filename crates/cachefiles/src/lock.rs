@@ -32,7 +32,7 @@ impl Lock {
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
         let on_disk = options.open(&path).map_err(failed)?;
-        let file = inherited(&on_disk, holder).unwrap_or(on_disk);
+        let file = inherited(&on_disk, holder).map_err(failed)?.unwrap_or(on_disk);
         check(Site::CachefilesLock).map_err(|errno| failed(errno.into()))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -51,10 +51,10 @@ impl Lock {
 }
 
 /// What the holder has, if it is the same file.
-fn inherited(on_disk: &File, holder: &dyn DescriptorHolder) -> Option<File> {
-    let held = File::from(holder.take(NAME)?);
-    let (found, expected) = (held.metadata().ok()?, on_disk.metadata().ok()?);
-    ((found.dev(), found.ino()) == (expected.dev(), expected.ino())).then_some(held)
+fn inherited(on_disk: &File, holder: &dyn DescriptorHolder) -> io::Result<Option<File>> {
+    let Some(held) = holder.take(NAME)?.map(File::from) else { return Ok(None) };
+    let (found, expected) = (held.metadata()?, on_disk.metadata()?);
+    Ok(((found.dev(), found.ino()) == (expected.dev(), expected.ino())).then_some(held))
 }
 
 /// The process that the lock file names.

@@ -14,15 +14,15 @@ use crate::object::{CacheFile, Name};
 pub(crate) struct Seat {
     /// Who sits there. Held while an object is opened, replaced, or takes leave: one at a time.
     current: Mutex<Weak<CacheFile>>,
-    /// What the ledger charges for the file that has the name. Objects that follow each other on the same file
-    /// share it.
-    charged: AtomicU64,
+    /// What the ledger charges for the file that has the name, beyond what its row in the index says. Objects that
+    /// follow each other on the same file share it.
+    extra: AtomicU64,
     _lease: Lease<Name, Seat>,
 }
 
 impl Seat {
     pub fn new(lease: Lease<Name, Self>) -> Self {
-        Self { current: Mutex::default(), charged: AtomicU64::new(0), _lease: lease }
+        Self { current: Mutex::default(), extra: AtomicU64::new(0), _lease: lease }
     }
 
     /// Takes the seat's lock. Never let go of an object under it: its last holder takes it again.
@@ -44,17 +44,13 @@ impl Seat {
         }
     }
 
-    pub fn charged(&self) -> u64 {
-        self.charged.load(Ordering::Acquire)
-    }
-
     /// Charges more.
     pub fn charge(&self, bytes: u64) {
-        self.charged.fetch_add(bytes, Ordering::AcqRel);
+        self.extra.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Sets the charge, and returns the one before.
-    pub fn recharge(&self, bytes: u64) -> u64 {
-        self.charged.swap(bytes, Ordering::AcqRel)
+    /// Takes what is charged beyond the row, for who answers for it from now on.
+    pub fn take_extra(&self) -> u64 {
+        self.extra.swap(0, Ordering::AcqRel)
     }
 }

@@ -17,6 +17,7 @@ use crate::lock::Lock;
 use crate::object::Name;
 use crate::seat::Seat;
 use crate::storage::{Access, Kind, Storage, StorageFile, read_exact, write_all};
+use crate::unused::Unused;
 use crate::walk::Progress;
 use crate::{BootId, DescriptorHolder};
 
@@ -34,6 +35,7 @@ pub(crate) struct Store {
     pub victims: Mutex<Victims>,
     /// How far the walk is that rebuilds the index.
     pub walk: Progress,
+    pub unused: Unused,
     /// Held while the reserve is raised: one at a time.
     pub raising: Mutex<()>,
     /// Held while something goes into the graveyard, or out of it, and the ledger is told.
@@ -71,6 +73,7 @@ impl Store {
             objects: Table::new(),
             victims: Mutex::default(),
             walk,
+            unused: Unused::default(),
             raising: Mutex::new(()),
             graves: Mutex::new(()),
             durable_dirs: Mutex::default(),
@@ -100,9 +103,10 @@ impl Store {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether the keeper still has a descriptor of the object: some mount may use it, whoever served that.
+    /// Whether the keeper still has a descriptor of the object, be it one that this process cannot have: some mount may
+    /// use it, whoever served that.
     pub fn is_held(&self, place: &Place) -> bool {
-        self.holder.take(&place.fill).is_some()
+        !matches!(self.holder.take(&place.fill), Ok(None))
     }
 
     /// A name below `tmp/` that nobody else uses.

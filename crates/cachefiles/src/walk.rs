@@ -212,7 +212,6 @@ impl Store {
             used_ms: stat.used_ms,
             complete: coherency.state == State::Complete,
             pinned,
-            mapped: map.is_some(),
         }))
     }
 }

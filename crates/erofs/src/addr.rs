@@ -57,6 +57,11 @@ impl Nid {
     /// Bit 63: the inode lies in the metabox (v7.3, since 6.17).
     const METABOX: u64 = 1 << 63;
 
+    /// The number of slot `slot` of the metabox.
+    pub(crate) const fn new_in_metabox(slot: u64) -> Self {
+        Self(slot | Self::METABOX)
+    }
+
     /// Whether the inode lies in the metabox.
     pub const fn in_metabox(self) -> bool {
         self.0 & Self::METABOX != 0

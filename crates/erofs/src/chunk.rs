@@ -33,10 +33,10 @@ impl ChunkFormat {
         Some(Self { blocks_bits, indexes: word & INDEXES != 0, wide: word & WIDE != 0 })
     }
 
-    /// The format word of 8-byte indexes with chunks of `2^blocks_bits` blocks.
-    pub(crate) fn encode_indexes(blocks_bits: u8) -> u16 {
+    /// The format word of 8-byte indexes with chunks of `2^blocks_bits` blocks, whose addresses have 48 bits if `wide`.
+    pub(crate) fn encode_indexes(blocks_bits: u8, wide: bool) -> u16 {
         debug_assert!(blocks_bits <= Self::BLOCKS_BITS_MAX, "five bits on disk");
-        u16::from(blocks_bits) | INDEXES
+        u16::from(blocks_bits) | INDEXES | if wide { WIDE } else { 0 }
     }
 
     /// Base-2 logarithm of the chunk size in bytes; at most 47.
@@ -100,17 +100,20 @@ impl ChunkRef {
         }
     }
 
-    /// Encodes an 8-byte index; `None` when the block needs more than 32 bits.
-    pub(crate) fn encode(self) -> Option<[u8; 8]> {
+    /// Encodes an 8-byte index; `None` when the block needs more than 32 bits, or 48 if `wide`.
+    pub(crate) fn encode(self, wide: bool) -> Option<[u8; 8]> {
+        let hole = if wide { (1 << 48) - 1 } else { u64::from(u32::MAX) };
         let (device, block) = match self {
-            Self::Hole => (0, u32::MAX),
-            Self::Block { device, block } => {
-                let block = u32::try_from(block).ok().filter(|&block| block != u32::MAX)?;
-                (device.get(), block)
-            }
+            Self::Hole => (0, hole),
+            Self::Block { device, block } => (device.get(), Some(block).filter(|&block| block < hole)?),
         };
-        let raw =
-            RawChunkIndex { startblk_hi: 0.into(), device_id: device.into(), startblk_lo: block.into() };
+        let [a, b, c, d, e, f, _, _] = block.to_le_bytes();
+        let high = if wide { [e, f] } else { [0, 0] };
+        let raw = RawChunkIndex {
+            startblk_hi: high.into(),
+            device_id: device.into(),
+            startblk_lo: [a, b, c, d].into(),
+        };
         Some(zerocopy::transmute!(raw))
     }
 }
@@ -143,12 +146,14 @@ mod tests {
 
     #[test]
     fn an_index_survives_the_disk() {
-        let format = ChunkFormat::decode(ChunkFormat::encode_indexes(4)).expect("known");
-        assert_eq!(format.chunk_bits(BlockSize::B4096), 16);
         let device = DeviceId::new(3);
-        for chunk in [ChunkRef::Hole, ChunkRef::Block { device, block: 0xffff_fffe }] {
-            assert_eq!(format.entry(&chunk.encode().expect("fits")), Some(chunk));
+        for (wide, hole) in [(false, 0xffff_ffff), (true, 0xffff_ffff_ffff)] {
+            let format = ChunkFormat::decode(ChunkFormat::encode_indexes(4, wide)).expect("known");
+            assert_eq!(format.chunk_bits(BlockSize::B4096), 16);
+            for chunk in [ChunkRef::Hole, ChunkRef::Block { device, block: hole - 1 }] {
+                assert_eq!(format.entry(&chunk.encode(wide).expect("fits")), Some(chunk));
+            }
+            assert_eq!(ChunkRef::Block { device, block: hole }.encode(wide), None);
         }
-        assert_eq!(ChunkRef::Block { device, block: 0xffff_ffff }.encode(), None);
     }
 }

@@ -64,14 +64,21 @@ impl DeviceSlot {
         }
     }
 
-    /// Encodes a slot without 48-bit halves; `None` when a number needs them.
-    pub(crate) fn encode(&self) -> Option<RawDeviceSlot> {
+    /// Encodes a slot, with 48-bit halves if `wide`; `None` when a number needs more.
+    pub(crate) fn encode(&self, wide: bool) -> Option<RawDeviceSlot> {
+        let halves = |number: u64| {
+            let high = u16::try_from(number >> 32).ok().filter(|&high| wide || high == 0)?;
+            let [a, b, c, d, ..] = number.to_le_bytes();
+            Some((U32::from([a, b, c, d]), high.into()))
+        };
+        let (blocks_lo, blocks_hi) = halves(self.blocks)?;
+        let (uniaddr_lo, uniaddr_hi) = halves(self.uniaddr)?;
         Some(RawDeviceSlot {
             tag: self.tag.0,
-            blocks_lo: u32::try_from(self.blocks).ok()?.into(),
-            uniaddr_lo: u32::try_from(self.uniaddr).ok()?.into(),
-            blocks_hi: 0.into(),
-            uniaddr_hi: 0.into(),
+            blocks_lo,
+            uniaddr_lo,
+            blocks_hi,
+            uniaddr_hi,
             reserved: [0; 52],
         })
     }
@@ -96,10 +103,15 @@ mod tests {
 
     #[test]
     fn high_halves_count_only_with_the_48_bit_feature() {
-        let mut raw =
-            DeviceSlot { tag: DeviceTag::EMPTY, blocks: 7, uniaddr: 9 }.encode().expect("32 bits are enough");
+        let mut raw = DeviceSlot { tag: DeviceTag::EMPTY, blocks: 7, uniaddr: 9 }
+            .encode(false)
+            .expect("32 bits are enough");
         raw.blocks_hi = 1.into();
         assert_eq!(DeviceSlot::decode(&raw, Incompat::DEVICE_TABLE).blocks, 7);
-        assert_eq!(DeviceSlot::decode(&raw, Incompat::BITS_48).blocks, 7 + (1 << 32));
+        let wide = DeviceSlot::decode(&raw, Incompat::BITS_48);
+        assert_eq!(wide.blocks, 7 + (1 << 32));
+        assert!(wide.encode(false).is_none());
+        let again = DeviceSlot::decode(&wide.encode(true).expect("48 bits"), Incompat::BITS_48);
+        assert_eq!(again, wide);
     }
 }

@@ -117,6 +117,11 @@ pub enum Error {
     ChunkSize { chunk_bits: u8, block_bits: u8 },
     #[error("the image would need {what}")]
     TooLarge { what: &'static str },
+    /// The lowest layer has number 0.
+    #[error("layer {number}: {}", if path.as_os_str().is_empty() { "the root".into() } else { path.display().to_string() })]
+    Layer { number: u32, path: PathBuf, source: Box<Error> },
+    #[error("{found} devices were given for a layer that has {expected}")]
+    LayerDevices { found: usize, expected: usize },
     #[error("{found} device tags were given for {expected} devices")]
     DeviceTags { found: usize, expected: usize },
     #[error("a dictionary with blocks of 2^{found} bytes does not go with 2^{expected}")]
@@ -177,7 +182,9 @@ impl Error {
             Self::BlockSize { .. } => Some("rebuild the image with a supported block size"),
             Self::CodecNotBuilt { .. } => Some("build Larder with the cargo feature of that name"),
             Self::Decode { .. } => Some("the image is damaged: fetch it again"),
-            Self::Tar { .. } => Some("is this a tar archive? compressed ones must be decoded first"),
+            Self::Tar { .. } => {
+                Some("is this a tar archive? gzip, zstd and xz are decoded, other compressions are not")
+            }
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -186,6 +193,7 @@ impl Error {
             }
             Self::Exists { .. } => Some("give every source a place of its own"),
             Self::DictionaryBlockSize { .. } => Some("deduplicate against images with the same block size"),
+            Self::Layer { source, .. } => source.hint(),
             Self::TooLarge { .. } => Some("split the tree into several images"),
             _ => None,
         }
@@ -205,6 +213,7 @@ impl Error {
             | Self::WriteImage { source } => {
                 return source.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
             }
+            Self::Layer { source, .. } => return source.errno(),
             Self::NotDirectory { .. } => Errno::NOTDIR,
             Self::NotSymlink { .. } | Self::PastEnd { .. } | Self::BadPath { .. } => Errno::INVAL,
             Self::NotHere { .. } => Errno::AGAIN,
@@ -248,6 +257,7 @@ impl Error {
             Self::Unrepresentable { .. } | Self::TooLarge { .. } => Errno::FBIG,
             Self::ChunkSize { .. }
             | Self::DeviceTags { .. }
+            | Self::LayerDevices { .. }
             | Self::DictionaryBlockSize { .. }
             | Self::Options { .. } => Errno::INVAL,
         };

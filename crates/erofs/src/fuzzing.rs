@@ -23,6 +23,12 @@ pub fn codec(bytes: &[u8]) {
     let _ = decode(codec, &configs, stream, &mut vec![0; len]);
 }
 
+/// The input of [`codec`] that decodes `stream` to `decoded` bytes, or a few less; `None` when that is too much.
+pub fn codec_input(codec: Codec, decoded: u64, stream: &[u8]) -> Option<Vec<u8>> {
+    let [low, high] = u16::try_from(decoded / 32).ok()?.to_le_bytes();
+    Some([&[codec.number(), low, high], stream].concat())
+}
+
 /// Decodes a map header, and entries of all forms from what follows.
 pub fn index(bytes: &[u8]) {
     let Some((header, rest)) = bytes.split_first_chunk::<8>() else { return };

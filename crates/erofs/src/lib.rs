@@ -105,6 +105,9 @@
 //! [`writer::write_data`] makes an image of metadata and a blob of file data in chunks, each content once: what is
 //! fetched piece by piece. [`writer::index_tar`] makes the metadata for an archive that stays as it is.
 //!
+//! [`writer::Tree::from_layers`] merges images as overlayfs would show them, with the whiteouts of OCI layers and of
+//! overlayfs; [`writer::write_merged`] writes that as metadata that point into the layers, whatever their layout.
+//!
 //! ```
 //! use std::io::Cursor;
 //!
@@ -139,7 +142,6 @@ mod xattr;
 mod zmap;
 
 pub mod check;
-#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod image;

@@ -15,7 +15,7 @@ const MAGIC: u32 = 0xE0F5_E1E2;
 /// The superblock must end within the first page.
 const PAGE_BYTES: u64 = 4096;
 /// Size of an extension slot behind the superblock.
-const EXTENSION_BYTES: u64 = 16;
+pub(crate) const EXTENSION_BYTES: usize = 16;
 
 /// The superblock as it stands on disk.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -165,7 +165,8 @@ impl Superblock {
             return Err(Error::UnknownFeatures { bits: (incompat - Incompat::all()).bits() });
         }
         let mut superblock = Self::decode(raw, block_size, compat, incompat)?;
-        let end = (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64 + EXTENSION_BYTES * u64::from(raw.sb_extslots);
+        let end =
+            (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64 + EXTENSION_BYTES as u64 * u64::from(raw.sb_extslots);
         if end > PAGE_BYTES {
             return Err(Error::SuperblockSize { bytes: end - SUPERBLOCK_AT as u64 });
         }
@@ -215,14 +216,14 @@ impl Superblock {
             packed: has_packed.then(|| Nid::new(raw.packed_nid.get())),
             filter_valid: compat.contains(Compat::XATTR_FILTER) && raw.xattr_filter_reserved == 0,
             metabox: None,
-            bytes: SUPERBLOCK_BYTES as u64 + EXTENSION_BYTES * u64::from(raw.sb_extslots),
+            bytes: SUPERBLOCK_BYTES as u64 + EXTENSION_BYTES as u64 * u64::from(raw.sb_extslots),
             lz4_distance_max: if incompat.contains(Incompat::COMPR_CFGS) {
                 0
             } else {
                 raw.available_compr_algs.get()
             },
             listed_codecs: Vec::new(),
-            codecs: CodecConfigs::LEGACY,
+            codecs: CodecConfigs::legacy(raw.available_compr_algs.get()),
         })
     }
 

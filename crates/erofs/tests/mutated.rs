@@ -1,4 +1,4 @@
-//! Mutated images: reader and checker end with an error or a result, within a second and 256 MB each, never a panic.
+//! Mutated images: reader, checker and merge end with an error or a result, within a second and 256 MB each, never a panic.
 //!
 //! 2,000 of them by default; `EROFS_MUTATIONS=10000 cargo test --release -p larder-erofs --test mutated -- --nocapture`
 //! runs as many as that says and prints the slowest and the largest. `EROFS_SEED` starts elsewhere. One test alone in
@@ -11,6 +11,8 @@ mod corpus;
 mod exercise;
 #[path = "support/golden.rs"]
 mod golden;
+#[path = "support/merge.rs"]
+mod merge;
 #[path = "support/mutate.rs"]
 mod mutate;
 
@@ -67,6 +69,9 @@ fn fsck(bytes: &[u8]) {
     }
 }
 
+/// What is done to an image.
+type Work = fn(&[u8]);
+
 /// The largest figure, and what it belongs to.
 #[derive(Default)]
 struct Most<T>(T, u64);
@@ -86,6 +91,7 @@ fn every_mutated_image_ends_with_an_error_or_a_result_in_bounded_memory() {
     let count = number("EROFS_MUTATIONS").unwrap_or(MUTATIONS);
     limit_address_space();
     let (mut opened, mut reader, mut checker) = (0, Most::default(), Most::default());
+    let mut merger = Most::default();
     let mut memory = Most::default();
     let at_start = status_kib("VmRSS:");
     for seed in first..first + count {
@@ -94,7 +100,9 @@ fn every_mutated_image_ends_with_an_error_or_a_result_in_bounded_memory() {
         let mut numbers = corpus::numbers(seed);
         mutate::mutate(&mut bytes, || numbers.next().expect("endless"));
         forget_most_memory();
-        for (work, slowest) in [(exercise::exercise as fn(&[u8]), &mut reader), (fsck, &mut checker)] {
+        let works: [(Work, _); 3] =
+            [(exercise::exercise, &mut reader), (fsck, &mut checker), (merge::merge, &mut merger)];
+        for (work, slowest) in works {
             let began = processor_time();
             let result = catch_unwind(AssertUnwindSafe(|| work(&bytes)));
             slowest.note(processor_time().saturating_sub(began), seed);
@@ -108,12 +116,15 @@ fn every_mutated_image_ends_with_an_error_or_a_result_in_bounded_memory() {
     }
     let Most(kib, hungriest) = memory;
     println!(
-        "{count} mutated images, {opened} could be opened; most processor time: reader {:?} (seed {}), checker {:?} (seed {}); \
+        "{count} mutated images, {opened} could be opened; most processor time: reader {:?} (seed {}), checker {:?} (seed {}), \
+         merge {:?} (seed {}); \
          most memory: {} MiB more than at the start (seed {hungriest})",
         reader.0,
         reader.1,
         checker.0,
         checker.1,
+        merger.0,
+        merger.1,
         kib >> 10
     );
     assert!(opened > count / 4, "most damage lies beyond the superblock: {opened} of {count} opened");

@@ -1,5 +1,7 @@
 //! Archives become the images that their contents, unpacked, would have become; what is damaged is refused.
 
+#[path = "support/archive.rs"]
+mod archive;
 #[path = "support/corpus.rs"]
 mod corpus;
 #[path = "support/fsck.rs"]
@@ -13,8 +15,12 @@ use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
+use archive::{header, mend};
 use kernel::Mounted;
-use larder_erofs::writer::{ImageOptions, TarOptions, index_tar, write_image_from_tar};
+use larder_erofs::writer::{
+    ImageOptions, Options, ScanOptions, TarOptions, Tree, index_tar, write_data, write_data_from_tar,
+    write_image_from_tar,
+};
 use larder_erofs::{DeviceMode, DeviceTag, Error, FileType, Image, Rdev};
 use proptest::prelude::*;
 use support::{Listing, assert_same, list_host, list_image};
@@ -32,7 +38,7 @@ fn pack(tree: &Path, options: &[&str]) -> Option<Vec<u8>> {
     }
 }
 
-fn from_tar(archive: &[u8], tar: &TarOptions, options: &ImageOptions<'_>) -> Result<Vec<u8>, Error> {
+fn from_tar(archive: &[u8], tar: &TarOptions<'_>, options: &ImageOptions<'_>) -> Result<Vec<u8>, Error> {
     let mut out = Cursor::new(Vec::new());
     write_image_from_tar(archive, tar, options, &mut out)?;
     Ok(out.into_inner())
@@ -70,6 +76,53 @@ fn every_dialect_of_gnu_tar_makes_the_tree_that_was_packed() {
             let image = from_tar(&archive, &TarOptions::default(), options);
             let image = image.unwrap_or_else(|error| panic!("{dialect:?}: {error}"));
             assert_same(&list(image), &expected);
+        }
+    }
+}
+
+/// Image and blob of an archive, or of a directory.
+fn parts(written: larder_erofs::writer::WrittenData) -> Vec<u8> {
+    let mut meta = Vec::new();
+    written.write_metadata(&vec![DeviceTag::EMPTY; written.devices().len()], &mut meta).expect("writable");
+    meta
+}
+
+#[test]
+fn data_of_an_archive_in_a_blob_of_their_own_are_those_of_its_files() {
+    let tree = tempdir();
+    corpus::make(tree.path());
+    let holes = [(70_000, &b"middle"[..]), (5_000_000, b"late")];
+    support::sparse_file(&tree.path().join("holes"), 9_000_001, &holes);
+    support::sparse_file(&tree.path().join("nothing but a hole"), 200_000, &[]);
+    fs::write(tree.path().join("long"), corpus::noise(7, 3_300_000)).expect("can write");
+    let host = list_host(tree.path());
+    let unpacked = {
+        let mut blob = Vec::new();
+        let mut scanned = Tree::new();
+        let scan = ScanOptions::default();
+        scanned.add_root_from(tree.path(), b"", &scan, &mut |_| true).expect("readable");
+        let written = write_data(scanned, &Options::default(), &mut blob).expect("writable");
+        parts(written);
+        blob.len()
+    };
+    for sparse in [&[][..], &["--sparse"]] {
+        let dialect = [&["--format=pax", "--xattrs", "--xattrs-include=*"][..], sparse].concat();
+        let Some(archive) = pack(tree.path(), &dialect) else { return };
+        let mut before: Option<(Vec<u8>, Vec<u8>)> = None;
+        for jobs in [1, 3] {
+            let options = Options { jobs: jobs.try_into().expect("not zero"), ..Options::default() };
+            let mut blob = Vec::new();
+            let written = write_data_from_tar(&archive[..], &TarOptions::default(), &options, &mut blob);
+            let meta = parts(written.expect("writable"));
+            let image = Image::open(meta.clone()).expect("opens");
+            assert_same(&list_image(&image, &[&blob]).expect("readable"), &host);
+            assert_eq!(blob.len(), unpacked, "neither holes nor contents twice");
+            let these = (meta, blob);
+            assert!(
+                before.as_ref().is_none_or(|before| *before == these),
+                "the same with any number of threads"
+            );
+            before = Some(these);
         }
     }
 }
@@ -128,28 +181,9 @@ fn whiteouts_of_a_layer_become_those_of_overlayfs() {
         (opaque[0].name.as_slice(), opaque[0].value.as_slice()),
         (&b"trusted.overlay.opaque"[..], &b"y"[..])
     );
-    let strip = TarOptions { aufs: true, strip_overlay: true };
+    let strip = TarOptions { aufs: true, strip_overlay: true, ..TarOptions::default() };
     let listing = list(from_tar(&archive, &strip, &ImageOptions::default()).expect("writable"));
     assert!(!listing.contains_key(b"gone".as_slice()) && listing[b"opaque".as_slice()].xattrs.is_empty());
-}
-
-/// A ustar header with its checksum.
-fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
-    let mut header = vec![0; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, "0000644\0");
-    put(108, "0000000\0");
-    put(116, "0000000\0");
-    put(124, &format!("{size:011o}\0"));
-    put(136, "00000000000\0");
-    put(148, "        ");
-    put(157, link);
-    put(257, "ustar\0");
-    header[156] = kind;
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
 }
 
 #[test]
@@ -203,11 +237,7 @@ proptest! {
         archive.resize(4096, 0);
         archive[at] = byte;
         if fix {
-            for start in (0..archive.len()).step_by(512) {
-                archive[start + 148..start + 156].fill(b' ');
-                let sum: u32 = archive[start..start + 512].iter().map(|&byte| u32::from(byte)).sum();
-                archive[start + 148..start + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-            }
+            mend(&mut archive);
         }
         if let Ok(image) = from_tar(&archive, &TarOptions::default(), &ImageOptions::default()) {
             list(image);

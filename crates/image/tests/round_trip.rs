@@ -12,7 +12,7 @@ use common::{build_sample, files, load_from, options, read_layer, tree_of};
 use larder_erofs::{ExtentKind, Image, LogicalAddr};
 use larder_fscache::{AuxData, Cache, CacheResources, ObjectSpec, VolumeKey, memory::Memory};
 use larder_image::build::{BuildOptions, Compression, build};
-use larder_image::chunk::Encoding;
+use larder_image::chunk::{ChunkHash, Encoding};
 use larder_image::{
     Descriptor, Error, LayoutRepository, LoadedImage, Repository, Version, digest, fetch_metadata, load,
     restore,
@@ -62,6 +62,26 @@ async fn every_file_reads_back_as_it_was() {
         assert_eq!(image.manifest_digest, report.manifest_digest);
         assert!(contents(&image).await == files().into_iter().collect(), "{compression:?}");
         assert!(report.deduplicated_bytes >= 1_400_000, "{report:?}");
+    }
+}
+
+/// An index with BLAKE3 has a media type that other readers do not know, and so take for none.
+#[tokio::test]
+async fn every_file_reads_back_with_every_chunk_digest() {
+    for chunk_hash in [ChunkHash::Sha256, ChunkHash::Sha512, ChunkHash::Blake3] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let out = dir.path().join("image");
+        build(tree_of(&files()), &BuildOptions { chunk_hash, ..options(Compression::Zstd(3), 2) }, &out)
+            .expect("it builds");
+        let image = load_from(&out, "v1").await.expect("it loads");
+        assert!(contents(&image).await == files().into_iter().collect(), "{chunk_hash}");
+        let own_type =
+            (chunk_hash == ChunkHash::Blake3).then_some("application/vnd.larder.chunk-index.blake3.v1");
+        for layer in image.devices.iter().chain([&image.metadata]) {
+            assert_eq!(layer.table.index().hash(), chunk_hash);
+            let annotations = layer.descriptor.annotations().as_ref().expect("there are some");
+            assert_eq!(annotations.get("org.erofs.chunk-index.mediaType").map(String::as_str), own_type);
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Global {
 pub enum Command {
     /// Show the whole way on this machine: build, serve, mount, run, compare
     Demo(commands::demo::Args),
-    /// Build an image from a directory
+    /// Build an image from a directory or a tar archive
     Build(commands::build::Args),
     /// Serve an image layout as a registry
     Serve(commands::serve::Args),
@@ -85,7 +85,7 @@ pub enum Command {
     Trace(commands::trace::Args),
     /// Tell which front ends work on this host, and why the others do not
     Doctor(commands::doctor::Args),
-    /// Run, detach or stop the daemon
+    /// Run, detach, replace or stop the daemon
     Daemon(commands::daemon::Args),
     /// The process that does the daemon's work; the keeper starts it
     #[command(hide = true)]
@@ -97,6 +97,8 @@ pub enum Command {
 pub enum FrontEndName {
     /// Kernel EROFS on the cache's own files; needs root and Linux 6.14
     Fanotify,
+    /// Kernel EROFS on files that the daemon shows through FUSE; needs root and Linux 6.12
+    FuseBlob,
     /// Kernel EROFS over the kernel's own fscache; needs root and a kernel from 6.1 to 7.1 built for it
     Cachefiles,
     /// The file system in user space; works without root
@@ -108,6 +110,7 @@ impl FrontEndName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::FuseBlob => "fuse-blob",
             Self::Cachefiles => "cachefiles",
             Self::Fuse => "fuse",
         }

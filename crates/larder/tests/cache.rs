@@ -20,7 +20,7 @@ struct Cached {
     content: Vec<u8>,
 }
 
-/// An image of 4 MiB in one file, mounted and read: `None` where nothing can be mounted.
+/// An image of 4 MiB in one file, mounted, read and in the cache for good: `None` where nothing can be mounted.
 fn cached(test: &str, options: &[&str]) -> Option<Cached> {
     let larder = Larder::new(User::Same);
     let Some(frontend) = support::FRONT_ENDS.into_iter().find(|name| larder.cannot(name).is_none()) else {
@@ -39,6 +39,7 @@ fn cached(test: &str, options: &[&str]) -> Option<Cached> {
     let image = Image { dir: layout, registry };
     let target = larder.mount(&image.reference(), "mnt", frontend);
     assert!(fs::read(target.join("file")).expect("it can be read") == content);
+    larder.wait_until_complete(2);
     Some(Cached { larder, frontend, image, target, content })
 }
 

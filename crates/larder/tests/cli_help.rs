@@ -8,7 +8,7 @@ use std::path::Path;
 use support::Larder;
 use support::program::User;
 
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "demo",
     "build",
     "serve",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 27] = [
     "erofs fsck",
     "erofs dump",
     "erofs diff",
+    "erofs merge",
     "trace",
     "doctor",
     "daemon",

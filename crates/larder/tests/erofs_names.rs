@@ -254,6 +254,177 @@ fn mkfs_makes_the_same_bytes_under_source_date_epoch_and_gives_files_to_root() {
     }
 }
 
+/// Calls `mkfs.erofs` as containerd does: the archive comes on standard input.
+fn from_stdin(program: &Path, archive: &Path, args: &[OsString]) -> Outcome {
+    let mut command = command(User::Same, "sh");
+    command
+        .args(["-c", r#"archive=$1; shift; exec "$@" <"$archive""#, "sh"])
+        .arg(archive)
+        .arg(program)
+        .args(args);
+    run(command)
+}
+
+/// Packs directories, one behind the other, as the layers of container images are.
+fn pack(archive: &Path, dirs: &[&Path]) {
+    let mut command = Command::new("tar");
+    command.args(["--format=pax", "--xattrs", "--xattrs-include=*", "-cf"]).arg(archive);
+    for dir in dirs {
+        command.arg("-C").arg(dir).arg(".");
+    }
+    assert!(command.status().expect("tar is everywhere").success());
+}
+
+/// Compresses a file with the tool for it; `None`, and says so, where that is missing.
+fn compressed(test: &str, tool: &str, file: &Path) -> Option<PathBuf> {
+    let Ok(output) = Command::new(tool).arg("-c").arg(file).output() else {
+        skip(test, &format!("{tool} cannot run here"));
+        return None;
+    };
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    let path = file.with_extension(tool);
+    fs::write(&path, output.stdout).expect("writable");
+    Some(path)
+}
+
+const UUID: &str = "c1b9d5a2-f162-11cf-9ece-0020afc76f16";
+
+/// Every way in which the EROFS differ of containerd 2.1 calls it; the archive is that of a layer.
+#[test]
+fn the_command_lines_of_containerd_make_layers_that_the_kernel_shows() {
+    let test = "the_command_lines_of_containerd_make_layers_that_the_kernel_shows";
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    // It asks this before it offers to take layers at all.
+    let help = call(&ours, ["--help"]).ok().stdout;
+    assert!(String::from_utf8_lossy(&help).contains("--tar="));
+    let (source, archive) = (larder.dir("source"), larder.path("layer.tar"));
+    tree::plain(&source);
+    pack(&archive, &[&source]);
+    let (kernel, image) = (larder.dir("kernel"), larder.path("layer.erofs"));
+    let theirs = original(test, "fsck.erofs");
+    for (args, index) in [
+        (&["--tar=f", "--aufs", "--quiet", "-Enoinline_data", "-U", UUID][..], false),
+        (&["--tar=f", "--aufs", "--quiet", "-Enoinline_data", "-zlz4hc,12", "-C65536", "-U", UUID], false),
+        (&["--tar=i", "--aufs", "--quiet", "-U", UUID], true),
+    ] {
+        let args: Vec<OsString> = args.iter().map(OsString::from).chain([image.clone().into()]).collect();
+        assert_eq!(from_stdin(&ours, &archive, &args).ok().stdout, b"", "{args:?}: it was to be quiet");
+        let stored = fs::read(&image).expect("written");
+        assert_eq!(stored[1024 + 48..][..4], [0xc1, 0xb9, 0xd5, 0xa2], "{args:?}: the identity");
+        if index {
+            // containerd puts the archive behind its index.
+            assert!(stored.len() < 200_000, "{} bytes of metadata", stored.len());
+            fs::write(&image, [stored, fs::read(&archive).expect("ours")].concat()).expect("writable");
+        }
+        match KernelMount::new(&image, &[], &kernel) {
+            Ok(_mounted) => assert!(assert_same(&source, &kernel) > 20, "{args:?}"),
+            Err(why) => skip(test, &why),
+        }
+        if let Some(theirs) = theirs.as_ref().filter(|_| !index) {
+            call(theirs, ["--extract".into(), image.clone().into_os_string()]).ok();
+        }
+    }
+}
+
+#[test]
+fn mkfs_turns_the_whiteouts_of_archives_into_those_of_overlayfs() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let (source, archive) = (larder.dir("source"), larder.path("layer.tar"));
+    fs::create_dir(source.join("dir")).expect("a directory");
+    for name in ["kept", ".wh.gone", "dir/.wh..wh..opq"] {
+        fs::write(source.join(name), "").expect("a file");
+    }
+    pack(&archive, &[&source]);
+    let listed = |args: &[&str]| {
+        let image = larder.path("layer.erofs");
+        let args: Vec<OsString> = args.iter().map(OsString::from).chain([image.clone().into()]).collect();
+        from_stdin(&ours, &archive, &args).ok();
+        ["/dir", "/gone", "/.wh.gone"].map(|path| {
+            let args =
+                [OsString::from("erofs"), "stat".into(), "--json".into(), image.clone().into(), path.into()];
+            let outcome = larder.run(args);
+            if outcome.code == 0 {
+                String::from_utf8_lossy(&outcome.stdout).into_owned()
+            } else {
+                String::new()
+            }
+        })
+    };
+    let [dir, gone, mark] = listed(&["--tar=f", "--aufs", "--quiet"]);
+    assert!(dir.contains("trusted.overlay.opaque"), "{dir}");
+    assert!(gone.contains("char") && mark.is_empty(), "{gone}{mark}");
+    let [dir, gone, mark] = listed(&["--tar=f", "--aufs", "--ovlfs-strip=1", "--quiet"]);
+    assert!(
+        !dir.contains("trusted.overlay.opaque") && gone.is_empty() && mark.is_empty(),
+        "{dir}{gone}{mark}"
+    );
+    let [dir, gone, mark] = listed(&["--tar=f", "--quiet"]);
+    assert!(!dir.contains("trusted.overlay.opaque") && gone.is_empty() && !mark.is_empty(), "{dir}{gone}");
+}
+
+#[test]
+fn mkfs_decodes_archives_and_keeps_what_it_decoded_when_asked() {
+    let test = "mkfs_decodes_archives_and_keeps_what_it_decoded_when_asked";
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let (source, archive) = (larder.dir("source"), larder.path("layer.tar"));
+    tree::plain(&source);
+    pack(&archive, &[&source]);
+    let image = |name: &str, archive: &Path, args: &[&str]| {
+        let image = larder.path(name);
+        let mut command = command(User::Same, &ours);
+        command.args(["--quiet", "-T0", "-Uclear", "--all-root"]).args(args).args([image.as_path(), archive]);
+        (run(command), image)
+    };
+    let (outcome, plain) = image("plain.erofs", &archive, &["--tar=f"]);
+    outcome.ok();
+    let plain = fs::read(plain).expect("written");
+    for tool in ["gzip", "xz", "zstd"] {
+        let Some(packed) = compressed(test, tool, &archive) else { continue };
+        let (outcome, made) = image("made.erofs", &packed, &["--tar=f"]);
+        outcome.ok();
+        assert!(fs::read(made).expect("written") == plain, "{tool}");
+        let (outcome, _) = image("index.erofs", &packed, &["--tar=i"]);
+        assert!(outcome.code == 1 && outcome.stderr.contains(tool), "{tool}: {}", outcome.stderr);
+        if tool == "gzip" {
+            let raw = larder.path("raw.tar");
+            let option = format!("--ungzip={}", raw.display());
+            let (outcome, index) = image("index.erofs", &packed, &["--tar=i", &option]);
+            outcome.ok();
+            assert!(fs::read(&raw).expect("kept") == fs::read(&archive).expect("ours"));
+            let out = larder.path("out");
+            let device = format!("--device={}", raw.display());
+            let args =
+                [OsString::from("erofs"), "extract".into(), device.into(), index.into(), out.clone().into()];
+            larder.run(args).ok();
+            let motd = |dir: &Path| fs::read(dir.join("etc/motd")).expect("it is there");
+            assert_eq!(motd(&out), motd(&source));
+        }
+    }
+    let (outcome, _) = image("made.erofs", &archive, &["--tar=f", "--unxz"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("not compressed with xz"), "{}", outcome.stderr);
+}
+
+#[test]
+fn mkfs_stores_data_in_a_file_of_its_own_with_blobdev() {
+    let test = "mkfs_stores_data_in_a_file_of_its_own_with_blobdev";
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let source = larder.dir("source");
+    tree::plain(&source);
+    let (image, blob, kernel) = (larder.path("image.erofs"), larder.path("blob"), larder.dir("kernel"));
+    let option = format!("--blobdev={}", blob.display());
+    let words = ["--quiet", "-Enoinline_data", "--chunksize=65536", "-U", UUID, &option].map(OsString::from);
+    call(&ours, words.into_iter().chain([image.clone().into(), source.clone().into()])).ok();
+    assert!(fs::metadata(&blob).expect("written").len() > fs::metadata(&image).expect("written").len());
+    match KernelMount::new(&image, &[blob], &kernel) {
+        Ok(_mounted) => assert!(assert_same(&source, &kernel) > 20),
+        Err(why) => skip(test, &why),
+    }
+}
+
 /// A mount of ours; dropped, it is unmounted.
 struct FuseMount(PathBuf);
 

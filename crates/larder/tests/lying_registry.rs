@@ -61,6 +61,11 @@ fn p1_a_flipped_bit_is_an_error_until_the_registry_is_honest_through_fanotify() 
 }
 
 #[test]
+fn p1_a_flipped_bit_is_an_error_until_the_registry_is_honest_through_fuse_blob() {
+    p1_a_flipped_bit_is_an_error_until_the_registry_is_honest_through("fuse-blob");
+}
+
+#[test]
 fn p1_a_flipped_bit_is_an_error_until_the_registry_is_honest_through_cachefiles() {
     p1_a_flipped_bit_is_an_error_until_the_registry_is_honest_through("cachefiles");
 }

@@ -64,6 +64,11 @@ fn p2_64_readers_of_one_cold_range_cost_one_fetch_through_fanotify() {
 }
 
 #[test]
+fn p2_64_readers_of_one_cold_range_cost_one_fetch_through_fuse_blob() {
+    p2_64_readers_of_one_cold_range_cost_one_fetch_through("fuse-blob");
+}
+
+#[test]
 fn p2_64_readers_of_one_cold_range_cost_one_fetch_through_cachefiles() {
     p2_64_readers_of_one_cold_range_cost_one_fetch_through("cachefiles");
 }

@@ -324,16 +324,6 @@ fn reads_past_the_worker() -> Result<(), &'static str> {
     if config.is_ok_and(has_option) { Ok(()) } else { Err("this kernel has no FUSE passthrough") }
 }
 
-/// Waits until the only object of the cache is there for good.
-fn wait_until_sealed(larder: &Larder) {
-    let begun = Instant::now();
-    let listed = || larder.run(["cache", "ls", "--json"]).ok().stdout;
-    while !String::from_utf8_lossy(&listed()).contains(r#""complete":true"#) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the object does not become complete");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
 #[test]
 fn what_the_cache_has_for_good_is_read_while_the_worker_stands_still() {
     let test = "what_the_cache_has_for_good_is_read_while_the_worker_stands_still";
@@ -347,7 +337,7 @@ fn what_the_cache_has_for_good_is_read_while_the_worker_stands_still() {
     // An open file that the worker is asked for: as long as it is open, others of the same file are as well.
     let asking = File::open(target.join("f")).expect("there");
     assert!(fs::read(target.join("f")).expect("readable") == noise(7, 4 << 20));
-    wait_until_sealed(&larder);
+    larder.wait_until_complete(1);
     assert!(fs::read(target.join("f")).expect("both open at once") == noise(7, 4 << 20));
     drop(asking);
     drop_caches();

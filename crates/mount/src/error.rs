@@ -118,6 +118,15 @@ pub enum Error {
         /// What was found.
         finding: &'static str,
     },
+    /// A descriptor that the keeper has could not be had.
+    #[error("{name:?} cannot be had from the keeper")]
+    Take {
+        /// Name of the descriptor.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A descriptor could not be given to the keeper.
     #[error("the keeper does not take {name:?}")]
     Keep {
@@ -157,7 +166,7 @@ impl Error {
                 Some("check that the mount point is yours and that /dev/fuse can be opened")
             }
             Self::Fuse { .. } => Some("unmount and mount again"),
-            Self::Keep { .. } => Some("raise the limit of open files"),
+            Self::Keep { .. } | Self::Take { .. } => Some("raise the limit of open files"),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::cachefiles::CachefilesDaemon;
 use crate::fanotify::Fanotify;
 use crate::fuse::Fuse;
+use crate::fuse_blob::FuseBlob;
 use crate::keeper::Holder;
 
 /// The ways to mount.
@@ -18,6 +19,8 @@ use crate::keeper::Holder;
 pub enum FrontEndKind {
     /// The kernel's EROFS on backing files whose holes ask first (pre-content events, Linux 6.14).
     Fanotify,
+    /// The kernel's EROFS on blobs that we show as the files of a FUSE (Linux 6.12).
+    FuseBlob,
     /// The kernel's EROFS over the kernel's fscache, whose daemon we are (Linux 6.1 to 7.1, where it was built in).
     Cachefiles,
     /// The whole file system in user space: any Linux, no root.
@@ -26,12 +29,13 @@ pub enum FrontEndKind {
 
 impl FrontEndKind {
     /// Every one, the best first.
-    pub const ALL: [Self; 3] = [Self::Fanotify, Self::Cachefiles, Self::Fuse];
+    pub const ALL: [Self; 4] = [Self::Fanotify, Self::FuseBlob, Self::Cachefiles, Self::Fuse];
 
-    /// Its name: `fanotify`, `cachefiles` or `fuse`.
+    /// Its name: `fanotify`, `fuse-blob`, `cachefiles` or `fuse`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fanotify => "fanotify",
+            Self::FuseBlob => "fuse-blob",
             Self::Cachefiles => "cachefiles",
             Self::Fuse => "fuse",
         }
@@ -46,7 +50,7 @@ impl fmt::Display for FrontEndKind {
 
 /// A word that names no front end.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{word:?} is no front end (there are fanotify, cachefiles and fuse)")]
+#[error("{word:?} is no front end (there are fanotify, fuse-blob, cachefiles and fuse)")]
 pub struct UnknownFrontEnd {
     /// What was given.
     pub word: String,
@@ -126,8 +130,9 @@ pub trait FrontEnd: Send + Sync {
     /// a mount that is not known gets an error. Happens by itself a minute after the start.
     fn finish_resume(&self) {}
 
-    /// Gives every reader that asks from now on an error, until the process ends or mounts something else. For a stop
-    /// for good while a detached mount is still in use: its readers must not find nobody.
+    /// Gives every reader that asks from now on an error, until the process ends or mounts something else; readers of
+    /// mounts that were not taken up, too, after [`finish_resume`](Self::finish_resume). For a process that stands in for
+    /// a worker: readers must not find nobody.
     fn give_up(&self) {}
 
     /// Whether the kernel has nothing of this front end's any more. Until then the end of worker *and* keeper could
@@ -181,8 +186,9 @@ pub fn open(
 ) -> Result<Arc<dyn FrontEnd>, Error> {
     Ok(match kind {
         FrontEndKind::Fanotify => Arc::new(Fanotify::open(holder, engine, cache_dir)?),
+        FrontEndKind::FuseBlob => Arc::new(FuseBlob::open(holder, engine)?),
         FrontEndKind::Cachefiles => Arc::new(CachefilesDaemon::open(holder, engine, cache_dir)?),
-        FrontEndKind::Fuse => Arc::new(Fuse::open(holder, engine)),
+        FrontEndKind::Fuse => Arc::new(Fuse::open(holder, engine)?),
     })
 }
 

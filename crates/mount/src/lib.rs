@@ -4,15 +4,18 @@
 //! blobs are filled by `larder-ondemand`. Descriptors that must outlive the process go to the [`keeper`]. Where
 //! bytes come from is not known here.
 
+mod content;
 mod erofs;
 mod error;
 mod front_end;
+mod mounts;
 mod probe;
 mod target;
 
 pub mod cachefiles;
 pub mod fanotify;
 pub mod fuse;
+pub mod fuse_blob;
 pub mod keeper;
 pub mod ns;
 mod sys;

@@ -19,7 +19,7 @@ use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
 
 const BIG: usize = 5 << 20;
 /// Those of which the kernel mounts an EROFS. No kernel has all of them: `cargo xtask uml` runs these tests in several.
-const KINDS: [FrontEndKind; 2] = [FrontEndKind::Fanotify, FrontEndKind::Cachefiles];
+const KINDS: [FrontEndKind; 3] = [FrontEndKind::Fanotify, FrontEndKind::FuseBlob, FrontEndKind::Cachefiles];
 
 /// An image with a large file, many small ones, and a front end that has mounted it.
 struct Rig {
@@ -202,9 +202,11 @@ fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
 fn p1_a_front_end_that_gives_up_gives_errors_and_never_zeros() {
     for rig in Rig::all() {
         let file = fs::File::open(rig.path("big")).unwrap();
+        // Until the kernel's fscache has opened the blob, its error is ENOBUFS.
+        file.read_exact_at(&mut [0; 4096], 0).unwrap();
         rig.mounted.unmount(true).unwrap();
         rig.front_end.give_up();
-        let error = file.read_exact_at(&mut [0; 4096], 1 << 20).unwrap_err();
+        let error = file.read_exact_at(&mut [0; 4096], 4 << 20).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 }
@@ -223,6 +225,23 @@ fn a_reader_that_is_killed_while_it_waits_leaves_a_number_that_can_be_used_again
         *rig.worker.source.latency.lock().unwrap() = Duration::ZERO;
         assert!(fs::read(rig.path("big")).unwrap() == noise(BIG, 1));
         wait_for(|| rig.mounted.waiting() == 0);
+    }
+}
+
+#[test]
+fn a_reader_that_is_killed_is_let_go_before_its_bytes_come() {
+    for rig in Rig::all() {
+        *rig.worker.source.latency.lock().unwrap() = Duration::from_secs(3600);
+        let mut reader = Command::new("cat").arg(rig.path("big")).stdout(Stdio::null()).spawn().unwrap();
+        wait_for(|| rig.mounted.waiting() > 0);
+        // A signal that does not end it must not be an error for it.
+        let pid = rustix::process::Pid::from_child(&reader);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(reader.try_wait().unwrap().is_none(), "it still waits");
+        reader.kill().unwrap();
+        wait_for(|| reader.try_wait().unwrap().is_some());
     }
 }
 

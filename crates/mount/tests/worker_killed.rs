@@ -20,6 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const READERS: usize = 8;
 const FILE_BYTES: usize = 3 << 20;
+/// A file that says that the first worker gets no metadata while it mounts.
+const MOUNTS_SLOWLY: &str = "mounts-slowly";
 
 fn main() {
     let mut args = std::env::args_os().skip(1);
@@ -38,27 +40,47 @@ fn tests() {
             println!("test p4_readers_outlive_killed_workers ({kind}, {order:?}) ... ok");
         }
     }
+    println!("test p4_a_worker_that_is_killed_while_it_mounts_makes_room_for_the_next");
+    p4_a_worker_that_is_killed_while_it_mounts_makes_room_for_the_next();
+    println!("test p4_a_worker_that_is_killed_while_it_mounts_makes_room_for_the_next ... ok");
 }
 
 fn worker(dir: &Path, kind: &str) {
     let number = std::env::var(keeper::FD_ENV).unwrap().parse().unwrap();
     let worker_argv = std::env::args_os().collect();
-    let launch = Launch { program: "/proc/self/exe".into(), keeper_args: vec!["keeper".into()], worker_argv };
+    let launch = Launch {
+        program: "/proc/self/exe".into(),
+        keeper_args: vec!["keeper".into()],
+        worker_argv,
+        stands_in: false,
+    };
     let client = Client::connect(number, launch).unwrap();
     let holder: Arc<dyn Holder> = Arc::new(client.clone());
     // Without readahead by us every read waits for its own bytes, so that kills meet questions in hand.
     let config = EngineConfig { readahead_bytes_max: 0, ..EngineConfig::default() };
-    let worker = Worker::with_engine(dir, Arc::clone(&holder), config);
+    let mut worker = Worker::with_engine(dir, Arc::clone(&holder), config);
+    let is_first = client.restarts() == 0;
+    let mounts_slowly = dir.join(MOUNTS_SLOWLY).exists();
+    if mounts_slowly {
+        let (_, metadata) = worker.bring_metadata(dir);
+        *metadata.latency.lock().unwrap() = Duration::from_secs(if is_first { 3600 } else { 0 });
+    }
     *worker.source.latency.lock().unwrap() = Duration::from_millis(20);
     let front_end =
         open(kind.parse().unwrap(), holder, Arc::clone(&worker.engine), &dir.join("cache")).unwrap();
-    let mounted = match client.restarts() {
-        0 => front_end.mount(worker.spec.clone()).unwrap(),
-        _ => front_end.resume(worker.spec.clone()).unwrap(),
+    if mounts_slowly && is_first {
+        let (engine, dir) = (Arc::clone(&worker.engine), dir.to_owned());
+        std::thread::spawn(move || {
+            wait_for("the kernel's first question", || engine.readers_waiting() > 0);
+            report(&dir, 0);
+        });
+    }
+    let mounted = match is_first || mounts_slowly {
+        true => front_end.mount(worker.spec.clone()).unwrap(),
+        false => front_end.resume(worker.spec.clone()).unwrap(),
     };
     front_end.finish_resume();
-    fs::write(dir.join("tmp"), std::process::id().to_string()).unwrap();
-    fs::rename(dir.join("tmp"), dir.join(format!("worker-{}", client.restarts()))).unwrap();
+    report(dir, client.restarts());
     wait_for("the end", || {
         if client.adoptions() > 0 && !dir.join("adopted").exists() {
             fs::write(dir.join("adopted"), "").unwrap();
@@ -68,6 +90,12 @@ fn worker(dir: &Path, kind: &str) {
     mounted.unmount(true).unwrap();
     fs::write(dir.join("stopped"), "").unwrap();
     client.stop();
+}
+
+/// Says that the worker after so many others is ready to be killed.
+fn report(dir: &Path, restarts: u64) {
+    fs::write(dir.join("tmp"), std::process::id().to_string()).unwrap();
+    fs::rename(dir.join("tmp"), dir.join(format!("worker-{restarts}"))).unwrap();
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -82,6 +110,25 @@ struct Rig {
     dir: PathBuf,
     keeper: Child,
     _unmount: Unmount,
+}
+
+impl Rig {
+    fn start(dir: &Path, kind: FrontEndKind) -> Self {
+        let me = std::env::current_exe().unwrap();
+        let keeper = Command::new(&me)
+            .args(["keeper".as_ref(), "--".as_ref(), me.as_os_str(), "worker".as_ref(), dir.as_os_str()])
+            .arg(kind.as_str())
+            .spawn()
+            .unwrap();
+        Self { dir: dir.to_owned(), keeper, _unmount: Unmount(dir.join("mnt")) }
+    }
+
+    /// The process id of the worker after so many others.
+    fn worker(&self, generation: usize) -> i32 {
+        let path = self.dir.join(format!("worker-{generation}"));
+        wait_for("a worker", || path.exists());
+        fs::read_to_string(path).unwrap().parse().unwrap()
+    }
 }
 
 impl Drop for Rig {
@@ -112,7 +159,8 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
     if cannot(kind, temp.path()) {
         return;
     }
-    if kind == FrontEndKind::Fuse && std::env::var_os("LARDER_UML").is_some() {
+    if matches!(kind, FrontEndKind::Fuse | FrontEndKind::FuseBlob) && std::env::var_os("LARDER_UML").is_some()
+    {
         // Without a fast GUP the kernel looks for a fatal signal at every page that it copies for /dev/fuse, and gives
         // whoever waits for that request EIO (fuse_dev_do_read, fuse_dev_do_write).
         println!("skipped: User-Mode Linux ends what a killed FUSE daemon was copying with EIO");
@@ -124,18 +172,8 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
         tree.add_file(format!("file-{n}").as_bytes(), contents(n), &Attributes::default()).unwrap();
     }
     build(tree, &dir);
-    let me = std::env::current_exe().unwrap();
-    let keeper = Command::new(&me)
-        .args(["keeper".as_ref(), "--".as_ref(), me.as_os_str(), "worker".as_ref(), dir.as_os_str()])
-        .arg(kind.as_str())
-        .spawn()
-        .unwrap();
-    let rig = Rig { dir: dir.clone(), keeper, _unmount: Unmount(dir.join("mnt")) };
-    let worker = |generation: usize| {
-        let path = dir.join(format!("worker-{generation}"));
-        wait_for("a worker", || path.exists());
-        fs::read_to_string(path).unwrap().parse().unwrap()
-    };
+    let rig = Rig::start(&dir, kind);
+    let worker = |generation: usize| rig.worker(generation);
     worker(0);
     let done = AtomicUsize::new(0);
     let kills = std::thread::scope(|scope| {
@@ -154,7 +192,7 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
             wait_for("another keeper", || dir.join("adopted").exists());
         }
         while done.load(Ordering::Relaxed) < READERS && kills < 5 {
-            let number: i32 = worker(kills);
+            let number = worker(kills);
             std::thread::sleep(Duration::from_millis(15 + 17 * (kills as u64 % 3)));
             if done.load(Ordering::Relaxed) < READERS {
                 kill_process(Pid::from_raw(number).unwrap(), Signal::KILL).unwrap();
@@ -173,4 +211,22 @@ fn p4_readers_outlive_killed_workers(kind: FrontEndKind, order: Order) {
     }
     drop(rig);
     assert!(dir.join("stopped").exists(), "the last worker ended cleanly");
+}
+
+/// The kernel reads the superblock while it mounts, from a file that the dying worker serves.
+fn p4_a_worker_that_is_killed_while_it_mounts_makes_room_for_the_next() {
+    let temp = scratch();
+    if cannot(FrontEndKind::FuseBlob, temp.path()) {
+        return;
+    }
+    let mut tree = Tree::new();
+    tree.add_file(b"file", contents(0), &Attributes::default()).unwrap();
+    build(tree, temp.path());
+    fs::write(temp.path().join(MOUNTS_SLOWLY), "").unwrap();
+    let rig = Rig::start(temp.path(), FrontEndKind::FuseBlob);
+    kill_process(Pid::from_raw(rig.worker(0)).unwrap(), Signal::KILL).unwrap();
+    rig.worker(1);
+    assert!(fs::read(temp.path().join("mnt/file")).unwrap() == contents(0));
+    drop(rig);
+    assert!(temp.path().join("stopped").exists(), "the last worker ended cleanly");
 }

@@ -23,14 +23,20 @@ use larder_fscache::{
 };
 use larder_image::{
     ChunkTable,
-    chunk::{Encoding, IndexBuilder, LayerFacts},
+    chunk::{ChunkHash, Encoding, IndexBuilder, LayerFacts},
 };
 use larder_ondemand::{Blob, Cause, Engine, EngineConfig};
 use larder_remote::DirectorySource;
-use sha2::{Digest as _, Sha256};
 
 const CHUNK_BYTES: usize = 64 << 10;
 const MIB: u64 = 1 << 20;
+
+/// What is filled.
+const SAMPLES: [(Encoding, ChunkHash); 3] = [
+    (Encoding::Raw, ChunkHash::Sha256),
+    (Encoding::Raw, ChunkHash::Blake3),
+    (Encoding::Zstd, ChunkHash::Sha256),
+];
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Way {
@@ -48,8 +54,8 @@ fn main() {
     let dir = tempfile::tempdir_in(dir).expect("a directory");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    for encoding in [Encoding::Raw, Encoding::Zstd] {
-        let sample = Sample::make(dir.path(), encoding, mib * MIB);
+    for (encoding, hash) in SAMPLES {
+        let sample = Sample::make(dir.path(), encoding, hash, mib * MIB);
         let (mut copied, mut prefetched, mut filled) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             copied.push(sample.copy());
@@ -59,7 +65,7 @@ fn main() {
         let cp = median(copied);
         for (way, took) in [("prefetch", median(prefetched)), ("demand", median(filled))] {
             println!(
-                r#"{{"bench":"fill_speed","encoding":"{}","way":"{way}","mib":{mib},"rounds":{rounds},"cp_seconds":{cp:.4},"fill_seconds":{took:.4},"ratio":{:.3}}}"#,
+                r#"{{"bench":"fill_speed","encoding":"{}","hash":"{hash}","way":"{way}","mib":{mib},"rounds":{rounds},"cp_seconds":{cp:.4},"fill_seconds":{took:.4},"ratio":{:.3}}}"#,
                 if encoding == Encoding::Raw { "raw" } else { "zstd" },
                 cp / took,
             );
@@ -82,13 +88,13 @@ struct Sample {
 }
 
 impl Sample {
-    fn make(dir: &Path, encoding: Encoding, len: u64) -> Self {
-        let dir = dir.join(if encoding == Encoding::Raw { "raw" } else { "zstd" });
+    fn make(dir: &Path, encoding: Encoding, hash: ChunkHash, len: u64) -> Self {
+        let dir = dir.join(format!("{encoding:?}-{hash}"));
         std::fs::create_dir(&dir).expect("a directory");
         let data = data(len);
         let (decoded, stored) = (dir.join("decoded"), dir.join("stored"));
         std::fs::write(&decoded, &data).expect("room");
-        let (bytes, index) = store(&data, encoding);
+        let (bytes, index) = store(&data, encoding, hash);
         std::fs::write(&stored, &bytes).expect("room");
         let blob = format!("sha256:{}", "00".repeat(32)).parse().expect("a digest");
         let facts = LayerFacts { blob: &blob, encoding, data_end: bytes.len() as u64 };
@@ -158,14 +164,14 @@ fn data(len: u64) -> Vec<u8> {
     data
 }
 
-fn store(data: &[u8], encoding: Encoding) -> (Vec<u8>, larder_image::ChunkIndex) {
-    let (mut stored, mut builder, mut at) = (Vec::new(), IndexBuilder::new(encoding), 0);
+fn store(data: &[u8], encoding: Encoding, hash: ChunkHash) -> (Vec<u8>, larder_image::ChunkIndex) {
+    let (mut stored, mut builder, mut at) = (Vec::new(), IndexBuilder::with_hash(encoding, hash), 0);
     for chunk in data.chunks(CHUNK_BYTES) {
         let frame = match encoding {
             Encoding::Raw => chunk.to_vec(),
             Encoding::Zstd => zstd::bulk::compress(chunk, 3).expect("memory"),
         };
-        builder.push(stored.len() as u64, at, &Sha256::digest(&frame).into());
+        builder.push(stored.len() as u64, at, hash.digest(&frame).as_ref());
         stored.extend_from_slice(&frame);
         at += chunk.len() as u64;
     }

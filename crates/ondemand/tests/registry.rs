@@ -80,7 +80,7 @@ fn compress(data: &[u8]) -> (Vec<u8>, larder_image::ChunkIndex) {
     let (mut stored, mut builder, mut at) = (Vec::new(), IndexBuilder::new(Encoding::Zstd), 0);
     for chunk in data.chunks(64 << 10) {
         let frame = zstd::encode_all(chunk, 1).expect("memory");
-        builder.push(stored.len() as u64, at, &Sha256::digest(&frame).into());
+        builder.push(stored.len() as u64, at, &Sha256::digest(&frame));
         stored.extend_from_slice(&frame);
         at += chunk.len() as u64;
     }

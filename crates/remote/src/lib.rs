@@ -38,7 +38,6 @@ mod names;
 mod registry;
 mod token;
 
-#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod tree;

@@ -2,16 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header::RETRY_AFTER};
+use http::HeaderMap;
+use http::header::{DATE, RETRY_AFTER};
 
-/// Returns the pause that the header names: seconds, or a date seen from `now`. Nonsense counts as absent.
+/// Returns the pause that the header names: seconds, or a date. Nonsense counts as absent.
+///
+/// A date is seen from when the server sent it, by the server's own clock; from `now` where it does not say. So nobody
+/// waits for the difference of two clocks.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+    let sent = headers.get(DATE).and_then(|sent| httpdate::parse_http_date(sent.to_str().ok()?).ok());
+    Some(date.duration_since(sent.unwrap_or(now)).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -38,5 +43,16 @@ mod tests {
             assert_eq!(retry_after(&headers, now), expected, "{value:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn p3_a_date_is_seen_from_the_clock_that_it_comes_from() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, "Sun, 06 Nov 1994 08:50:07 GMT".parse().expect("a header value"));
+        headers.insert(DATE, "Sun, 06 Nov 1994 08:50:05 GMT".parse().expect("a header value"));
+        for now in [0, 4_102_444_800] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+            assert_eq!(retry_after(&headers, now), Some(Duration::from_secs(2)));
+        }
     }
 }

@@ -10,9 +10,9 @@ use super::larder::text;
 use super::stats::{Row, Target, median};
 
 /// What one run took, and the most memory it had.
-struct Run {
+pub(super) struct Run {
     took: Duration,
-    resident_max_bytes: u64,
+    pub resident_max_bytes: u64,
 }
 
 /// Runs the benchmark: uncompressed against uncompressed, and Larder's default beside them.
@@ -69,7 +69,8 @@ pub fn run(binary: &Path, dir: &Path, tree: &Path, rounds: usize) -> anyhow::Res
     ])
 }
 
-fn measure(mut command: Command) -> anyhow::Result<Run> {
+/// Runs a command to its end.
+pub(super) fn measure(mut command: Command) -> anyhow::Result<Run> {
     let start = Instant::now();
     let mut child = command
         .stdout(Stdio::null())

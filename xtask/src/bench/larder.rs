@@ -36,8 +36,13 @@ impl Larder {
 
     /// Mounts `image` at `target` through fanotify; `target` is made.
     pub fn mount(&self, image: &str, target: &Path) -> anyhow::Result<()> {
+        self.mount_through("fanotify", image, target)
+    }
+
+    /// Mounts `image` at `target`, which is made, through `front_end`.
+    pub fn mount_through(&self, front_end: &str, image: &str, target: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(target)?;
-        self.run(&["mount", "--frontend", "fanotify", image, text(target)?])?;
+        self.run(&["mount", "--frontend", front_end, image, text(target)?])?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod cache;
 mod cold;
 mod erofs;
 mod fault;
+mod frontends;
 mod larder;
 mod native;
 mod stats;
@@ -22,7 +23,7 @@ use stats::Row;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Benchmarks to run; all of them but `cache` and `erofs` without one.
+    /// Benchmarks to run; all of them but `cache`, `erofs` and `frontends` without one.
     #[arg(value_enum)]
     only: Vec<Case>,
     /// Directory for images, caches and mounts; on ext4, xfs or btrfs, with some gigabytes free.
@@ -34,6 +35,9 @@ pub struct Args {
     /// The trees that `erofs` puts into one image.
     #[arg(long, default_values = ["/usr/include", "/usr/bin"])]
     erofs_trees: Vec<PathBuf>,
+    /// Of `erofs`: only the measurements whose names have one of these words in them, as in `mkfs zstd`.
+    #[arg(long)]
+    erofs_only: Vec<String>,
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -59,6 +63,8 @@ enum Case {
     Cold,
     /// Building an image, against mkfs.erofs.
     Build,
+    /// What programs do with a complete image, through each front end, against the kernel's EROFS and erofsfuse.
+    Frontends,
     /// The EROFS tools, against erofs-utils; takes some minutes.
     Erofs,
     /// The cache core: decisions, look-ups, culling, filling. By itself: this program is built anew for it.
@@ -86,7 +92,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Case::Fault => fault::run(larder, &dir, args.rounds)?,
             Case::Cold => cold::run(larder, &dir)?,
             Case::Cache => Vec::new(),
-            Case::Erofs => erofs::run(larder, &dir, &args.erofs_trees, args.rounds.min(5))?,
+            Case::Frontends => frontends::run(larder, &dir, args.rounds)?,
+            Case::Erofs => erofs::run(larder, &dir, &args.erofs_trees, args.rounds.min(5), &args.erofs_only)?,
             Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }

@@ -21,6 +21,11 @@ impl NativeMount {
             .with_context(|| format!("{}: EROFS cannot be mounted", target.display()))?;
         Ok(Self { target: target.to_owned() })
     }
+
+    /// Where it is mounted.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
 }
 
 impl Drop for NativeMount {

@@ -109,7 +109,7 @@ fn row(name: &str, bytes: u64, (ours, theirs): (f64, f64)) -> Row {
 }
 
 /// Reads both files from beginning to end, a piece of one, then the same piece of the other.
-fn fill_in_turns(ours: &Path, theirs: &Path) -> anyhow::Result<()> {
+pub fn fill_in_turns(ours: &Path, theirs: &Path) -> anyhow::Result<()> {
     let mut files = [File::open(ours)?, File::open(theirs)?];
     let mut buffer = vec![0; 8 << 20];
     let mut at_end = 0;

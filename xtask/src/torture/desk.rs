@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::patience::Patience;
 use super::tally::Tally;
 use super::violation::{Kind, Violation};
 
@@ -13,7 +14,8 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// What readers of one round share with whoever watches them.
 pub struct Desk {
-    began: Instant,
+    /// Milliseconds that somebody has watched: the clock of the readers' deadlines.
+    watched: AtomicU64,
     slots: Vec<Slot>,
     steps: AtomicU64,
     stop: AtomicBool,
@@ -23,7 +25,7 @@ pub struct Desk {
 /// One reader.
 #[derive(Default)]
 struct Slot {
-    /// When the read under way began, in milliseconds since the desk's beginning, plus one; 0 between reads.
+    /// When the read under way began, by the desk's clock, plus one; 0 between reads.
     since: AtomicU64,
     thread: AtomicU64,
     doing: Mutex<String>,
@@ -33,7 +35,7 @@ impl Desk {
     /// A desk for so many readers.
     pub fn new(readers: usize) -> Arc<Self> {
         Arc::new(Self {
-            began: Instant::now(),
+            watched: AtomicU64::new(0),
             slots: (0..readers).map(|_| Slot::default()).collect(),
             steps: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -79,11 +81,15 @@ impl Desk {
     ///
     /// The reader that has been at one step for longer than `deadline`.
     pub fn wait(&self, readers: &[JoinHandle<()>], steps: u64, deadline: Duration) -> Result<(), Violation> {
+        let mut patience = Patience::new(deadline);
+        let mut watched = Duration::from_millis(self.now_ms());
         while self.steps() < steps && readers.iter().any(|reader| !reader.is_finished()) {
             if let Some(late) = self.late(deadline) {
                 return Err(late);
             }
             std::thread::sleep(LOOK);
+            watched += patience.look();
+            self.watched.store(u64::try_from(watched.as_millis()).unwrap_or(u64::MAX - 1), Relaxed);
         }
         Ok(())
     }
@@ -102,7 +108,7 @@ impl Desk {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+        self.watched.load(Relaxed)
     }
 }
 

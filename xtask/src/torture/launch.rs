@@ -12,7 +12,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let built = build::executables(&["--package", "xtask", "--package", "larder", features])?;
     let mut command = Command::new(built.named("xtask")?);
     command.args(std::env::args_os().skip(1));
-    if args.larder.is_none() {
+    if args.how.larder.is_none() {
         command.arg("--larder").arg(built.named("larder")?);
     }
     Err(command.exec().into())

@@ -19,6 +19,8 @@ mod launch;
 #[cfg(feature = "torture")]
 mod library;
 #[cfg(feature = "torture")]
+mod patience;
+#[cfg(feature = "torture")]
 mod plan;
 #[cfg(feature = "torture")]
 mod processes;
@@ -33,9 +35,22 @@ mod violation;
 
 use std::path::PathBuf;
 
-/// How to torture.
+#[cfg(feature = "torture")]
+pub use processes::mapped;
+
+/// What to torture, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    pub how: How,
+    /// Tortures these layers only.
+    #[arg(long, value_enum, value_name = "LAYER")]
+    pub only: Option<Layer>,
+}
+
+/// How to torture.
+#[derive(Clone, Debug, clap::Args)]
+pub struct How {
     /// Begins rounds for so long; the last one is finished.
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
@@ -45,9 +60,6 @@ pub struct Args {
     /// Replays this round of the seed alone, over and over until the time is up.
     #[arg(long, value_name = "ROUND", requires = "seed")]
     pub replay: Option<u64>,
-    /// Tortures these layers only.
-    #[arg(long, value_enum, value_name = "LAYER")]
-    pub only: Option<Layer>,
     /// Directory for images, caches and mounts; on ext4, xfs or btrfs for fanotify.
     #[arg(long, default_value = "/var/tmp")]
     pub scratch: PathBuf,
@@ -74,4 +86,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     return campaign::run(args);
     #[cfg(not(feature = "torture"))]
     return launch::run(args);
+}
+
+/// Runs the campaign with rounds of the real program alone.
+pub fn chaos(how: How) -> anyhow::Result<()> {
+    run(&Args { how, only: Some(Layer::Processes) })
 }

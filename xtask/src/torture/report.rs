@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder_faults::Kind as Fault;
 use serde_json::{Map, Value, json};
 
 use super::tally::Tally;
@@ -18,6 +19,7 @@ pub fn print(seed: u64, rounds: u64, took: Duration, tally: &Tally, json: bool) 
         took.as_secs_f64(),
         tally.bytes as f64 / 1e6
     );
+    println!("{} kills", kills(tally));
     table("reads by outcome", tally.reads.iter().map(|(name, times)| (name.clone(), *times)));
     table("done to Larder", tally.deeds.iter().map(|(name, times)| (name.clone(), *times)));
     let faults =
@@ -29,6 +31,13 @@ pub fn print(seed: u64, rounds: u64, took: Duration, tally: &Tally, json: bool) 
         println!("  {violation}");
     }
     Ok(())
+}
+
+/// Deaths by a signal and at a named point. Those for want of memory are not seen.
+fn kills(tally: &Tally) -> u64 {
+    let by_signal = tally.deeds.iter().filter(|(deed, _)| deed.ends_with(" killed")).map(|(_, times)| times);
+    let at_points = tally.faults.all().filter(|count| count.kind == Fault::Die).map(|count| count.times);
+    by_signal.sum::<u64>() + at_points.sum::<u64>()
 }
 
 fn violations(tally: &Tally, kind: Kind) -> u64 {
@@ -57,6 +66,7 @@ fn document(seed: u64, rounds: u64, took: Duration, tally: &Tally) -> Value {
         "rounds": rounds,
         "took_ms": took.as_secs_f64() * 1e3,
         "compared_bytes": tally.bytes,
+        "kills": kills(tally),
         "reads": tally.reads,
         "done": tally.deeds,
         "faults": faults,

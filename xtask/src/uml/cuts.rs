@@ -90,7 +90,7 @@ pub fn run(
 fn front_ends(version: Version) -> &'static [&'static str] {
     match version {
         Version::V6_1 => &["cachefiles"],
-        Version::V6_12 => &["cachefiles", "fuse"],
+        Version::V6_12 => &["fuse-blob", "cachefiles", "fuse"],
         Version::V7_3 => &["fanotify"],
     }
 }

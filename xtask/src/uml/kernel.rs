@@ -84,9 +84,13 @@ pub struct Kernel {
 pub fn get(version: Version, rebuild: bool) -> anyhow::Result<Kernel> {
     let cache = cache_dir()?;
     fs::create_dir_all(&cache)?;
+    let sum = sum(version)?;
+    // Whatever else is being built meanwhile: a kernel comes to its place in one step, as the last of its files.
+    if let Some(kernel) = cached(&cache, version, &sum)?.filter(|_| !rebuild) {
+        return Ok(kernel);
+    }
     let lock = File::create(cache.join("lock"))?;
     lock.lock().context("waiting for another build")?;
-    let sum = sum(version)?;
     if let Some(kernel) = cached(&cache, version, &sum)?.filter(|_| !rebuild) {
         return Ok(kernel);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -13,6 +13,7 @@ use super::guest::{Boot, End, Guest, make_disk};
 use super::initramfs::Initramfs;
 use super::kernel::{Kernel, Version};
 use super::report::{Outcome, Row, Tally, print};
+use crate::build;
 
 /// Disk of a guest in MiB: caches, images, layouts.
 const DISK_MIB: u64 = 1536;
@@ -34,7 +35,11 @@ const fn tests(package: &'static str, target: &'static str) -> Part {
 
 /// What runs in every kernel. Tests of front ends that a kernel does not have say that they are skipped, and why.
 const PARTS: &[Part] = &[
-    Part { package: "larder-mount", target: None, only: &["cachefiles::", "probe::", "erofs::"] },
+    Part {
+        package: "larder-mount",
+        target: None,
+        only: &["cachefiles::", "fuse_blob::", "probe::", "erofs::"],
+    },
     tests("larder-mount", "kernel_mount"),
     tests("larder-mount", "cachefiles_mount"),
     tests("larder-mount", "worker_killed"),
@@ -42,6 +47,8 @@ const PARTS: &[Part] = &[
     tests("larder", "lying_registry"),
     tests("larder", "one_fetch"),
     Part { package: "larder", target: Some("worker_killed"), only: &["p1_", "p4_"] },
+    tests("larder", "crash_loop"),
+    tests("larder", "clock"),
 ];
 
 /// The parts to run. What has a `main` of its own knows no filter.
@@ -53,8 +60,9 @@ fn parts(filter: Option<&str>) -> impl Iterator<Item = &'static Part> {
 /// The front ends that work in a kernel: what `larder doctor` has to say there.
 fn front_ends(version: Version) -> &'static [&'static str] {
     match version {
-        Version::V6_1 | Version::V6_12 => &["cachefiles", "fuse"],
-        Version::V7_3 => &["fanotify", "fuse"],
+        Version::V6_1 => &["cachefiles", "fuse"],
+        Version::V6_12 => &["fuse-blob", "cachefiles", "fuse"],
+        Version::V7_3 => &["fanotify", "fuse-blob", "fuse"],
     }
 }
 
@@ -65,18 +73,13 @@ pub struct Programs {
     tests: BTreeMap<(String, Option<String>), PathBuf>,
 }
 
-/// Builds the program and the tests.
+/// Builds the program and the tests, those of the suite alone.
 pub fn build() -> anyhow::Result<Programs> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    // What `cargo run` has told this process of its package would have others built anew.
-    let told = |name: &String| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for name in std::env::vars().map(|(name, _)| name).filter(told) {
-        command.env_remove(name);
-    }
-    let output = command
+    let targets = PARTS.iter().filter_map(|part| part.target).flat_map(|target| ["--test", target]);
+    let output = build::cargo()
         .args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"])
-        .args(["--package", "larder", "--package", "larder-mount"])
+        .args(["--package", "larder", "--package", "larder-mount", "--lib"])
+        .args(targets)
         .stderr(Stdio::inherit())
         .output()
         .context("cargo could not be started")?;

@@ -239,6 +239,7 @@ impl Cachefiles {
         let space = self.store.storage.statfs().map_err(|source| failed("", source))?;
         let goal = self.store.ledger.goal(&space);
         let culled = self.store.cull(goal);
+        self.store.index.fold();
         self.store.index.flush(Durability::Immediate);
         Ok(culled)
     }

@@ -7,7 +7,6 @@ mod tests;
 mod upkeep_tests;
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -119,25 +118,13 @@ impl Cachefiles {
     }
 
     /// Relinquishes every object that the holder keeps and nobody uses: what could not be relinquished at its time, and
-    /// what a worker left that died before it could. Only once everything that is to be taken up again has been.
-    /// Returns how many there were.
+    /// what a worker left that died before it could. Only once everything that is to be taken up again has been: from
+    /// then on a writer that finds no room does the same. Returns how many there were.
     ///
     /// Names that are too long for the holder stand for themselves no more, and stay until they are used again.
     pub fn relinquish_unused(&self) -> usize {
-        let names = self.store.holder.names();
-        let held = names.iter().filter_map(|name| Place::of_held(name));
-        held.filter(|(volume, cookie)| match self.relinquish(volume, cookie) {
-            Ok(()) => {
-                tracing::debug!(%volume, %cookie, "nobody used what the keeper had");
-                true
-            }
-            Err(CacheError::Busy { .. }) => false,
-            Err(error) => {
-                tracing::warn!(%volume, %cookie, %error, "an object that nobody uses stays open");
-                false
-            }
-        })
-        .count()
+        self.store.unused.all_taken_up();
+        self.store.relinquish_unused().let_go
     }
 
     /// Runs `work` on an object that is not alive.
@@ -176,12 +163,14 @@ impl Cachefiles {
         cookie: &CookieKey,
         spec: &Spec,
     ) -> Result<Arc<CacheFile>, CacheError> {
+        let index_was_whole = self.store.walk.is_whole();
         let seat = self.seat(volume, cookie);
         let mut current = seat.lock();
         if let Some(object) = current.upgrade() {
             return Ok(object);
         }
-        let object = Arc::new(object::open(&self.store, &seat, Place::new(volume, cookie), spec)?);
+        let place = Place::new(volume, cookie);
+        let object = Arc::new(object::open(&self.store, &seat, place, spec, index_was_whole)?);
         *current = Arc::downgrade(&object);
         Ok(object)
     }
@@ -243,20 +232,7 @@ impl Backend for Cachefiles {
     }
 
     fn relinquish(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), CacheError> {
-        self.on_idle(volume, cookie, "letting go", |name, place| {
-            // A mount that nobody counts any more may still be read: nothing of it may be taken away yet.
-            if let Some(fill) = self.store.holder.take(&place.fill)
-                && self.store.storage.is_open_elsewhere(fill.as_fd())?
-            {
-                return Err(io::ErrorKind::ResourceBusy.into());
-            }
-            self.store.holder.release(&place.live);
-            self.store.holder.release(&place.fill);
-            if self.store.index.get(name).is_some_and(|row| row.complete) {
-                seal_for_good(&self.store, place);
-            }
-            Ok(())
-        })
+        self.on_idle(volume, cookie, "letting go", |name, place| self.store.let_go(name, place))
     }
 
     fn remove(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), CacheError> {
@@ -266,17 +242,6 @@ impl Backend for Cachefiles {
             self.store.storage.unlink(&place.pin)?;
             self.store.drop_object(name, place, "retired").map(drop)
         })
-    }
-}
-
-/// fs-verity, where there is one. Only here: nobody has the file open for writing, and no mount has a mark on
-/// it that a newly opened descriptor could wake.
-fn seal_for_good(store: &Store, place: &Place) {
-    match store.storage.enable_verity(&place.data) {
-        Ok(sealed) => tracing::debug!(volume = %place.volume, cookie = %place.cookie, sealed, "fs-verity"),
-        Err(error) => {
-            tracing::debug!(volume = %place.volume, cookie = %place.cookie, %error, "no fs-verity for this object");
-        }
     }
 }
 

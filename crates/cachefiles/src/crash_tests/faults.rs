@@ -1,12 +1,14 @@
 //! Disks that fail or fill up, and writes that meet a sync.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use larder_fscache::{Backend, CookieKey, Error, ObjectRange, ObjectSpec};
 
-use super::{Machine, PAGE, SIZE, check, fill, finish, volume};
+use super::{Machine, PAGE, SIZE, check, cookie, fill, finish, volume};
+use crate::Prune;
 use crate::storage::sim::Stop;
 
 #[test]
@@ -82,7 +84,8 @@ fn p1_a_worker_killed_in_a_sync_that_fails_leaves_nothing_that_the_sync_lost() {
         let worker = machine.start(SIZE).expect("space");
         fill(&*worker.object, ObjectRange::at(0, 4 * PAGE)).expect("space");
         machine.disk.fail_syncs(true);
-        let stop = Stop { step: machine.disk.steps(), applied: true };
+        // Before it the attribute says that there will be a map.
+        let stop = Stop { step: machine.disk.steps() + 1, applied: true };
         assert!(!machine.survives(stop, || worker.object.commit().expect("never returns")));
         assert_eq!(
             machine.disk.stopped_in(),
@@ -121,4 +124,38 @@ fn p1_a_full_disk_marks_nothing_and_the_next_try_succeeds() {
     fill(&*worker.object, ObjectRange::at(PAGE, 3 * PAGE)).expect("space");
     worker.object.commit().expect("space");
     worker.cache.acquire(&volume(), &other, &ObjectSpec::of_size(SIZE)).expect("space");
+}
+
+#[test]
+fn p4_an_error_while_an_object_is_taken_up_does_not_open_its_file_anew() {
+    let machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    let written = ObjectRange::at(0, PAGE);
+    fill(&*worker.object, written).expect("space");
+    drop(worker);
+    let cache = machine.start_empty();
+    let acquire = || cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(SIZE));
+    // The first look at what the keeper has. A mount may have its mark on that file.
+    machine.disk.fail_calls(0, 1);
+    assert!(acquire().is_err(), "the file was opened a second time");
+    assert_eq!(check(&*acquire().expect("healthy again")), [written]);
+}
+
+#[test]
+fn p4_a_held_file_that_cannot_be_had_is_not_opened_anew_and_not_removed() {
+    let machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    let written = ObjectRange::at(0, PAGE);
+    fill(&*worker.object, written).expect("space");
+    worker.object.commit().expect("a healthy disk");
+    drop(worker);
+    let cache = machine.start_empty();
+    machine.keeper.gives_nothing.store(true, Ordering::Relaxed);
+    assert!(cache.is_in_use(&volume(), &cookie()));
+    assert_eq!(cache.prune(&Prune::default()).expect("a healthy disk").objects, 0);
+    assert_eq!(cache.cull(u64::MAX, u64::MAX).objects, 0);
+    let acquire = || cache.acquire(&volume(), &cookie(), &ObjectSpec::of_size(SIZE));
+    assert!(acquire().is_err(), "the file was opened a second time");
+    machine.keeper.gives_nothing.store(false, Ordering::Relaxed);
+    assert_eq!(check(&*acquire().expect("healthy again")), [written]);
 }

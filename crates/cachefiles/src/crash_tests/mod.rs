@@ -1,5 +1,6 @@
 //! The cache against a disk that loses what was not synced, and against the death of its process anywhere.
 
+mod charges;
 mod faults;
 mod sequences;
 mod steps;

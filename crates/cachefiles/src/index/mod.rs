@@ -4,9 +4,11 @@
 //! the files, and all are, by a walk, when the index was not closed cleanly. Changes are gathered in memory
 //! and committed many at a time, so a row costs no sync. Recency has no table of its own: whoever culls reads
 //! all rows once (a million in well under a second) and takes the oldest thousands, as cachefilesd does with
-//! its table; that halves what a change costs.
+//! its table; that halves what a change costs. That an object was used is noted beside the rows, and goes into
+//! them many at a time.
 
 mod row;
+mod touched;
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,12 +24,16 @@ use larder_fscache::{CookieKey, VolumeKey};
 use crate::object::Name;
 
 pub(crate) use row::Row;
+use touched::Touched;
 
 /// Volume, `/`, key; no key has a slash.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 /// The sums, and `clean`: present only while no process has the index open.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const CLEAN: &str = "clean";
+/// What the rows do not say yet, under one key; only through a clean end.
+const TOUCHED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("touched");
+const ALL: &str = "all";
 /// Version of the rows; another one is rebuilt.
 const VERSION: u64 = 1;
 
@@ -46,6 +52,8 @@ pub(crate) struct Index {
 struct State {
     /// Not yet in the database; none for what is removed.
     pending: HashMap<String, Option<Row>>,
+    /// When objects were used last, beyond what their rows say.
+    touched: Touched,
     totals: Totals,
     /// The database has failed: what is pending is dropped, and the next start walks.
     damaged: bool,
@@ -112,17 +120,16 @@ impl Index {
             Err(redb::DatabaseError::RepairAborted) => return Ok(None),
             other => other?,
         };
-        let Some((totals, sums)) = take_clean_mark(&db)? else { return Ok(None) };
-        let index = Self::over(db);
-        index.lock().totals = totals;
-        Ok(Some((index, sums)))
+        let Some(Left { totals, sums, touched }) = take_clean_mark(&db)? else { return Ok(None) };
+        let state = Mutex::new(State { totals, touched, ..State::default() });
+        Ok(Some((Self { db, state }, sums)))
     }
 
     /// What is known of an object.
     pub fn get(&self, name: &Name) -> Option<Row> {
         let key = key_of(name);
         let state = self.lock();
-        self.find(&state, &key)
+        self.find(&state, &key).map(|row| state.touched.told(&key, row))
     }
 
     /// Sets the row of an object.
@@ -130,14 +137,56 @@ impl Index {
         self.change(key_of(name), Some(row));
     }
 
+    /// Notes that an object was used, if it has a row: that is not looked at.
+    pub fn touch(&self, name: &Name, used_ms: u64) {
+        self.lock().touched.touch(&key_of(name), used_ms);
+    }
+
     /// Changes the row of an object, if it has one, and returns it.
     pub fn update(&self, name: &Name, change: impl FnOnce(&mut Row)) -> Option<Row> {
         let (mut state, key) = (self.lock(), key_of(name));
         let old = self.find(&state, &key)?;
-        let mut row = old;
+        let mut row = state.touched.told(&key, old);
         change(&mut row);
         self.set(&mut state, key, Some(old), Some(row));
         Some(row)
+    }
+
+    /// Brings into the rows what was touched, once it is much: a step of upkeep.
+    pub fn fold(&self) {
+        let touched = {
+            let state = self.lock();
+            if !state.touched.is_much() {
+                return;
+            }
+            state.touched.clone()
+        };
+        self.fold_in(&touched);
+    }
+
+    /// Goes through all rows, and brings `touched` into those that it is about. In steps, as
+    /// [`Index::remove_volume`].
+    fn fold_in(&self, touched: &Touched) {
+        let mut from = String::new();
+        loop {
+            let mut names = Vec::new();
+            self.visit_from(&from, |name, _row| {
+                if touched.get(&key_of(&name)).is_some() {
+                    names.push(name);
+                }
+                if names.len() < PENDING_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            for name in &names {
+                self.update(name, |_| ());
+            }
+            match names.last() {
+                // The row of the last is found again, and told nothing new.
+                Some(last) if names.len() == PENDING_MAX => from = key_of(last),
+                _ => break,
+            }
+        }
+        // Left are those that have no row.
+        self.lock().touched.forget_all(touched);
     }
 
     /// Removes the row of an object, and returns it.
@@ -177,7 +226,11 @@ impl Index {
     }
 
     fn visit_from(&self, from: &str, mut visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
-        self.flush(Durability::None);
+        let touched = {
+            let mut state = self.lock();
+            self.flush_locked(&mut state, Durability::None);
+            state.touched.clone()
+        };
         let mut read = || -> Result<(), Failed> {
             let transaction = self.db.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {
@@ -189,7 +242,7 @@ impl Index {
                 let (Some(name), Some(row)) = (name_of(key.value()), Row::parse(row.value())) else {
                     continue;
                 };
-                if visit(name, row).is_break() {
+                if visit(name, touched.told(key.value(), row)).is_break() {
                     break;
                 }
             }
@@ -218,14 +271,15 @@ impl Index {
         if state.damaged {
             return;
         }
-        if let Err(error) = self.mark_clean(state.totals, sums) {
+        if let Err(error) = self.mark_clean(&state, sums) {
             tracing::warn!(%error, "the index could not be closed: the next start walks through the cache");
         }
     }
 
-    fn mark_clean(&self, totals: Totals, sums: Sums) -> Result<(), Failed> {
+    fn mark_clean(&self, State { totals, touched, .. }: &State, sums: Sums) -> Result<(), Failed> {
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
+        transaction.open_table(TOUCHED)?.insert(ALL, touched.encode().as_slice())?;
         let mut meta = transaction.open_table(META)?;
         let entries = [
             ("objects", totals.objects),
@@ -244,8 +298,9 @@ impl Index {
     fn change(&self, key: String, row: Option<Row>) -> Option<Row> {
         let mut state = self.lock();
         let old = self.find(&state, &key);
+        let told = old.map(|old| state.touched.told(&key, old));
         self.set(&mut state, key, old, row);
-        old
+        told
     }
 
     fn set(&self, state: &mut State, key: String, old: Option<Row>, row: Option<Row>) {
@@ -258,6 +313,7 @@ impl Index {
             totals.objects += 1;
             totals.stored = totals.stored.saturating_add(row.stored);
         }
+        state.touched.forget(&key);
         if (old.is_some() || row.is_some()) && old != row {
             state.pending.insert(key, row);
         }
@@ -325,10 +381,20 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Reads the sums and removes the mark, durably, before anything can be changed.
-fn take_clean_mark(db: &Database) -> Result<Option<(Totals, Sums)>, Failed> {
+/// What a clean end leaves beside the rows.
+struct Left {
+    totals: Totals,
+    sums: Sums,
+    touched: Touched,
+}
+
+/// Reads what a clean end left and removes the mark, durably, before anything can be changed.
+fn take_clean_mark(db: &Database) -> Result<Option<Left>, Failed> {
     let mut transaction = db.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
+    let mut beside = transaction.open_table(TOUCHED)?;
+    let touched = beside.remove(ALL)?.map_or_else(Touched::default, |all| Touched::parse(all.value()));
+    drop(beside);
     let mut meta = transaction.open_table(META)?;
     let clean = meta.remove(CLEAN)?.is_some_and(|mark| mark.value() == VERSION);
     let get = |key| -> Result<u64, Failed> { Ok(meta.get(key)?.map_or(0, |value| value.value())) };
@@ -336,7 +402,7 @@ fn take_clean_mark(db: &Database) -> Result<Option<(Totals, Sums)>, Failed> {
     let sums = Sums { charged: get("charged")?, graves: get("graves")? };
     drop(meta);
     transaction.commit()?;
-    Ok(clean.then_some((totals, sums)))
+    Ok(clean.then_some(Left { totals, sums, touched }))
 }
 
 fn key_of(name: &Name) -> String {

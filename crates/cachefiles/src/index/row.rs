@@ -5,8 +5,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const COMPLETE: u8 = 1;
 const PINNED: u8 = 2;
-/// The other way round, so that a row of an earlier Larder, which did not know, says that there may be one.
-const UNMAPPED: u8 = 4;
 
 /// What the index keeps of one object: a hint, and the ground of its charge.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -19,8 +17,6 @@ pub(crate) struct Row {
     pub used_ms: u64,
     pub complete: bool,
     pub pinned: bool,
-    /// Whether it may have a durable map. A hint like the rest: a map that is not looked for vouches for nothing.
-    pub mapped: bool,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -48,7 +44,7 @@ impl Row {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let flags = [(self.complete, COMPLETE), (self.pinned, PINNED), (!self.mapped, UNMAPPED)];
+        let flags = [(self.complete, COMPLETE), (self.pinned, PINNED)];
         let flags = flags.into_iter().fold(0, |all, (is_set, flag)| if is_set { all | flag } else { all });
         let stored = Stored {
             size: U64::new(self.size),
@@ -67,7 +63,6 @@ impl Row {
             used_ms: stored.used_ms.get(),
             complete: stored.flags & COMPLETE != 0,
             pinned: stored.flags & PINNED != 0,
-            mapped: stored.flags & UNMAPPED == 0,
         })
     }
 }
@@ -78,9 +73,9 @@ mod tests {
 
     #[test]
     fn a_row_reads_back_as_it_was_written() {
-        for flags in 0..8 {
-            let [complete, pinned, mapped] = [1, 2, 4].map(|bit| flags & bit != 0);
-            let row = Row { size: 1, stored: 2, used_ms: u64::MAX, complete, pinned, mapped };
+        for flags in 0..4 {
+            let [complete, pinned] = [1, 2].map(|bit| flags & bit != 0);
+            let row = Row { size: 1, stored: 2, used_ms: u64::MAX, complete, pinned };
             assert_eq!(row.encode().len(), 25);
             assert_eq!(Row::parse(&row.encode()), Some(row));
         }

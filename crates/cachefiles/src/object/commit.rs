@@ -38,6 +38,9 @@ impl CacheFile {
         if snapshot == durable.words && !complete {
             return Ok(());
         }
+        if !durable.attribute && !complete {
+            self.mark_partial().map_err(|source| self.failed("marking the object partial", source))?;
+        }
         self.sync_data(live, &durable, complete)?;
         point(Site::CachefilesSynced);
         self.check_name().map_err(|source| self.failed("checking the backing file's name", source))?;
@@ -104,6 +107,12 @@ impl CacheFile {
         }
     }
 
+    /// Says in the attribute that there may be a map. The sync of the data makes it durable, before there is one.
+    fn mark_partial(&self) -> io::Result<()> {
+        let partial = Coherency { state: State::Partial, ..self.coherency.clone() };
+        self.file.set_attr(OBJECT_ATTR, &partial.encode())
+    }
+
     /// Says in the attribute that everything is there, and makes that durable together with the name.
     fn mark_complete(&self) -> io::Result<()> {
         let complete = Coherency { state: State::Complete, ..self.coherency.clone() };
@@ -139,8 +148,7 @@ impl CacheFile {
         if self.unsettled.load(Ordering::Acquire) {
             return self.settle();
         }
-        let used_ms = self.store.now_ms();
-        self.store.index.update(&self.name(), |row| row.used_ms = used_ms);
+        self.store.index.touch(&self.name(), self.store.now_ms());
     }
 
     /// Replaces the bound of what the object takes by what it takes, and tells the index. No writer may be
@@ -149,21 +157,21 @@ impl CacheFile {
     pub(super) fn settle(&self) {
         let found = self.file.stat().and_then(|stat| Ok((stat, self.store.storage.stat(&self.place.map)?)));
         let name = self.name();
+        // Nobody else changes what it says of the charge: that is for who has the object.
+        let old = self.store.index.get(&name);
+        let charged = old.map_or(0, |row| row.charge()).saturating_add(self.seat.take_extra());
         let looked_at = found.is_ok();
-        let (stored, mapped) = found.map_or_else(
-            |_| (self.seat.charged(), true),
-            |(stat, map)| (stat.stored.saturating_add(map.map_or(0, |map| map.stored)), map.is_some()),
-        );
+        let stored =
+            found.map_or(charged, |(stat, map)| stat.stored.saturating_add(map.map_or(0, |map| map.stored)));
         let row = Row {
             size: self.size(),
             stored,
             used_ms: self.store.now_ms(),
             complete: self.is_sealed(),
             pinned: false,
-            mapped,
         };
         self.unsettled.store(!looked_at, Ordering::Release);
-        self.store.ledger.settle(self.seat.recharge(row.charge()), row.charge());
+        self.store.ledger.settle(charged, row.charge());
         let known = self.store.index.update(&name, |old| *old = Row { pinned: old.pinned, ..row });
         if known.is_none() {
             self.store.index.put(&name, row);

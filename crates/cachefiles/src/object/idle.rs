@@ -94,6 +94,7 @@ impl Store {
         let words = match coherency.state {
             State::Complete => owner.all(),
             State::Partial => load(self, place, &owner).words,
+            State::Begun => owner.holes(),
         };
         let words = words.into_iter().map(AtomicU64::new).collect();
         Ok(Some(IdleObject { file: backing.file, coherency, words }))
@@ -129,7 +130,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         self.put(&place.map, &durable::encode(&words, &owner))?;
-        if idle.coherency.state == State::Complete {
+        if idle.coherency.state != State::Partial {
             let partial = Coherency { state: State::Partial, ..idle.coherency };
             file.set_attr(OBJECT_ATTR, &partial.encode())?;
             file.fsync()?;
@@ -159,7 +160,7 @@ impl Store {
         let map = self.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
         let stored = file.stat()?.stored.saturating_add(map);
         let row = match old {
-            Some(old) => Row { stored, complete: false, mapped: true, ..old },
+            Some(old) => Row { stored, complete: false, ..old },
             None => match self.look_at(place, self.storage.stat(&place.pin)?.is_some())? {
                 Some(row) => {
                     self.ledger.found(row.charge());

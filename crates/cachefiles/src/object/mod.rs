@@ -171,19 +171,22 @@ impl CacheFile {
         drop(self.writing.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The file is about to lose its name: what it is charged with stays with the object to its end.
-    fn orphan(&self, charge_of_successor: u64) {
-        let charged = self.seat.recharge(charge_of_successor);
+    /// The file is about to lose its name: what it is charged with stays with the object to its end. Returns it.
+    fn orphan(&self) -> u64 {
+        let row = self.store.index.get(&self.name());
+        let charged = row.map_or(0, |row| row.charge()).saturating_add(self.seat.take_extra());
         self.orphaned.charge.store(charged, Ordering::Release);
+        charged
     }
 
     /// The object's volume is buried, and the file is charged there from now on.
     pub fn bury(&self) {
         self.withdraw_now();
+        // The grave is charged by the row, which must have all that was written.
+        self.settle();
         // Charged twice until it is closed: in the graveyard, and as a file that is open.
-        let row = self.store.index.get(&self.name());
-        self.orphan(0);
-        self.store.ledger.settle(0, row.map_or(0, |row| row.charge()));
+        let charged = self.orphan();
+        self.store.ledger.settle(0, charged);
         *self.seat.lock() = Weak::new();
     }
 }

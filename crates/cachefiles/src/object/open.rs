@@ -31,44 +31,35 @@ pub(super) struct Backing {
     pub stat: Stat,
     pub coherency: Coherency,
     pub live: Option<LiveMap>,
-    /// What the index knows of it.
-    pub known: Known,
-}
-
-/// What the index knows of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Known {
-    /// Whether it may have a durable map.
-    pub mapped: bool,
-    /// Whether what it takes is.
+    /// Whether what it takes is what the index knows of.
     pub settled: bool,
 }
 
-impl Known {
-    /// Nothing.
-    pub const NOTHING: Self = Self { mapped: true, settled: false };
-}
-
-/// Opens the object at `place`, or makes it. The seat is locked.
+/// Opens the object at `place`, or makes it. The seat is locked. Unless the index was whole before there was a seat, the
+/// file may have no row.
 pub(crate) fn open(
     store: &Arc<Store>,
     seat: &Arc<Seat>,
     place: Place,
     spec: &Spec,
+    index_was_whole: bool,
 ) -> Result<CacheFile, Error> {
     let failed = |doing| {
         let cookie = place.cookie.clone();
         move |source| Error::io(&cookie, doing, source)
     };
     check_size(&place, spec.size)?;
-    let found = match held(store, &place, spec) {
+    let found = match held(store, &place, spec).map_err(failed("taking up what the keeper has"))? {
         Some(backing) => Some(backing),
         None => on_disk(store, &place, spec).map_err(failed("opening the backing file"))?,
     };
     let backing = match found {
         Some(backing) => {
-            let known = charge_found(store, seat, &place, &backing);
-            Backing { known: known.map_err(failed("looking at the backing file"))?, ..backing }
+            if !index_was_whole {
+                charge_found(store, &place, &backing).map_err(failed("looking at the backing file"))?;
+            }
+            store.index.touch(&(place.volume.clone(), place.cookie.clone()), store.now_ms());
+            backing
         }
         None => create(store, seat, &place, spec, false).map_err(failed("making the backing file"))?,
     };
@@ -89,12 +80,13 @@ pub(super) fn sit_down(
     place: Place,
     backing: Backing,
 ) -> io::Result<CacheFile> {
-    let Backing { file, stat, coherency, live, known } = backing;
+    let Backing { file, stat, coherency, live, settled } = backing;
     let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
     let (live, durable) = match coherency.state {
         State::Complete => (None, Durable { words: Vec::new(), attribute: true, inherited: true }),
-        State::Partial => {
-            let durable = if known.mapped { load(store, &place, &owner) } else { Durable::nothing(&owner) };
+        State::Begun | State::Partial => {
+            let begun = coherency.state == State::Begun;
+            let durable = if begun { Durable::nothing(&owner) } else { load(store, &place, &owner) };
             let live = live_map(store, &place, &owner, &stat, live, &durable.words)?;
             (Some(live), durable)
         }
@@ -123,7 +115,7 @@ pub(super) fn sit_down(
         generation: AtomicU64::new(0),
         live,
         present: AtomicU64::new(present),
-        unsettled: AtomicBool::new(!known.settled),
+        unsettled: AtomicBool::new(!settled),
         writing: RwLock::new(()),
         durable: Mutex::new(durable),
         orphaned: Orphaned::new(store),
@@ -135,11 +127,14 @@ pub(super) fn sit_down(
 ///
 /// A live map counts only together with the descriptor that it was kept with. The descriptor alone is good
 /// if it is the file that has the name.
-fn held(store: &Store, place: &Place, spec: &Spec) -> Option<Backing> {
-    let fill = store.holder.take(&place.fill)?;
-    let live = store.holder.take(&place.live);
-    let file: Arc<dyn StorageFile> = store.storage.adopt(fill).ok()?.into();
-    let (stat, coherency) = check(&*file, place, spec).ok()?.ok()?;
+///
+/// What cannot be looked at is an error, and no reason to open the file anew: a mount may have its mark on it, which a newer
+/// descriptor would wake, and this process would wait for itself.
+fn held(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>> {
+    let Some(fill) = store.holder.take(&place.fill)? else { return Ok(None) };
+    let live = store.holder.take(&place.live)?;
+    let file: Arc<dyn StorageFile> = store.storage.adopt(fill)?.into();
+    let Ok((stat, coherency)) = check(&*file, place, spec)? else { return Ok(None) };
     let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
     let identity = Identity::new(store.boot_id, place.name(), &owner, &stat);
     let live = live.and_then(|fd| match LiveMap::resume(fd, &identity) {
@@ -149,8 +144,12 @@ fn held(store: &Store, place: &Place, spec: &Spec) -> Option<Backing> {
             None
         }
     });
-    let has_name = || matches!(store.storage.stat(&place.data), Ok(Some(found)) if same_file(&found, &stat));
-    (live.is_some() || has_name()).then_some(Backing { file, stat, coherency, live, known: Known::NOTHING })
+    let is_ours = match live {
+        Some(_) => true,
+        None => store.storage.stat(&place.data)?.is_some_and(|found| same_file(&found, &stat)),
+    };
+    let settled = live.is_none();
+    Ok(is_ours.then_some(Backing { file, stat, coherency, live, settled }))
 }
 
 /// The file on the disk, if it is this object.
@@ -168,10 +167,10 @@ pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<O
         Ok((stat, coherency)) => {
             trace_coherency(place, stat.ino, "ok");
             let file = match (coherency.state, access) {
-                (State::Partial, Access::Read) => reopened(store, place, &*file)?,
+                (State::Begun | State::Partial, Access::Read) => reopened(store, place, &*file)?,
                 _ => file,
             };
-            Ok(Some(Backing { file, stat, coherency, live: None, known: Known::NOTHING }))
+            Ok(Some(Backing { file, stat, coherency, live: None, settled: true }))
         }
         Err(why) => {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, why, "the backing file is another and is dropped");
@@ -221,33 +220,23 @@ fn reopened(store: &Store, place: &Place, file: &dyn StorageFile) -> io::Result<
     Ok(store.storage.open(&place.data, Access::ReadWrite)?.into())
 }
 
-/// An object that is on the disk is charged already, or was not known.
-fn charge_found(store: &Store, seat: &Seat, place: &Place, backing: &Backing) -> io::Result<Known> {
-    if seat.charged() != 0 {
-        return Ok(Known::NOTHING);
-    }
+/// An object that is on the disk is charged already, or was not known: the walk leaves out who is alive.
+fn charge_found(store: &Store, place: &Place, backing: &Backing) -> io::Result<()> {
     let name = (place.volume.clone(), place.cookie.clone());
-    let used_ms = store.now_ms();
-    let row = match store.index.update(&name, |row| row.used_ms = used_ms) {
-        Some(row) => row,
-        None => {
-            let map = store.storage.stat(&place.map)?;
-            let row = Row {
-                size: backing.coherency.size,
-                stored: backing.stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
-                used_ms,
-                complete: backing.coherency.state == State::Complete,
-                pinned: store.storage.stat(&place.pin)?.is_some(),
-                mapped: map.is_some(),
-            };
-            store.ledger.found(row.charge());
-            store.index.put(&name, row);
-            row
-        }
+    if store.index.get(&name).is_some() {
+        return Ok(());
+    }
+    let map = store.storage.stat(&place.map)?;
+    let row = Row {
+        size: backing.coherency.size,
+        stored: backing.stat.stored.saturating_add(map.map_or(0, |map| map.stored)),
+        used_ms: store.now_ms(),
+        complete: backing.coherency.state == State::Complete,
+        pinned: store.storage.stat(&place.pin)?.is_some(),
     };
-    seat.recharge(row.charge());
-    // A worker that was killed may have written more than it knew of.
-    Ok(Known { mapped: row.mapped, settled: backing.live.is_none() })
+    store.ledger.found(row.charge());
+    store.index.put(&name, row);
+    Ok(())
 }
 
 /// Makes the backing file: sparse, with its final size and its attribute. Nothing is synced: until the first
@@ -260,6 +249,9 @@ pub(super) fn create(
     spec: &Spec,
     orphaned: bool,
 ) -> io::Result<Backing> {
+    // Whoever had the name must not be taken up again under it, however far this gets.
+    store.holder.release(&place.live);
+    store.holder.release(&place.fill);
     let name: Name = (place.volume.clone(), place.cookie.clone());
     let old = store.index.get(&name);
     let row = Row {
@@ -268,11 +260,7 @@ pub(super) fn create(
         used_ms: store.now_ms(),
         complete: false,
         pinned: store.storage.stat(&place.pin)?.is_some(),
-        mapped: false,
     };
-    // Whoever had the name must not be taken up again under it, however far this gets.
-    store.holder.release(&place.live);
-    store.holder.release(&place.fill);
     let drawn = store.draw(Goal { bytes: row.charge(), files: 1 })?;
     let made = make_file(store, place, spec);
     drop(drawn);
@@ -283,12 +271,10 @@ pub(super) fn create(
             return Err(error);
         }
     };
-    let charged = match seat.recharge(row.charge()) {
-        _ if orphaned => 0,
-        0 => old.map_or(0, |row| row.charge()),
-        charged => charged,
-    };
-    store.ledger.settle(charged, 0);
+    if !orphaned {
+        let charged = old.map_or(0, |row| row.charge()).saturating_add(seat.take_extra());
+        store.ledger.settle(charged, 0);
+    }
     store.index.put(&name, row);
     tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino = backing.stat.ino, "cachefiles_link");
     Ok(backing)
@@ -297,7 +283,7 @@ pub(super) fn create(
 fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<Backing> {
     let storage = &*store.storage;
     let coherency = Coherency {
-        state: State::Partial,
+        state: State::Begun,
         block_bits: BLOCK.bits(),
         size: spec.size,
         instance: InstanceId::random()?,
@@ -315,8 +301,7 @@ fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<Backing> {
         storage.rename(tmp, &place.data)?;
         // An old map vouches for nothing any more; it only takes space.
         storage.unlink(&place.map)?;
-        let known = Known { mapped: false, settled: false };
-        Ok(Backing { file: file.into(), stat, coherency, live: None, known })
+        Ok(Backing { file: file.into(), stat, coherency, live: None, settled: false })
     })
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 
 use larder_fscache::{CacheObject, Error};
 
-use super::open::{FILLING_MODE, Known, check_size, create, sit_down};
+use super::open::{FILLING_MODE, check_size, create, sit_down};
 use super::{BLOCK, Backing, CacheFile};
 use crate::Spec;
 use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
+use crate::index::Row;
 use crate::layout::Place;
 use crate::seat::Seat;
 use crate::storage::Access;
@@ -27,28 +28,28 @@ pub(crate) fn replace(
     let old;
     let mut current = seat.lock();
     old = current.upgrade();
-    if let Some(old) = &old {
+    let orphaned = old.as_ref().map(|old| {
         old.withdraw_now();
-        old.orphan(0);
-    }
-    let fresh = begin_anew(store, seat, &mut current, &place, spec, old.is_some());
+        old.orphan()
+    });
+    let fresh = begin_anew(store, seat, &mut current, &place, spec, orphaned);
     drop(current);
     drop(old);
     fresh
 }
 
-/// Puts a fresh object on the seat. If the old one is `orphaned`, it answers for its own charge.
+/// Puts a fresh object on the seat. If the old one is `orphaned`, it answers for that charge of its own.
 fn begin_anew(
     store: &Arc<Store>,
     seat: &Arc<Seat>,
     current: &mut Weak<CacheFile>,
     place: &Place,
     spec: &Spec,
-    orphaned: bool,
+    orphaned: Option<u64>,
 ) -> Result<Arc<CacheFile>, Error> {
     *current = Weak::new();
     let failed = |source| Error::io(&place.cookie, "replacing the object", source);
-    let backing = create(store, seat, place, spec, orphaned).map_err(|source| {
+    let backing = create(store, seat, place, spec, orphaned.is_some()).map_err(|source| {
         forget(store, seat, place, orphaned);
         failed(source)
     })?;
@@ -59,14 +60,25 @@ fn begin_anew(
 }
 
 /// Nothing could take the place of what was invalidated: it must not be taken up again all the same.
-fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: bool) {
+fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: Option<u64>) {
     let name = (place.volume.clone(), place.cookie.clone());
-    let gone = if orphaned {
-        store.index.remove(&name);
-        store.storage.unlink(&place.data).and_then(|_| store.storage.unlink(&place.map)).map(drop)
-    } else {
-        seat.recharge(0);
-        store.drop_object(&name, place, "invalidated").map(drop)
+    let gone = match orphaned {
+        None => {
+            store.ledger.settle(seat.take_extra(), 0);
+            store.drop_object(&name, place, "invalidated").map(drop)
+        }
+        Some(charge) => {
+            let row = store.index.remove(&name);
+            let gone =
+                store.storage.unlink(&place.data).and_then(|_| store.storage.unlink(&place.map)).map(drop);
+            if gone.is_err() {
+                // What is still there when the old object is closed is charged by itself, and can be culled.
+                let row = Row { stored: charge, ..row.unwrap_or_default() };
+                store.ledger.settle(0, row.charge());
+                store.index.put(&name, row);
+            }
+            gone
+        }
     };
     if let Err(error) = gone {
         tracing::error!(
@@ -111,8 +123,8 @@ pub(crate) fn resize(
         }
         Err(error) => {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, %error, "the object begins anew with its new size");
-            alive.orphan(0);
-            let fresh = begin_anew(store, seat, &mut current, &place, spec, true);
+            let orphaned = Some(alive.orphan());
+            let fresh = begin_anew(store, seat, &mut current, &place, spec, orphaned);
             drop(current);
             drop(old);
             fresh
@@ -138,7 +150,7 @@ impl CacheFile {
             Arc::clone(&self.file)
         };
         let coherency = Coherency {
-            state: State::Partial,
+            state: State::Begun,
             size,
             instance: InstanceId::random()?,
             aux: spec.aux.clone().unwrap_or_default(),
@@ -154,7 +166,7 @@ impl CacheFile {
         );
         file.fsync()?;
         let stat = file.stat()?;
-        Ok((Backing { file, stat, coherency, live: None, known: Known::NOTHING }, kept))
+        Ok((Backing { file, stat, coherency, live: None, settled: false }, kept))
     }
 
     /// Marks what an object on the same file had.

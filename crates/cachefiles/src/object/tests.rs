@@ -5,13 +5,15 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 use larder_fscache::{Backend, CacheObject, CookieKey, ObjectRange, ObjectSpec, Run, VolumeKey};
 use tempfile::TempDir;
 
 use crate::holder::tests::MapHolder;
 use crate::layout::Place;
-use crate::{BootId, Cachefiles, Config, DescriptorHolder};
+use crate::{BootId, Cachefiles, Config, DescriptorHolder, Limits};
 
 const SIZE: u64 = 10 * 4096 + 100;
 
@@ -35,9 +37,14 @@ impl Machine {
     }
 
     fn worker(&self) -> Cachefiles {
+        self.worker_within(Limits::default())
+    }
+
+    fn worker_within(&self, limits: Limits) -> Cachefiles {
         let boot_id = BootId::from_bytes([self.boot; 16]);
         let holder = Arc::clone(&self.keeper) as Arc<dyn DescriptorHolder>;
-        Cachefiles::open(Config::new(self.root.path().to_owned(), boot_id, holder)).expect("fit")
+        let config = Config::new(self.root.path().to_owned(), boot_id, holder);
+        Cachefiles::open(Config { limits, ..config }).expect("fit")
     }
 
     /// The keeper is gone and the boot is another; what was written is all on the disk.
@@ -151,7 +158,7 @@ fn p1_a_worker_that_died_in_a_sync_leaves_only_what_was_durable() {
     object.commit().expect("a healthy disk");
     fill(&*object, 4096, 4096);
     drop((cache, object));
-    let memfd = machine.keeper.take("live/v/c").expect("kept");
+    let memfd = machine.keeper.take("live/v/c").expect("descriptors are left").expect("kept");
     fs::File::from(memfd).write_all_at(&[1], 4096 - 8).expect("writable");
     let (cache, object) = machine.start();
     assert_eq!(object.present_bytes(), 4096);
@@ -309,6 +316,31 @@ fn p1_p5_what_a_dead_worker_left_is_let_go_when_nobody_uses_it_and_nobody_has_it
         std::thread::yield_now();
     }
     assert_eq!(cache.cull(u64::MAX, 0).objects, 1);
+}
+
+#[test]
+fn p5_a_writer_that_finds_no_room_waits_until_the_kernel_has_closed_what_nobody_uses() {
+    let machine = Machine::new();
+    let whole = usize::try_from(SIZE).expect("small");
+    // Room for one object, its map and what a file system adds, and no second one.
+    let cache = machine.worker_within(Limits { quota: Some(2 * SIZE), ..Limits::default() });
+    let spec = ObjectSpec::of_size(SIZE);
+    let object = cache.acquire(&volume(), &cookie(), &spec).expect("space");
+    fill(&*object, 0, whole);
+    drop(object);
+    let mount = fs::File::open(machine.data()).expect("there");
+    let other = CookieKey::new("d").expect("valid");
+    let other =
+        || cache.acquire(&volume(), &other, &spec).and_then(|object| object.write(0, &vec![7; whole]));
+    assert!(other().is_err(), "nobody has said yet that all was taken up");
+    cache.relinquish_unused();
+    assert!(machine.kept().iter().any(|name| name == "fill/v/c"), "a mount may read it");
+    let closing = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(30));
+        drop(mount);
+    });
+    other().expect("room, as soon as it is closed");
+    closing.join().expect("no panic");
 }
 
 #[test]

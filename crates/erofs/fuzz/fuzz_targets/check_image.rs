@@ -1,38 +1,17 @@
-//! Damages a golden image as the fuzzer's bytes say and checks it as `fsck` does. Run in `crates/erofs`:
+//! Damages a golden image as the input says (`damaged.rs`) and checks it as `fsck` does.
 //!
-//! ```text
-//! cargo +nightly fuzz run check_image -- -rss_limit_mb=512 -max_len=512 -timeout=10
-//! ```
-//!
-//! As `mutated_image`: the first byte picks the image, every eight that follow are one decision of `mutate.rs`.
 //! Invariants: no panic, no loop, the report is bounded, and faults of inodes name an inode.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-#[path = "../../tests/support/golden.rs"]
-mod golden;
-#[path = "../../tests/support/mutate.rs"]
-mod mutate;
-
-use std::sync::LazyLock;
+#[path = "../support/damaged.rs"]
+mod damaged;
 
 use larder_erofs::check::{Options, check};
 use larder_erofs::{DeviceMode, Image};
-use libfuzzer_sys::fuzz_target;
 
-static IMAGES: LazyLock<Vec<Vec<u8>>> =
-    LazyLock::new(|| golden::RECIPES.iter().map(|(name, _)| golden::image(name)).collect());
-
-fuzz_target!(|bytes: &[u8]| {
-    let Some((&pick, decisions)) = bytes.split_first() else { return };
-    let mut image = IMAGES[usize::from(pick) % IMAGES.len()].clone();
-    let mut decisions = decisions.chunks(8);
-    mutate::mutate(&mut image, || {
-        let mut number = [0; 8];
-        let decision = decisions.next().unwrap_or_default();
-        number[..decision.len()].copy_from_slice(decision);
-        u64::from_le_bytes(number)
-    });
+larder_fuzz::fuzz_target!(Vec::new, |bytes| {
+    let Some(image) = damaged::image(bytes) else { return };
     if let Ok((image, checksum)) = Image::open_unverified(image, DeviceMode::Flat) {
         let options = Options { faults_max: 100, ..Options::default() };
         let report = check(&image, &[], checksum, &options);

@@ -1,11 +1,10 @@
-//! Decodes any bytes with each codec: the first three say which one and how many bytes are wanted. Run in `crates/erofs`:
-//!
-//! ```text
-//! cargo +nightly fuzz run codec -- -rss_limit_mb=512 -timeout=10
-//! ```
+//! Decodes any bytes with each codec: the first three say which one and how many bytes are wanted.
 //!
 //! Invariants: no panic, no loop, no memory by what the bytes say.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::codec(bytes));
+#[path = "../support/seeds.rs"]
+mod seeds;
+
+larder_fuzz::fuzz_target!(seeds::streams, |bytes| larder_erofs::fuzzing::codec(bytes));

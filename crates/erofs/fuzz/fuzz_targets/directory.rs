@@ -1,11 +1,10 @@
-//! Lists and searches any bytes as a directory block. Run in `crates/erofs`:
-//!
-//! ```text
-//! cargo +nightly fuzz run directory -- -rss_limit_mb=512 -timeout=10
-//! ```
+//! Lists and searches any bytes as a directory block.
 //!
 //! Invariants: no panic, no loop, no memory by what the bytes say.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::directory(bytes));
+#[path = "../support/seeds.rs"]
+mod seeds;
+
+larder_fuzz::fuzz_target!(seeds::directories, |bytes| larder_erofs::fuzzing::directory(bytes));

@@ -1,11 +1,10 @@
-//! Decodes any bytes as a map header and as entries of every form of compression index. Run in `crates/erofs`:
-//!
-//! ```text
-//! cargo +nightly fuzz run index -- -rss_limit_mb=512 -timeout=10
-//! ```
+//! Decodes any bytes as a map header and as entries of every form of compression index.
 //!
 //! Invariants: no panic, no loop, no memory by what the bytes say.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| larder_erofs::fuzzing::index(bytes));
+#[path = "../support/seeds.rs"]
+mod seeds;
+
+larder_fuzz::fuzz_target!(seeds::indexes, |bytes| larder_erofs::fuzzing::index(bytes));

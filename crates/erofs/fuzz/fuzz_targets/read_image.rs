@@ -1,24 +1,19 @@
-//! Opens any bytes as an image and does all that a reader can do. Run in `crates/erofs`:
-//!
-//! ```text
-//! cargo +nightly fuzz run read_image -- -rss_limit_mb=512 -max_len=1048576 -timeout=10
-//! ```
+//! Opens any bytes as an image and does all that a reader can do.
 //!
 //! Invariants stand in `exercise.rs`, which the tests use too. The superblock is made to pass first, so that
-//! the fuzzer need not guess a magic number and a checksum. Good seeds: `tests/golden`, and
-//! what `cargo run --example mkfs` writes.
+//! the fuzzer need not guess a magic number and a checksum.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 #[path = "../../tests/support/exercise.rs"]
 mod exercise;
-
-use libfuzzer_sys::fuzz_target;
+#[path = "../support/seeds.rs"]
+mod seeds;
 
 const SUPERBLOCK_AT: usize = 1024;
 const MAGIC: [u8; 4] = 0xE0F5_E1E2_u32.to_le_bytes();
 
-fuzz_target!(|bytes: &[u8]| {
+larder_fuzz::fuzz_target!(seeds::images, |bytes| {
     let mut bytes = bytes.to_vec();
     if let Some(superblock) = bytes.get_mut(SUPERBLOCK_AT..SUPERBLOCK_AT + 128) {
         superblock[..4].copy_from_slice(&MAGIC);

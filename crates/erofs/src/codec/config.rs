@@ -18,11 +18,15 @@ const KNOWN_BYTES_MAX: usize = 14;
 pub(crate) struct CodecConfigs {
     available: u16,
     pub lzma_dict_bytes: u32,
+    /// How far back LZ4 data may refer, 0 for 64 KiB, and blocks of an LZ4 pcluster, 0 for one.
+    lz4: (u16, u16),
+    zstd_window_log: u8,
 }
 
 impl CodecConfigs {
     /// Images without records have LZ4 only, in pclusters of one block.
-    pub(crate) const LEGACY: Self = Self { available: Codec::Lz4.bit(), lzma_dict_bytes: 0 };
+    pub(crate) const LEGACY: Self =
+        Self { available: Codec::Lz4.bit(), lzma_dict_bytes: 0, lz4: (0, 0), zstd_window_log: 0 };
 
     /// Whether the superblock lists `codec`.
     pub(crate) fn has(&self, codec: Codec) -> bool {
@@ -43,7 +47,7 @@ impl CodecConfigs {
         if available & !known != 0 {
             return Err(Error::UnknownCodecs { bits: available & !known });
         }
-        let mut configs = Self { available, lzma_dict_bytes: 0 };
+        let mut configs = Self { available, ..Self::LEGACY };
         let mut at = at;
         for codec in Codec::ALL.into_iter().filter(|codec| available & codec.bit() != 0) {
             let mut length = [0; 2];
@@ -62,13 +66,50 @@ impl CodecConfigs {
         Ok(configs)
     }
 
+    /// What serves the data of both: for each codec the larger of what they need.
+    pub(crate) fn joined(self, other: Self) -> Self {
+        // 0 stands for the largest distance.
+        let distance = |own: u16| own.wrapping_sub(1);
+        let farther = distance(self.lz4.0).max(distance(other.lz4.0)).wrapping_add(1);
+        Self {
+            available: self.available | other.available,
+            lzma_dict_bytes: self.lzma_dict_bytes.max(other.lzma_dict_bytes),
+            lz4: (farther, self.lz4.1.max(other.lz4.1)),
+            zstd_window_log: self.zstd_window_log.max(other.zstd_window_log),
+        }
+    }
+
+    /// How far back LZ4 data refer, in bytes; 0 for 64 KiB.
+    pub(crate) fn lz4_distance(&self) -> u16 {
+        self.lz4.0
+    }
+
+    /// As in an image without records, whose superblock has the distance.
+    pub(crate) fn legacy(lz4_distance: u16) -> Self {
+        Self { lz4: (lz4_distance, 0), ..Self::LEGACY }
+    }
+
+    /// The record of one codec, with its length in front and padded to where the next may begin.
+    pub(crate) fn record(&self, codec: Codec) -> Vec<u8> {
+        let body = match codec {
+            Codec::Lz4 => [&self.lz4.0.to_le_bytes()[..], &self.lz4.1.to_le_bytes(), &[0; 10]].concat(),
+            Codec::Lzma => [&self.lzma_dict_bytes.to_le_bytes()[..], &[0; 10]].concat(),
+            Codec::Deflate => vec![15, 0, 0, 0, 0, 0],
+            Codec::Zstd => vec![0, self.zstd_window_log, 0, 0, 0, 0],
+        };
+        let length = u16::try_from(body.len()).expect("records are short");
+        let mut record = [&length.to_le_bytes()[..], &body].concat();
+        record.resize(record.len().next_multiple_of(4), 0);
+        record
+    }
+
     /// Takes one record in; `None` when it is too short or says what the kernel refuses.
     fn parse(&mut self, codec: Codec, record: &[u8], block: BlockSize) -> Option<()> {
         let sound = match codec {
             Codec::Lz4 => {
-                let [_, _, low, high] = *record.first_chunk()?;
-                u64::from(u16::from_le_bytes([low, high])) <= PCLUSTER_BYTES_MAX / block.bytes()
-                    && record.len() >= 14
+                let [one, two, low, high] = *record.first_chunk()?;
+                self.lz4 = (u16::from_le_bytes([one, two]), u16::from_le_bytes([low, high]));
+                u64::from(self.lz4.1) <= PCLUSTER_BYTES_MAX / block.bytes() && record.len() >= 14
             }
             Codec::Lzma => {
                 let [a, b, c, d, low, high] = *record.first_chunk()?;
@@ -79,6 +120,7 @@ impl CodecConfigs {
             Codec::Deflate => *record.first()? <= 15 && record.len() >= 6,
             Codec::Zstd => {
                 let [format, window_log] = *record.first_chunk()?;
+                self.zstd_window_log = window_log;
                 format == 0 && window_log <= ZSTD_WINDOW_LOG_MAX && record.len() >= 6
             }
         };
@@ -112,6 +154,20 @@ mod tests {
         assert!(Codec::ALL.into_iter().all(|codec| configs.has(codec)));
         let configs = read(0b1010, &[LZMA, ZSTD]).expect("sound");
         assert!(configs.has(Codec::Zstd) && !configs.has(Codec::Lz4) && !configs.has(Codec::Deflate));
+    }
+
+    #[test]
+    fn joined_configurations_serve_both_and_survive_the_disk() {
+        let of = |lz4: &[u8], zstd: &[u8]| read(0b1001, &[lz4, zstd]).expect("sound");
+        let one = of(&[0, 16, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0, 3, 0, 0, 0, 0]);
+        let two = of(&[0, 32, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0, 7, 0, 0, 0, 0]);
+        let both = one.joined(two);
+        assert_eq!((both.lz4, both.zstd_window_log), ((0x2000, 4), 7));
+        assert_eq!(one.joined(of(LZ4, ZSTD)).lz4, (0, 16), "0 is the largest distance");
+        let lzma = read(2, &[LZMA]).expect("sound");
+        let all = both.joined(lzma);
+        let records = [Codec::Lz4, Codec::Lzma, Codec::Zstd].map(|codec| all.record(codec)).concat();
+        assert_eq!(CodecConfigs::read(&records, 0, 0b1011, BlockSize::B4096).expect("sound"), all);
     }
 
     #[test]

@@ -370,7 +370,7 @@ impl Image {
     }
 
     /// Resolves a device id as stored; cuts `len` where a device of the unified space ends.
-    fn resolve_device(
+    pub(super) fn resolve_device(
         &self,
         inode: &Inode,
         id: DeviceId,

@@ -6,6 +6,7 @@ mod encoded;
 mod extent;
 mod prefix;
 mod read;
+mod stored;
 mod walk;
 mod xattrs;
 mod zmap;
@@ -23,6 +24,7 @@ use clusters::ClusterCache;
 
 pub use dir::{DirEntry, ReadDir};
 pub use extent::{Encoded, Extent, ExtentKind, Extents, Place};
+pub(crate) use stored::{StoredEnd, StoredExtent, StoredFile};
 pub use walk::{Walk, WalkEntry};
 
 /// Where the extra devices of an image are.
@@ -140,6 +142,11 @@ impl Image {
     /// What the superblock says.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
+    }
+
+    /// Where its devices are.
+    pub(crate) fn mode(&self) -> DeviceMode {
+        self.mode
     }
 
     /// The device table; slot `i` describes device `i + 1`.

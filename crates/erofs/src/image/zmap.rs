@@ -1,6 +1,7 @@
 //! [`ZMap`]: from a place in a compressed file to the pcluster that holds it.
 
 use super::Image;
+use super::stored::{StoredEnd, StoredExtent, StoredFile};
 use crate::addr::MetaAddr;
 use crate::zmap::{
     Advise, CompactTable, ENTRY_BYTES, Entry, HEADER_BYTES, Head, HeadKind, Map, MapFault, MapHeader, Record,
@@ -140,6 +141,58 @@ impl<'a> ZMap<'a> {
         let len = u64::from(blocks) * block_size.bytes();
         let kind = self.stored(map, head.kind, ZPlace::Unified(place.get()), len, rotated)?;
         Ok(ZExtent { start, end, kind })
+    }
+
+    /// Reads all of the index, as [`Image::stored_file`] says.
+    pub fn whole(&mut self) -> Result<Option<StoredFile>, Error> {
+        let size = self.inode.size;
+        let map = match self.header {
+            MapHeader::Fragment { offset } => {
+                let end = StoredEnd::Fragment { len: size, offset };
+                return Ok(Some(StoredFile { codec: None, interlaced: false, extents: Vec::new(), end }));
+            }
+            MapHeader::Map(map) => map,
+        };
+        if map.extents || map.lcluster_bits != self.image.superblock().block_size.bits() {
+            return Ok(None);
+        }
+        let codec = self.listed(map.codec(0).map_err(|fault| self.fault(fault))?)?;
+        let interlaced = map.advise.contains(Advise::INTERLACED_PCLUSTER);
+        let mut file =
+            StoredFile { codec: Some(codec), interlaced, extents: Vec::new(), end: StoredEnd::None };
+        let mut at = 0;
+        while at < size {
+            let (head_lcn, head) = self.head(&map, at)?;
+            let end = self.next_head(&map, head_lcn)?;
+            // A tail in the packed inode that begins in the first lcluster is the whole file, wherever it says it begins.
+            let whole = end == size && head_lcn == 0 && map.advise.contains(Advise::FRAGMENT_PCLUSTER);
+            if (head_lcn << map.lcluster_bits) + u64::from(head.offset) != at && !whole || end <= at {
+                return Err(self.fault(MapFault::Distances { lcn: head_lcn }));
+            }
+            let (len, plain) = (end - at, head.kind == HeadKind::Plain);
+            let last = self.indexed(&map, at)?;
+            match last.kind {
+                _ if head.kind == HeadKind::Head2 => return Ok(None),
+                ZKind::Fragment(offset) => file.end = StoredEnd::Fragment { len, offset },
+                ZKind::Plain { place: ZPlace::Inline(place), len: bytes, .. }
+                | ZKind::Encoded { place: ZPlace::Inline(place), len: bytes, .. } => {
+                    // The length has 16 bits.
+                    let mut inline = vec![0; usize::try_from(bytes).unwrap_or(0)];
+                    self.image.read_meta(place, &mut inline)?;
+                    file.end = StoredEnd::Inline { len, plain, bytes: inline };
+                }
+                _ => {
+                    let blocks = self.blocks(&map, head_lcn, head.kind)?;
+                    if blocks == 0 {
+                        return Ok(None);
+                    }
+                    let Head { block, hole, partial, .. } = head;
+                    file.extents.push(StoredExtent { len, block, blocks, plain, hole, partial });
+                }
+            }
+            at = end;
+        }
+        Ok(Some(file))
     }
 
     /// Goes back from `at` to where its extent begins.

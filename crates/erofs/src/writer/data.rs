@@ -1,9 +1,11 @@
-//! [`write_data`]: the first phase, from files to a blob and the places of their chunks.
+//! [`write_data`] and [`write_data_from_tar`]: the first phase, from files to a blob and the places of their chunks.
+
+use std::io::Read;
 
 use sha2::{Digest, Sha256};
 
 use super::dedup::ChunkTable;
-use super::image::{IndexRules, Place};
+use super::image::{IndexRules, Metabox, Place, Records};
 use super::node::NodeId;
 use super::options::{Geometry, Options};
 use super::order::order;
@@ -13,10 +15,11 @@ use super::reader::{self, Batch, Chunk, ChunkContent};
 use super::recipe::Recipe;
 use super::runs::{BlockRef, FileRuns, Target};
 use super::sink::BlobSink;
+use super::tar::{Adder, Entries, TarBatches, TarOptions};
 use super::text::index;
 use super::tree::Tree;
 use super::{Dictionary, DictionaryDevice};
-use crate::{Error, FileType};
+use crate::{BlockSize, DeviceSlot, Error, FileType};
 
 /// A device that the image needs, in the order of the ids it will have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +40,16 @@ pub enum DataDevice {
     },
 }
 
+impl DataDevice {
+    /// Its length in blocks.
+    pub(super) fn blocks(&self, block: BlockSize) -> u64 {
+        match self {
+            Self::Blob { bytes } => block.blocks(*bytes),
+            Self::Dictionary { slot, .. } => slot.blocks,
+        }
+    }
+}
+
 /// What the first phase leaves: all that the metadata image needs.
 #[derive(Debug)]
 pub struct WrittenData {
@@ -52,7 +65,12 @@ pub struct WrittenData {
     pub(super) recipe: Recipe,
     /// The packed inode, which has no name.
     pub(super) packed: Option<NodeId>,
+    /// The metabox, once it is written: then only what is outside of it is left.
+    pub(super) metabox: Option<Metabox>,
     pub(super) devices: Vec<DataDevice>,
+    /// Devices of layers that the image refers to, by the writer's numbering from 1; `None` for those that are not
+    /// needed. Where they lie in the unified address space is only known when all else is.
+    pub(super) layer_devices: Vec<Option<DeviceSlot>>,
     /// Id in the image of each device in the writer's numbering; 0 for those that are not needed.
     pub(super) device_ids: Vec<u16>,
     /// Over the keys of all that was written, for the image's UUID.
@@ -82,13 +100,7 @@ pub(super) struct Totals {
 /// [`Error::Scan`] names a file that could not be read, [`Error::Changed`] one that is not what it was when it
 /// was added; [`Error::WriteBlob`]; and when the options do not go together.
 pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) -> Result<WrittenData, Error> {
-    let geometry = Geometry::new(options)?;
-    for dictionary in &options.dictionaries {
-        if dictionary.block() != geometry.block {
-            let (found, expected) = (dictionary.block().bits(), geometry.block.bits());
-            return Err(Error::DictionaryBlockSize { found, expected });
-        }
-    }
+    let geometry = checked(options)?;
     let order = order(&tree);
     let has_data = |&&id: &&NodeId| {
         let node = &tree.nodes[index(id)];
@@ -96,31 +108,101 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
     };
     let files: Vec<NodeId> = order.iter().filter(has_data).copied().collect();
 
-    let mut emitter = Emitter::new(&tree, &files, geometry, options, blob);
+    let size = |file: usize| tree.nodes[index(files[file])].size;
+    let mut emitter = Emitter::new(&size, geometry, options, blob);
     let worker =
         || -> pipeline::Worker<'_, Batch> { Box::new(|batch| reader::read(&tree, &files, geometry, batch)) };
     let planner = Planner::new(&tree, &files, geometry);
     pipeline::run(planner, options.jobs.get(), &worker, &mut |batch| emitter.take(batch))?;
-    emitter.go_to(files.len());
-    let Emitter { runs, content, totals, .. } = emitter;
+    let emitted = emitter.finish(files.len());
+    written(tree, order, &files, geometry, options, emitted)
+}
 
+/// Reads a tar archive from front to back and writes the data of its files to `blob`, in the order of the archive.
+///
+/// As [`write_data`] does with those of a tree: the image shows the same files as if the archive had been unpacked and
+/// read again. Only where their data lie in the blob follows the archive. What comes later under a name counts; data of
+/// what was before it are in the blob nevertheless. Nothing is unpacked to disk.
+///
+/// # Errors
+///
+/// [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read, [`Error::WriteBlob`]; and
+/// when the options do not go together.
+///
+/// # Examples
+///
+/// ```
+/// use larder_erofs::writer::{Options, TarOptions, write_data_from_tar};
+///
+/// // An archive with nothing in it ends with two blocks of zeros.
+/// let archive = [0; 1024];
+/// let mut blob = Vec::new();
+/// let data = write_data_from_tar(&archive[..], &TarOptions::default(), &Options::default(), &mut blob)?;
+/// assert!(blob.is_empty() && data.devices().is_empty());
+/// # Ok::<(), larder_erofs::Error>(())
+/// ```
+pub fn write_data_from_tar<R: Read + Send>(
+    archive: R,
+    tar: &TarOptions<'_>,
+    options: &Options<'_>,
+    blob: &mut dyn BlobSink,
+) -> Result<WrittenData, Error> {
+    let geometry = checked(options)?;
+    // Each file's last chunk comes, so nothing has to be filled up.
+    let mut emitter = Emitter::new(&|_| 0, geometry, options, blob);
+    let worker = || -> pipeline::Worker<'_, Batch> {
+        Box::new(|batch| {
+            batch.cut(geometry);
+            Ok(())
+        })
+    };
+    let batches = TarBatches::new(Entries::new(archive), Adder::new(Tree::new(), *tar), geometry);
+    let batches = pipeline::run(batches, options.jobs.get(), &worker, &mut |batch| emitter.take(batch))?;
+    let (tree, files) = batches.finish()?;
+    let emitted = emitter.finish(files.len());
+    let order = order(&tree);
+    written(tree, order, &files, geometry, options, emitted)
+}
+
+/// Checks that the options go together.
+fn checked(options: &Options<'_>) -> Result<Geometry, Error> {
+    let geometry = Geometry::new(options)?;
+    for dictionary in &options.dictionaries {
+        if dictionary.block() != geometry.block {
+            let (found, expected) = (dictionary.block().bits(), geometry.block.bits());
+            return Err(Error::DictionaryBlockSize { found, expected });
+        }
+    }
+    Ok(geometry)
+}
+
+/// What the second phase needs to know of the first.
+fn written(
+    tree: Tree,
+    order: Vec<NodeId>,
+    files: &[NodeId],
+    geometry: Geometry,
+    options: &Options<'_>,
+    Emitted { runs, content, totals }: Emitted,
+) -> Result<WrittenData, Error> {
     let mut file_of = vec![NO_FILE; tree.nodes.len()];
-    for (file, &node) in (0..).zip(&files) {
+    for (file, &node) in (0..).zip(files) {
         file_of[index(node)] = file;
     }
     let (devices, device_ids) = devices(&options.dictionaries, &runs, totals.blob_bytes)?;
-    let content = content.finalize().into();
     Ok(WrittenData {
         tree,
         order,
         file_of,
         runs,
         places: Vec::new(),
-        index_rules: IndexRules { block: geometry.block, legacy: false, interlaced: false },
+        index_rules: IndexRules { block: geometry.block, legacy: false, records: Records::default() },
         geometry,
         recipe: Recipe::of_metadata(options.timestamp),
         packed: None,
+        metabox: None,
         devices,
+        layer_devices: Vec::new(),
         device_ids,
         content,
         totals,
@@ -138,8 +220,8 @@ impl WrittenData {
 
 /// Takes batches in order, writes what is new and notes where everything lies.
 struct Emitter<'a> {
-    tree: &'a Tree,
-    files: &'a [NodeId],
+    /// Size of each file.
+    size: &'a dyn Fn(usize) -> u64,
     geometry: Geometry,
     dictionaries: &'a [Dictionary],
     progress: Option<&'a dyn Fn(u64)>,
@@ -155,15 +237,13 @@ struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     fn new(
-        tree: &'a Tree,
-        files: &'a [NodeId],
+        size: &'a dyn Fn(usize) -> u64,
         geometry: Geometry,
         options: &'a Options<'_>,
         blob: &'a mut dyn BlobSink,
     ) -> Self {
         Self {
-            tree,
-            files,
+            size,
             geometry,
             dictionaries: &options.dictionaries,
             progress: options.progress,
@@ -227,10 +307,8 @@ impl<'a> Emitter<'a> {
                 return Ok(Placed::Known(Target::Data(at)));
             }
         }
-        // 32 bits of block number, of which the last means a hole.
-        let at = Some(self.next_block).filter(|&block| block < u64::from(u32::MAX));
-        let at = at.and_then(|block| BlockRef::new(0, block));
-        let at = at.ok_or(Error::TooLarge { what: "a data blob of more than 2^32 blocks" })?;
+        let at = BlockRef::new(0, self.next_block);
+        let at = at.ok_or(Error::TooLarge { what: "a data blob of more than 2^48 blocks" })?;
         self.next_block += self.geometry.block.blocks(len);
         self.content.update(key.bytes());
         if shared {
@@ -250,16 +328,25 @@ impl<'a> Emitter<'a> {
     /// Makes `file` the file at hand; what was not read of those before it is holes.
     fn go_to(&mut self, file: usize) {
         while self.runs.files() <= file {
-            if let Some(at_hand) = self.runs.files().checked_sub(1) {
-                let size = self.tree.nodes[index(self.files[at_hand])].size;
-                self.skip_to(size.div_ceil(self.geometry.chunk_bytes()));
-            }
-            if self.runs.files() == self.files.len() {
-                return;
-            }
+            self.end_file();
             self.runs.begin_file();
             self.chunks_done = 0;
         }
+    }
+
+    fn end_file(&mut self) {
+        if let Some(at_hand) = self.runs.files().checked_sub(1) {
+            self.skip_to((self.size)(at_hand).div_ceil(self.geometry.chunk_bytes()));
+        }
+    }
+
+    /// Ends the last of `files` files.
+    fn finish(mut self, files: usize) -> Emitted {
+        if let Some(last) = files.checked_sub(1) {
+            self.go_to(last);
+        }
+        self.end_file();
+        Emitted { runs: self.runs, content: self.content.finalize().into(), totals: self.totals }
     }
 
     /// Fills up the file at hand with holes, up to chunk `chunk`.
@@ -268,6 +355,13 @@ impl<'a> Emitter<'a> {
         self.runs.push(holes, Target::Hole, self.geometry.chunk_blocks());
         self.chunks_done += holes;
     }
+}
+
+/// What all batches came to.
+struct Emitted {
+    runs: FileRuns,
+    content: [u8; 32],
+    totals: Totals,
 }
 
 /// Where a chunk lies, and whether it has to be written there.

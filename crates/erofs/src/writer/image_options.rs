@@ -50,8 +50,12 @@ pub struct ImageOptions<'a> {
     pub fragments: Fragments,
     /// Store equal extents once, in any file (Linux 6.1).
     pub dedupe: bool,
-    /// Extents of any length at any byte: the 48-bit layout (Linux 6.15).
+    /// The 48-bit layout (Linux 6.15): block addresses of 48 bits, and extent records in place of indexes that would be
+    /// longer. Taken without being asked for when the devices of an image have more than 2^32 blocks.
     pub wide: bool,
+    /// Put inodes, with attributes, indexes and tails, into the metabox (Linux 6.17), stored as this says; brings the
+    /// 48-bit layout. For images of one piece only.
+    pub metabox: Option<Hint>,
     /// Store files as chunks of 2^this bytes, each content once, not compressed (Linux 5.15). 0: do not.
     pub chunk_bits: u8,
     /// Which form inodes have.
@@ -145,6 +149,7 @@ impl Default for ImageOptions<'_> {
             fragments: Fragments::None,
             dedupe: false,
             wide: false,
+            metabox: None,
             chunk_bits: 0,
             inode_form: InodeForm::Auto,
             shared_xattr_uses: 2,
@@ -168,6 +173,7 @@ impl fmt::Debug for ImageOptions<'_> {
             .field("fragments", &self.fragments)
             .field("dedupe", &self.dedupe)
             .field("wide", &self.wide)
+            .field("metabox", &self.metabox)
             .field("chunk_bits", &self.chunk_bits)
             .field("jobs", &self.jobs)
             .finish_non_exhaustive()
@@ -196,8 +202,8 @@ impl ImageOptions<'_> {
         if let Some((_, what)) = needs.iter().find(|(on, _)| *on && self.compressors.is_empty()) {
             return Err(OptionsFault::NeedsCompressor { what });
         }
-        if self.wide {
-            return Err(OptionsFault::NotBuilt { name: "the 48-bit layout" });
+        if let Some(hint) = self.metabox {
+            self.method(hint, block)?;
         }
         if self.chunk_bits != 0 {
             if !self.compressors.is_empty() {
@@ -221,7 +227,8 @@ impl ImageOptions<'_> {
 
     /// Encoded bytes of any pcluster, at most.
     pub(super) fn pcluster_bytes_max(&self, block: BlockSize) -> u32 {
-        self.pcluster_bytes(block).max(self.pcluster_bytes_max)
+        let metabox = self.metabox.map_or(0, |hint| hint.pcluster_bytes);
+        self.pcluster_bytes(block).max(self.pcluster_bytes_max).max(metabox)
     }
 
     /// Decoded bytes of an extent, at most.

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use super::data::{NO_FILE, WrittenData};
 use super::dir_blocks::Listing;
-use super::image::{EncodedFile, Place};
+use super::image::{EncodedFile, IndexRules, Place, Records};
 use super::image_options::InodeForm;
 use super::node::{Content, NodeId};
-use super::runs::{Run, merged_bits};
+use super::runs::{Run, Target, merged_bits};
 use super::share::XattrPlan;
 use super::text::index;
 use crate::device::SLOT_BYTES as DEVICE_SLOT_BYTES;
 use crate::inode::SLOT_BYTES;
 use crate::superblock::{SUPERBLOCK_AT, SUPERBLOCK_BYTES};
-use crate::{BlockSize, Error, FileType, Layout, Nid, Timestamp};
+use crate::{BlockSize, DeviceSlot, Error, FileType, Layout, Nid, Timestamp};
 
 /// Where the device table begins; the superblock counts in slots.
 pub(super) const DEVICE_TABLE_AT: u64 = (SUPERBLOCK_AT + SUPERBLOCK_BYTES) as u64;
@@ -30,6 +30,8 @@ pub(super) struct Plan<'a> {
     pub xattrs: XattrPlan,
     /// Time of compact inodes: the one that most inodes have.
     pub epoch: Timestamp,
+    /// Whether the inodes are in the metabox.
+    metabox: bool,
     /// Start of the inode space, and of that of shared xattrs.
     pub meta_at: u64,
     /// Start of the shared xattrs, in units of 4 bytes.
@@ -40,12 +42,29 @@ pub(super) struct Plan<'a> {
     pub blocks_at: u64,
     /// Length of the image.
     pub bytes: u64,
+    /// Where each device begins in the unified address space, in blocks, by the writer's numbering; the image itself,
+    /// number 0, at 0. Others only where data are reached through that space.
+    pub bases: Vec<u64>,
+    /// How compressed files tell where they lie.
+    pub index_rules: IndexRules,
+    /// How many bits addresses have.
+    pub addresses: Addresses,
     /// Contents length of every directory.
     dir_sizes: Vec<u64>,
     /// Number by node; `u32::MAX` for what has no name.
     nids: Vec<u32>,
     /// First block of the nodes whose contents have any.
-    first_block: HashMap<NodeId, u32>,
+    first_block: HashMap<NodeId, u64>,
+}
+
+/// How many bits block addresses have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Addresses {
+    Narrow,
+    /// 48, because it was asked for: 32 would do.
+    Wide,
+    /// 48, because some need them.
+    Far,
 }
 
 /// What an inode takes.
@@ -90,6 +109,29 @@ impl Shape {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(data: &'a WrittenData) -> Result<Self, Error> {
+        Self::of(data, false)
+    }
+
+    /// A plan of what goes into the metabox: inodes have their places there, their blocks lie outside, from the first on
+    /// that data have left.
+    pub(super) fn in_metabox(data: &'a WrittenData) -> Result<Self, Error> {
+        Self::of(data, true)
+    }
+
+    fn of(data: &'a WrittenData, metabox: bool) -> Result<Self, Error> {
+        let near = if data.recipe.wide { Addresses::Wide } else { Addresses::Narrow };
+        let plan = Self::with(data, if has_far_blocks(data) { Addresses::Far } else { near }, metabox)?;
+        let far = plan.addresses == Addresses::Far;
+        let plan = if far || plan.end() <= u64::from(u32::MAX) {
+            plan
+        } else {
+            Self::with(data, Addresses::Far, metabox)?
+        };
+        plan.check_tails()?;
+        Ok(plan)
+    }
+
+    fn with(data: &'a WrittenData, addresses: Addresses, metabox: bool) -> Result<Self, Error> {
         let xattrs = XattrPlan::new(&data.tree, &data.order, data.recipe.shared_xattr_uses)?;
         let block = data.geometry.block;
         let mut dir_sizes = vec![0; data.tree.dirs.len()];
@@ -102,22 +144,65 @@ impl<'a> Plan<'a> {
             data,
             xattrs,
             epoch: epoch(data),
-            meta_at: data.recipe.meta_block << block.bits(),
+            metabox,
+            meta_at: if metabox { 0 } else { data.recipe.meta_block << block.bits() },
             area_unit: 0,
             inodes: Vec::with_capacity(data.order.len()),
             blocks_at: 0,
             bytes: 0,
+            bases: vec![0],
+            index_rules: IndexRules {
+                records: match addresses {
+                    Addresses::Narrow => Records::Never,
+                    Addresses::Wide => Records::Shorter,
+                    Addresses::Far => Records::Always,
+                },
+                ..data.index_rules
+            },
+            addresses,
             dir_sizes,
             nids: vec![u32::MAX; data.tree.nodes.len()],
             first_block: HashMap::new(),
         };
         plan.place_inodes()?;
         plan.place_blocks()?;
+        plan.place_devices()?;
         Ok(plan)
     }
 
+    /// Whether addresses have 48 bits.
+    pub(super) fn is_wide(&self) -> bool {
+        self.addresses != Addresses::Narrow
+    }
+
+    /// The first block behind image and devices, in the unified address space.
+    fn end(&self) -> u64 {
+        let device = |slot: &Option<DeviceSlot>| slot.map_or(0, |slot| slot.blocks);
+        let layers = self.data.layer_devices.iter().map(device);
+        let devices = self.data.devices.iter().map(|device| device.blocks(self.data.geometry.block));
+        let image = self.bytes >> self.data.geometry.block.bits();
+        layers.chain(devices).fold(image, u64::saturating_add)
+    }
+
+    /// A tail among the metadata goes with an index, whose addresses have 32 bits.
+    fn check_tails(&self) -> Result<(), Error> {
+        let is_far = |file: &EncodedFile| {
+            let ends =
+                file.extents.iter().map(|extent| self.bases[usize::from(extent.device)] + extent.block);
+            !file.inline().is_empty() && ends.max().is_some_and(|end| end > u64::from(u32::MAX))
+        };
+        if self.addresses == Addresses::Far && self.data.places.iter().filter_map(Place::encoded).any(is_far)
+        {
+            return Err(Error::TooLarge {
+                what: "more than 2^32 blocks of layers with tails among their metadata",
+            });
+        }
+        Ok(())
+    }
+
     pub(super) fn nid(&self, node: NodeId) -> Nid {
-        Nid::new(self.nids[index(node)].into())
+        let number = u64::from(self.nids[index(node)]);
+        if self.metabox { Nid::new_in_metabox(number) } else { Nid::new(number) }
     }
 
     /// Byte address of a node's inode.
@@ -136,9 +221,11 @@ impl<'a> Plan<'a> {
     }
 
     /// First block of flat contents.
-    pub(super) fn first_block(&self, node: NodeId) -> u32 {
+    pub(super) fn first_block(&self, node: NodeId) -> u64 {
         match self.place(node) {
-            Place::Flat { first, .. } => first.unwrap_or(0),
+            Place::Flat { first, device, .. } => {
+                first.map_or(0, |first| self.bases[usize::from(*device)] + first)
+            }
             _ => self.first_block.get(&node).copied().unwrap_or(0),
         }
     }
@@ -178,7 +265,8 @@ impl<'a> Plan<'a> {
             && node.uid <= u32::from(u16::MAX)
             && node.gid <= u32::from(u16::MAX)
             && size <= u64::from(u32::MAX)
-            && self.nlink(id) <= u32::from(u16::MAX);
+            && self.nlink(id) <= u32::from(u16::MAX)
+            && !self.may_be_far(id);
         let shape = Shape {
             extended: !compact,
             layout: Layout::FlatPlain,
@@ -206,10 +294,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether a node may begin at a block that only an extended inode can say.
+    fn may_be_far(&self, node: NodeId) -> bool {
+        self.addresses == Addresses::Far && matches!(self.place(node), Place::Flat { device: 1.., .. })
+    }
+
     fn encoded(&self, file: &EncodedFile, shape: Shape) -> Shape {
-        let rules = &self.data.index_rules;
+        let rules = &self.index_rules;
         Shape {
-            layout: file.layout(rules),
+            layout: file.layout(shape.size, rules),
             index: file.index_bytes(shape.size, shape.head(), rules),
             tail: file.inline().len() as u64,
             ..shape
@@ -232,7 +325,11 @@ impl<'a> Plan<'a> {
         let block = self.data.geometry.block;
         let table = (DEVICE_SLOT_BYTES * self.data.devices.len()) as u64;
         // Behind the data, number 0 stays free: it means "none" in places.
-        let at = if self.meta_at > 0 { self.meta_at + SLOT_BYTES } else { DEVICE_TABLE_AT + table };
+        let at = if self.meta_at > 0 || self.metabox {
+            self.meta_at + SLOT_BYTES
+        } else {
+            DEVICE_TABLE_AT + table
+        };
         let mut space = Space { at, gap: 0..0, block };
         for &node in &self.data.order {
             let shape = self.shape(node);
@@ -257,7 +354,11 @@ impl<'a> Plan<'a> {
         }
         let nids = &self.nids;
         self.inodes.sort_unstable_by_key(|&node| nids[index(node)]);
-        self.blocks_at = block.align_up(space.at).ok_or(TOO_MANY_INODES)?;
+        self.blocks_at = if self.metabox {
+            self.data.recipe.meta_block << block.bits()
+        } else {
+            block.align_up(space.at).ok_or(TOO_MANY_INODES)?
+        };
         Ok(())
     }
 
@@ -267,14 +368,32 @@ impl<'a> Plan<'a> {
         for &node in &self.data.order {
             let shape = self.shape(node);
             if shape.blocks > 0 {
-                let first = u32::try_from(next).map_err(|_| TOO_MANY_BLOCKS)?;
-                self.first_block.insert(node, first);
+                self.first_block.insert(node, next);
                 next += shape.blocks;
             }
         }
         u32::try_from(next).map_err(|_| TOO_MANY_BLOCKS)?;
         self.bytes = next << block.bits();
         Ok(())
+    }
+
+    /// Layers follow the image in the unified address space, each beginning where the one before ends.
+    fn place_devices(&mut self) -> Result<(), Error> {
+        const TOO_LARGE: Error = Error::TooLarge { what: "more than 2^48 blocks of layers" };
+        let mut next = self.bytes >> self.data.geometry.block.bits();
+        self.bases.resize(1 + self.data.layer_devices.len(), 0);
+        for (device, slot) in self.data.layer_devices.iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            self.bases[device + 1] = next;
+            next = next.checked_add(slot.blocks).filter(|end| end >> 48 == 0).ok_or(TOO_LARGE)?;
+        }
+        Ok(())
+    }
+
+    /// The device table of what refers to layers.
+    pub(super) fn layer_slots(&self) -> Vec<DeviceSlot> {
+        let slots = self.data.layer_devices.iter().zip(&self.bases[1..]);
+        slots.filter_map(|(slot, &base)| slot.map(|slot| DeviceSlot { uniaddr: base, ..slot })).collect()
     }
 }
 
@@ -348,10 +467,21 @@ fn flat(shape: Shape, block: BlockSize, inline: bool) -> Shape {
     }
 }
 
+/// Whether any file has a chunk at a block that takes more than 32 bits.
+fn has_far_blocks(data: &WrittenData) -> bool {
+    data.runs.all().iter().any(|run| match run.target {
+        Target::Hole => false,
+        Target::Data(at) => at.block() + run.chunks * data.geometry.chunk_blocks() > u64::from(u32::MAX),
+    })
+}
+
 /// The most frequent time: its inodes are compact. The earliest of those that are equally frequent.
 ///
 /// Where all are to be compact, the earliest of all: they count from there.
 fn epoch(data: &WrittenData) -> Timestamp {
+    if let Some(metabox) = &data.metabox {
+        return metabox.epoch;
+    }
     if data.recipe.inode_form == InodeForm::Compact {
         let earliest = data.order.iter().map(|&node| data.mtime(node).seconds).min();
         return Timestamp::new(earliest.unwrap_or_default(), 0);

@@ -5,19 +5,21 @@ use std::io::{self, Write};
 use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
-use super::data::{DataDevice, WrittenData};
+use super::data::WrittenData;
 use super::dir_blocks::Listing;
 use super::emit::MetaWriter;
 use super::image::Place;
+use super::image_options::ImageOptions;
 use super::layout::{DEVICE_TABLE_AT, Plan, Shape};
 use super::node::{Content, NodeId};
+use super::recipe::Recipe;
 use super::runs::Target;
 use super::text::index;
 use super::tree::Tree;
 use crate::inode::{RawCompact, RawExtended};
-use crate::superblock::{RawSuperblock, SUPERBLOCK_AT};
+use crate::superblock::{EXTENSION_BYTES, RawSuperblock, SUPERBLOCK_AT};
 use crate::{
-    ChunkFormat, ChunkRef, Compat, DeviceId, DeviceSlot, DeviceTag, Error, FileType, Incompat, Layout,
+    ChunkFormat, ChunkRef, Compat, DeviceId, DeviceSlot, DeviceTag, Error, FileType, Incompat, Layout, Nid,
 };
 
 /// What was written.
@@ -40,6 +42,14 @@ pub struct Summary {
 }
 
 impl WrittenData {
+    /// Shapes the metadata as `options` say: identity and label, times, form of inodes, attributes, inline data,
+    /// checksum. What they say of data, blocks and threads comes too late and is not heeded.
+    pub fn shape(&mut self, options: &ImageOptions<'_>) {
+        let Recipe { meta_block, features, codec_bits, .. } = self.recipe;
+        let records = std::mem::take(&mut self.recipe.codec_records);
+        self.recipe = Recipe::of_image(options, meta_block, features, (codec_bits, records));
+    }
+
     /// Writes the metadata image to `out`, sequentially.
     ///
     /// `tags` name the [`devices`](Self::devices), in their order. Nothing is kept back: when this returns,
@@ -81,10 +91,7 @@ impl WrittenData {
         let mut uniaddr = meta_blocks;
         let mut slots = Vec::with_capacity(tags.len());
         for (device, &tag) in self.devices.iter().zip(tags) {
-            let blocks = match device {
-                DataDevice::Blob { bytes } => self.geometry.block.blocks(*bytes),
-                DataDevice::Dictionary { slot, .. } => slot.blocks,
-            };
+            let blocks = device.blocks(self.geometry.block);
             slots.push(DeviceSlot { tag, blocks, uniaddr });
             let too_large = Error::TooLarge { what: "2^64 blocks of devices" };
             uniaddr = uniaddr.checked_add(blocks).ok_or(too_large)?;
@@ -109,10 +116,17 @@ fn emit(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16], out: &mut dyn Wri
     let head = head(plan, slots, uuid)?;
     let mut writer = MetaWriter::new(out, plan.data.geometry.block, plan.data.recipe.checksum);
     writer.write(&head).map_err(|source| Error::WriteMetadata { source })?;
-    emit_inodes(plan, &mut writer)
+    emit_metadata(plan, &mut writer)
 }
 
 /// Writes inodes and the blocks behind them; the writer is where they begin, or before.
+pub(super) fn emit_metadata(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> Result<(), Error> {
+    emit_inodes(plan, writer)?;
+    writer.pad_to(plan.blocks_at).map_err(|source| Error::WriteMetadata { source })?;
+    emit_blocks(plan, writer)
+}
+
+/// Writes inodes, and the attributes that they share.
 pub(super) fn emit_inodes(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> Result<(), Error> {
     let failed = |source: io::Error| Error::WriteMetadata { source };
     let mut buffer = Vec::new();
@@ -127,9 +141,7 @@ pub(super) fn emit_inodes(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> Resul
     if plan.inodes.len() == 1 {
         emit_shared_xattrs(plan, &mut buffer, writer).map_err(failed)?;
     }
-    writer.pad_to(plan.blocks_at).map_err(failed)?;
-    emit_blocks(plan, &mut buffer, writer).map_err(failed)?;
-    writer.pad_to(plan.bytes).map_err(failed)
+    Ok(())
 }
 
 fn emit_shared_xattrs(plan: &Plan<'_>, buffer: &mut Vec<u8>, writer: &mut MetaWriter<'_>) -> io::Result<()> {
@@ -146,8 +158,11 @@ pub(super) fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Res
     let recipe = &plan.data.recipe;
     let mut compat = Compat::MTIME;
     compat.set(Compat::SB_CHKSUM, recipe.checksum);
-    compat.set(Compat::XATTR_FILTER, plan.xattrs.any());
+    let metabox = plan.data.metabox;
+    compat.set(Compat::XATTR_FILTER, plan.xattrs.any() || metabox.is_some_and(|metabox| metabox.xattrs));
     let mut incompat = recipe.features;
+    incompat.set(Incompat::BITS_48, plan.is_wide());
+    incompat.set(Incompat::METABOX, metabox.is_some());
     let chunks = plan.data.places.iter().any(|place| matches!(place, Place::Chunks));
     incompat.set(Incompat::CHUNKED_FILE, chunks || plan.data.places.is_empty() && plan.data.runs.files() > 0);
     incompat.set(Incompat::DEVICE_TABLE, !slots.is_empty());
@@ -156,11 +171,19 @@ pub(super) fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Res
     raw.feature_compat = compat.bits().into();
     raw.feature_incompat = incompat.bits().into();
     raw.blkszbits = block.bits();
-    raw.rootnid_2b = u16::try_from(plan.nid(Tree::ROOT).get()).map_err(|_| TOO_LARGE)?.into();
-    raw.inos = (plan.inodes.len() as u64).into();
+    let root = metabox.map_or_else(|| plan.nid(Tree::ROOT), |metabox| metabox.root).get();
+    if plan.is_wide() {
+        // Its old place has the high half of the number of blocks, which is 0: inodes lie below 2^32 blocks.
+        raw.rootnid_8b = root.into();
+    } else {
+        raw.rootnid_2b = u16::try_from(root).map_err(|_| TOO_LARGE)?.into();
+    }
+    raw.inos = (plan.inodes.len() as u64 + metabox.map_or(0, |metabox| metabox.inodes)).into();
     raw.epoch = plan.epoch.seconds.into();
     raw.fixed_nsec = plan.epoch.nanoseconds.into();
     raw.build_time = build_time(plan).into();
+    let extension = metabox.map(|metabox| extension(plan.nid(metabox.node)));
+    raw.sb_extslots = extension.is_some().into();
     raw.blocks_lo = u32::try_from(plan.bytes >> block.bits()).map_err(|_| TOO_LARGE)?.into();
     raw.uuid = uuid;
     raw.volume_name = recipe.volume_name;
@@ -169,26 +192,40 @@ pub(super) fn head(plan: &Plan<'_>, slots: &[DeviceSlot], uuid: [u8; 16]) -> Res
     raw.available_compr_algs = recipe.codec_bits.into();
     raw.packed_nid = plan.data.packed.map_or(0, |node| plan.nid(node).get()).into();
     raw.extra_devices = u16::try_from(slots.len()).map_err(|_| TOO_LARGE)?.into();
-    let table_at = (DEVICE_TABLE_AT + recipe.codec_records.len() as u64).next_multiple_of(128);
+    let before = extension.map_or(0, |extension| extension.len()) + recipe.codec_records.len();
+    let table_at = (DEVICE_TABLE_AT + before as u64).next_multiple_of(128);
     if !slots.is_empty() {
         raw.devt_slotoff = u16::try_from(table_at / 128).map_err(|_| TOO_LARGE)?.into();
     }
     let mut head = vec![0; SUPERBLOCK_AT];
     head.extend_from_slice(raw.as_bytes());
+    head.extend(extension.into_iter().flatten());
     head.extend_from_slice(&recipe.codec_records);
     if !slots.is_empty() {
         head.resize(head.len().next_multiple_of(128), 0);
     }
     for slot in slots {
-        head.extend_from_slice(slot.encode().ok_or(TOO_LARGE)?.as_bytes());
+        head.extend_from_slice(slot.encode(plan.is_wide()).ok_or(TOO_LARGE)?.as_bytes());
     }
     Ok(head)
 }
 
-/// Time of the build, after the epoch: the time all later ones are set to, else that of the newest inode.
-fn build_time(plan: &Plan<'_>) -> u32 {
+/// The superblock's extension: the number of the metabox's inode, and eight bytes for later.
+fn extension(metabox: Nid) -> [u8; EXTENSION_BYTES] {
+    let mut bytes = [0; EXTENSION_BYTES];
+    bytes[..8].copy_from_slice(&metabox.get().to_le_bytes());
+    bytes
+}
+
+/// Time of the build: the time all later ones are set to, else that of the newest inode.
+pub(super) fn build_time_of(plan: &Plan<'_>) -> i64 {
     let newest = || plan.data.order.iter().map(|&node| plan.data.mtime(node).seconds).max();
-    let time = plan.data.recipe.build_time.or_else(newest).unwrap_or(plan.epoch.seconds);
+    plan.data.recipe.build_time.or_else(newest).unwrap_or(plan.epoch.seconds)
+}
+
+/// The same, after the epoch.
+fn build_time(plan: &Plan<'_>) -> u32 {
+    let time = build_time_of(plan);
     u32::try_from(time.saturating_sub(plan.epoch.seconds)).unwrap_or(0)
 }
 
@@ -206,7 +243,7 @@ fn inode(plan: &Plan<'_>, id: NodeId, ino: u32, out: &mut Vec<u8>) -> Result<(),
         FileType::Regular if shape.size > 0 => {
             match plan.place(id) {
                 Place::Flat { tail, .. } => out.extend_from_slice(tail),
-                Place::Encoded(file) => file.write(shape.size, &plan.data.index_rules, out),
+                Place::Encoded(file) => file.write(shape.size, &plan.index_rules, &plan.bases, out),
                 Place::Chunks => {}
             }
             Ok(())
@@ -231,14 +268,20 @@ fn inode(plan: &Plan<'_>, id: NodeId, ino: u32, out: &mut Vec<u8>) -> Result<(),
 fn inode_head(plan: &Plan<'_>, id: NodeId, shape: &Shape, ino: u32, out: &mut Vec<u8>) {
     let node = &plan.data.tree.nodes[index(id)];
     let mode = node.kind.mode_bits() | node.mode;
+    let (mut u_high, first) = (0, plan.first_block(id));
     let u = match (node.content, shape.layout) {
         (Content::Rdev(rdev), _) => rdev.encoded(),
         (_, Layout::CompressedFull | Layout::CompressedCompact) => match plan.place(id) {
             Place::Encoded(file) => u32::try_from(file.blocks()).unwrap_or(u32::MAX),
             _ => 0,
         },
-        (_, Layout::ChunkBased) => u32::from(ChunkFormat::encode_indexes(shape.chunk_blocks_bits)),
-        _ => plan.first_block(id),
+        (_, Layout::ChunkBased) => {
+            u32::from(ChunkFormat::encode_indexes(shape.chunk_blocks_bits, plan.is_wide()))
+        }
+        _ => {
+            u_high = u16::try_from(first >> 32).expect("addresses have 48 bits");
+            u32::try_from(first & u64::from(u32::MAX)).expect("masked")
+        }
     };
     let icount = match shape.xattr_bytes {
         0 => 0,
@@ -252,7 +295,7 @@ fn inode_head(plan: &Plan<'_>, id: NodeId, shape: &Shape, ino: u32, out: &mut Ve
             format,
             xattr_icount: icount.into(),
             mode: mode.into(),
-            nb: 0.into(),
+            nb: u_high.into(),
             size: shape.size.into(),
             u: u.into(),
             ino: ino.into(),
@@ -302,30 +345,38 @@ fn chunk_table(plan: &Plan<'_>, id: NodeId, shape: &Shape, out: &mut Vec<u8>) ->
                 block: at.block() + (unit - run_start) * geometry.chunk_blocks(),
             },
         };
-        let entry = entry.encode().ok_or(Error::TooLarge { what: "a device of more than 2^32 blocks" })?;
+        let entry = entry
+            .encode(plan.is_wide())
+            .ok_or(Error::TooLarge { what: "a device of more than 2^48 blocks" })?;
         out.extend_from_slice(&entry);
     }
     Ok(())
 }
 
-/// Writes what does not stand behind its inode.
-fn emit_blocks(plan: &Plan<'_>, buffer: &mut Vec<u8>, writer: &mut MetaWriter<'_>) -> io::Result<()> {
+/// Writes what does not stand behind its inode, and fills up the last block.
+pub(super) fn emit_blocks(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> Result<(), Error> {
+    let written = write_blocks(plan, writer).and_then(|()| writer.pad_to(plan.bytes));
+    written.map_err(|source| Error::WriteMetadata { source })
+}
+
+fn write_blocks(plan: &Plan<'_>, writer: &mut MetaWriter<'_>) -> io::Result<()> {
+    let mut buffer = Vec::new();
     let block = plan.data.geometry.block;
     for &id in &plan.data.order {
         let shape = plan.shape(id);
         if shape.blocks == 0 {
             continue;
         }
-        let mut at = u64::from(plan.first_block(id)) << block.bits();
+        let mut at = plan.first_block(id) << block.bits();
         match plan.data.tree.nodes[index(id)].kind {
             FileType::Directory => {
                 let listing = Listing::new(&plan.data.tree, id);
                 let count = usize::try_from(shape.blocks).unwrap_or(usize::MAX);
                 for piece in listing.blocks(block).take(count) {
                     buffer.clear();
-                    listing.write_block(piece, &|node| plan.nid(node), buffer);
+                    listing.write_block(piece, &|node| plan.nid(node), &mut buffer);
                     writer.pad_to(at)?;
-                    writer.write(buffer)?;
+                    writer.write(&buffer)?;
                     at += block.bytes();
                 }
             }
@@ -359,5 +410,32 @@ impl Write for HashWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writer::{Attributes, Options, write_data};
+    use crate::{DeviceId, ExtentKind, Image, LogicalAddr};
+
+    #[test]
+    fn chunks_beyond_2_to_the_32_blocks_have_48_bit_addresses() {
+        let mut tree = Tree::new();
+        tree.add_file(b"file", vec![7; 100_000], &Attributes::default()).expect("new");
+        let mut data = write_data(tree, &Options::default(), &mut Vec::new()).expect("writable");
+        for (blocks, wide) in [(0, false), ((1 << 32) - 100, false), (100, true), (1 << 40, true)] {
+            data.runs.shift(blocks);
+            let mut out = Vec::new();
+            data.write_metadata(&[DeviceTag::EMPTY], &mut out).expect("writable");
+            let image = Image::open(out).expect("opens");
+            assert_eq!(image.superblock().incompat.contains(Incompat::BITS_48), wide, "{blocks}");
+            let nid = image.resolve(b"file").expect("readable").expect("it is there");
+            let inode = image.inode(nid).expect("readable");
+            let extent = image.map(&inode, LogicalAddr::new(0)).expect("mapped");
+            let Target::Data(at) = data.runs.all()[0].target else { panic!("no hole") };
+            let ExtentKind::Device { device, pa } = extent.kind else { panic!("{extent:?}") };
+            assert_eq!((device, pa.get()), (DeviceId::new(1), at.block() << data.geometry.block.bits()));
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The writer: a directory tree, or a tar archive, becomes an image.
 //!
 //! [`write_image`] and [`write_image_from_tar`] write images of one piece, as [`ImageOptions`] say. [`index_tar`] makes
-//! an image of metadata over an archive. The rest is about images whose data are blobs of their own.
+//! an image of metadata over an archive; [`decode_archive`] reads archives that are compressed.
+//! [`Tree::from_layers`] merges images, and [`write_merged`] makes an image that points into them. The rest is about images whose data are blobs of their own.
 //!
 //! # Images of several parts
 //!
 //! Writing one works in two phases, because the image names its blobs by digest and a blob has one only when it is
 //! complete. [`write_data`] reads the files of a [`Tree`] on several threads and sends their chunks, each
-//! content once, to a [`BlobSink`] in order. [`WrittenData::write_metadata`] then writes the image.
+//! content once, to a [`BlobSink`] in order; [`write_data_from_tar`] does so with an archive. [`WrittenData::write_metadata`] then writes the image.
 //!
 //! The same tree and options give the same bytes, whatever [`Options::jobs`] and the speed of the disk.
 //!
@@ -63,16 +64,24 @@ mod metadata;
 mod order;
 mod share;
 
+mod overlay;
 mod tar;
 
+mod merge;
+
 pub use compressor::{Compressor, CompressorFault};
-pub use data::{DataDevice, WrittenData, write_data};
+pub use data::{DataDevice, WrittenData, write_data, write_data_from_tar};
 pub use dictionary::{Dictionary, DictionaryDevice};
-pub use image::{ImageSummary, write_image, write_image_from_tar};
+pub use image::{
+    ImageSummary, LayerDevice, LayerDevices, MergedSummary, write_image, write_image_from_tar, write_merged,
+};
 pub use image_options::{Fragments, Hint, Hints, ImageOptions, InodeForm, OptionsFault, Times};
+pub use merge::{Layer, MergeOptions};
 pub use metadata::Summary;
 pub use options::{Attributes, Options};
 pub use scan::{ScanEntry, ScanOptions, ScanReport};
 pub use sink::{BlobSink, WriteSink};
-pub use tar::{TarFault, TarOptions, index_tar};
+pub use tar::{
+    ArchiveCodec, MapAttributes, PeekedArchive, TarFault, TarOptions, decode_archive, index_tar, peek_archive,
+};
 pub use tree::Tree;

@@ -2,7 +2,7 @@
 
 use super::options::Attributes;
 use super::text::Span;
-use crate::{FileType, Rdev, Timestamp};
+use crate::{FileType, Nid, Rdev, Timestamp};
 
 /// Index into [`Tree::nodes`](super::Tree::nodes).
 pub(super) type NodeId = u32;
@@ -34,6 +34,13 @@ pub(super) enum Content {
     Dir(u32),
     Link(Span),
     Host(HostFile),
+    /// A file of one of [`Tree::layers`](super::Tree::layers).
+    Layer {
+        layer: u32,
+        nid: Nid,
+    },
+    /// What [`Tree::joined`](super::Tree::joined) says.
+    Joined,
     /// Index into [`Tree::literals`](super::Tree::literals).
     Literal(u32),
 }

@@ -17,7 +17,7 @@ use crate::Error;
 /// Bytes of a batch, at least: large enough that a channel costs nothing, small enough to have several.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Reads of a batch, at most: small files come by the thousand.
-const BATCH_SEGMENTS: usize = 256;
+pub(super) const BATCH_SEGMENTS: usize = 256;
 /// A table of more entries is avoided: chunks grow with the file beyond it.
 const TABLE_ENTRIES_MAX: u64 = 1 << 20;
 /// Chunks that grow no further: what surrounds a byte of data is stored with it.
@@ -58,15 +58,10 @@ impl<'a> Planner<'a> {
         Self { tree, files, geometry, file: 0, at: 0, open: None }
     }
 
-    /// Bytes that a buffer must have to take any batch.
-    pub(super) fn batch_bytes(geometry: Geometry) -> u64 {
-        BATCH_BYTES.max(geometry.chunk_bytes())
-    }
-
     /// Fills `segments` with the next batch; leaves it empty at the end.
     fn fill(&mut self, segments: &mut Vec<Segment>) -> Result<(), Error> {
         segments.clear();
-        let mut room = Self::batch_bytes(self.geometry);
+        let mut room = batch_bytes(self.geometry);
         while segments.len() < BATCH_SEGMENTS && self.file < self.files.len() {
             let size = self.tree.nodes[index(self.files[self.file])].size;
             let data = if self.at < size { self.next_data(size)? } else { None };
@@ -97,13 +92,12 @@ impl<'a> Planner<'a> {
     fn next_data(&mut self, size: u64) -> Result<Option<(u64, u64, bool)>, Error> {
         let grown = grown_chunk(size, self.geometry.chunk_bytes());
         let whole = grown > self.geometry.chunk_bytes();
-        let Content::Host(host) = self.tree.nodes[index(self.files[self.file])].content else {
-            return Ok(Some((self.at, size, whole)));
+        let found = match self.tree.nodes[index(self.files[self.file])].content {
+            Content::Host(host) if host.sparse => self.seek_data(host, size)?,
+            Content::Layer { layer, nid } => self.tree.layers[index(layer)].next_data(nid, self.at)?,
+            _ => return Ok(Some((self.at, size, whole))),
         };
-        if !host.sparse {
-            return Ok(Some((self.at, size, whole)));
-        }
-        let Some((data, hole)) = self.seek_data(host, size)? else { return Ok(None) };
+        let Some((data, hole)) = found else { return Ok(None) };
         let start = (data / grown * grown).max(self.at);
         let end = hole.checked_next_multiple_of(grown).map_or(size, |end| end.min(size));
         Ok(Some((start, end, whole)))
@@ -125,6 +119,11 @@ impl<'a> Planner<'a> {
         };
         next_data(file, self.at, size).map_err(failed)
     }
+}
+
+/// Bytes that a buffer must have to take any batch.
+pub(super) fn batch_bytes(geometry: Geometry) -> u64 {
+    BATCH_BYTES.max(geometry.chunk_bytes())
 }
 
 /// Asks the file system where the next data at or after `at` begins and ends; `None` when there is none.

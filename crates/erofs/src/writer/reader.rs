@@ -46,29 +46,53 @@ pub(super) enum ChunkContent {
     Whole(ChunkKey),
 }
 
-/// Reads the segments of `batch` into its buffer.
+impl Batch {
+    /// Room for a segment at `offset`, which is padded with zeros to whole blocks, and where the next one begins.
+    pub(super) fn room(
+        &mut self,
+        offset: usize,
+        segment: &Segment,
+        geometry: Geometry,
+    ) -> Result<(&mut [u8], usize), Error> {
+        let len = usize::try_from(segment.len).map_err(|_| Error::TooLarge { what: "a larger machine" })?;
+        let end = (offset + len).next_multiple_of(geometry.block.buffer_len());
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        let (bytes, padding) = self.buffer[offset..end].split_at_mut(len);
+        padding.fill(0);
+        Ok((bytes, end))
+    }
+
+    /// Cuts the segments into chunks; their bytes are in the buffer.
+    pub(super) fn cut(&mut self, geometry: Geometry) {
+        let Self { buffer, chunks, segments } = self;
+        chunks.clear();
+        let mut offset = 0;
+        for segment in segments.iter() {
+            let len = usize::try_from(segment.len).expect("it is in memory");
+            cut(&buffer[offset..offset + len], segment, offset, geometry, chunks);
+            offset = (offset + len).next_multiple_of(geometry.block.buffer_len());
+        }
+    }
+}
+
+/// Reads the segments of `batch` into its buffer, and cuts them into chunks.
 pub(super) fn read(
     tree: &Tree,
     files: &[NodeId],
     geometry: Geometry,
     batch: &mut Batch,
 ) -> Result<(), Error> {
-    let Batch { buffer, chunks, segments } = batch;
-    chunks.clear();
     let mut offset = 0;
-    for segment in segments.iter() {
+    for number in 0..batch.segments.len() {
+        let segment = batch.segments[number];
         let node = &tree.nodes[index(files[index(segment.file)])];
-        let len = usize::try_from(segment.len).map_err(|_| Error::TooLarge { what: "a larger machine" })?;
-        let end = (offset + len).next_multiple_of(geometry.block.buffer_len());
-        if buffer.len() < end {
-            buffer.resize(end, 0);
-        }
-        let bytes = &mut buffer[offset..end];
-        read_at(tree, node, segment.start, &mut bytes[..len])?;
-        bytes[len..].fill(0);
-        cut(&bytes[..len], segment, offset, geometry, chunks);
+        let (bytes, end) = batch.room(offset, &segment, geometry)?;
+        read_at(tree, node, segment.start, bytes)?;
         offset = end;
     }
+    batch.cut(geometry);
     Ok(())
 }
 
@@ -81,8 +105,41 @@ pub(super) fn read_at(tree: &Tree, node: &Node, start: u64, buf: &mut [u8]) -> R
             buf.copy_from_slice(&tree.literals[index(literal)][start..start + buf.len()]);
             Ok(())
         }
+        Content::Layer { layer, nid } => {
+            let read = tree.layers[index(layer)].read_nid(nid, start, buf);
+            // Which of its files is told by the number.
+            read.map_err(|source| Error::Layer {
+                number: layer,
+                path: "its data".into(),
+                source: Box::new(source),
+            })
+        }
+        Content::Joined => read_joined(tree, start, buf),
         _ => unreachable!("only regular files have data"),
     }
+}
+
+/// Reads a piece of what several files of layers are together; what lies between them is zeros.
+fn read_joined(tree: &Tree, start: u64, buf: &mut [u8]) -> Result<(), Error> {
+    let (mut at, mut rest) = (start, buf);
+    let first = tree.joined.partition_point(|&(begin, ..)| begin <= start).saturating_sub(1);
+    for &(begin, layer, nid) in tree.joined.get(first..).unwrap_or_default() {
+        let source = &tree.layers[index(layer)];
+        let inode = source.image.inode(nid)?;
+        if rest.is_empty() || begin + inode.size <= at {
+            continue;
+        }
+        let gap = usize::try_from(begin.saturating_sub(at)).map_or(rest.len(), |gap| gap.min(rest.len()));
+        rest[..gap].fill(0);
+        (at, rest) = (at + gap as u64, &mut rest[gap..]);
+        let left = begin + inode.size - at;
+        let len = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        let (piece, after) = rest.split_at_mut(len);
+        source.read(&inode, at - begin, piece)?;
+        (at, rest) = (at + len as u64, after);
+    }
+    rest.fill(0);
+    Ok(())
 }
 
 /// Reads a piece of a file, and makes sure that it is still the file that was scanned.

@@ -21,6 +21,8 @@ pub(super) struct Recipe {
     pub uuid: Option<[u8; 16]>,
     pub volume_name: [u8; 16],
     pub checksum: bool,
+    /// Whether addresses have 48 bits, needed or not.
+    pub wide: bool,
     /// Features that the data need.
     pub features: Incompat,
     /// Bits of the codecs that the image lists, and their records behind the superblock.
@@ -41,6 +43,7 @@ impl Recipe {
             uuid: None,
             volume_name: [0; 16],
             checksum: true,
+            wide: false,
             features: Incompat::empty(),
             codec_bits: 0,
             codec_records: Vec::new(),
@@ -64,6 +67,8 @@ impl Recipe {
             uuid: options.uuid,
             volume_name: options.volume_name,
             checksum: options.checksum,
+            // The root is in the metabox, where the old 16 bits do not reach.
+            wide: options.wide || options.metabox.is_some(),
             features,
             codec_bits,
             codec_records,

@@ -45,7 +45,7 @@ impl BlockRef {
         !self.0.get() & ((1 << Self::BLOCK_BITS) - 1)
     }
 
-    fn device_number(self) -> u16 {
+    pub(super) fn device_number(self) -> u16 {
         u16::try_from(!self.0.get() >> Self::BLOCK_BITS).expect("64 bits less 48")
     }
 
@@ -89,6 +89,16 @@ impl FileRuns {
             }
         }
         self.runs.push(Run { chunks, target });
+    }
+
+    /// Moves all data by so many blocks.
+    #[cfg(test)]
+    pub(super) fn shift(&mut self, blocks: u64) {
+        for run in &mut self.runs {
+            if let Target::Data(at) = &mut run.target {
+                *at = at.advance(blocks).expect("within 48 bits");
+            }
+        }
     }
 
     /// The runs of a file.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use super::host::Host;
+use super::merge::Layer;
 use super::node::{Content, Dir, Entry, Node, NodeId};
 use super::options::Attributes;
 use super::text::{Span, Text, index};
 use super::xattr_table::XattrTable;
 use crate::dirent::NAME_BYTES_MAX;
 use crate::error::path_of;
-use crate::{Error, FileType, Rdev, Xattr};
+use crate::{Error, FileType, Nid, Rdev, Xattr};
 
 /// A tree of files to be written as an image.
 ///
@@ -23,6 +24,10 @@ pub struct Tree {
     pub(super) xattrs: XattrTable,
     pub(super) host: Host,
     pub(super) literals: Vec<Vec<u8>>,
+    /// Images whose files are among the nodes.
+    pub(super) layers: Vec<Layer>,
+    /// Files of layers that together are one file, with where each begins, in order.
+    pub(super) joined: Vec<(u64, u32, Nid)>,
     /// Objects of the host with several links, by device and inode number.
     pub(super) links: HashMap<(u64, u64), NodeId>,
     total_bytes: u64,
@@ -50,6 +55,8 @@ impl Tree {
             xattrs: XattrTable::default(),
             host: Host::default(),
             literals: Vec::new(),
+            layers: Vec::new(),
+            joined: Vec::new(),
             links: HashMap::new(),
             total_bytes: 0,
         }
@@ -199,6 +206,16 @@ impl Tree {
         Ok(id)
     }
 
+    /// Adds a file without a name, which the image itself needs.
+    pub(super) fn add_unnamed(&mut self, content: Content, size: u64) -> Result<NodeId, Error> {
+        let id =
+            u32::try_from(self.nodes.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+        let mtime = self.nodes[index(Self::ROOT)].mtime();
+        let attributes = Attributes { mode: 0, mtime, ..Attributes::default() };
+        self.nodes.push(Node { size, ..Node::new(FileType::Regular, &attributes, content) });
+        Ok(id)
+    }
+
     /// Adds `node` under `name` to the directory `parent`.
     pub(super) fn add_child(&mut self, parent: NodeId, name: Span, node: Node) -> Result<NodeId, Error> {
         let id =
@@ -266,6 +283,20 @@ impl Tree {
             node = child;
         }
         Ok(Some(node))
+    }
+
+    /// The path of a directory, for messages.
+    pub(super) fn path_of(&self, dir: NodeId) -> Vec<u8> {
+        let (mut names, mut node) = (Vec::new(), dir);
+        while node != Self::ROOT {
+            let parent = self.dirs[self.dir_index(node)].parent;
+            let entries = &self.dirs[self.dir_index(parent)].entries;
+            let entry = entries.iter().find(|entry| entry.node == node);
+            names.push(entry.map_or(&b"?"[..], |entry| self.text.get(entry.name)));
+            node = parent;
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     fn add_leaf(&mut self, path: &[u8], node: Node) -> Result<(), Error> {

@@ -63,7 +63,7 @@ impl CompactTable {
         let (low, kind) = fields.get(pack.index);
         if let Some(kind) = kind {
             let block = u64::from(fields.base) + fields.blocks_before(pack.index, big);
-            return Ok(Entry::Head(Head { kind, offset: low, block, hole: false }));
+            return Ok(Entry::Head(Head { kind, offset: low, block, hole: false, partial: false }));
         }
         if low & BLOCK_COUNT != 0 {
             let blocks = Some(low & !BLOCK_COUNT);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn head(offset: u32, block: u64) -> Entry {
-        Entry::Head(Head { kind: HeadKind::Head1, offset, block, hole: false })
+        Entry::Head(Head { kind: HeadKind::Head1, offset, block, hole: false, partial: false })
     }
 
     fn next(back: u32, ahead: Option<u32>, blocks: Option<u32>) -> Entry {

@@ -55,6 +55,8 @@ pub(crate) struct Head {
     pub block: u64,
     /// Zeros that are stored nowhere (Linux 7.2).
     pub hole: bool,
+    /// The pcluster holds more than the extent: for a reader, who decodes no more than it wants, nothing special.
+    pub partial: bool,
 }
 
 impl HeadKind {

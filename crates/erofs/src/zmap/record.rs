@@ -8,6 +8,9 @@ const LEN_MASK: u32 = (1 << 21) - 1;
 /// Bits 28 to 31: 0 is plain, n is codec n - 1.
 const FORMAT_SHIFT: u32 = 28;
 
+/// Bit 27: the pcluster holds more than the extent.
+const PARTIAL: u32 = 1 << 27;
+
 /// Which fields the records of a file have, by their size.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RecordForm {
@@ -34,11 +37,16 @@ impl RecordForm {
 
     /// Size of a record in bytes, which is also the alignment of the table.
     pub fn bytes(self) -> u64 {
+        1 << self.bits()
+    }
+
+    /// Log2 of the size of a record: 2 to 5.
+    pub fn bits(self) -> u8 {
         match self {
-            Self::Length => 4,
-            Self::Place => 8,
-            Self::Position => 16,
-            Self::WidePosition => 32,
+            Self::Length => 2,
+            Self::Place => 3,
+            Self::Position => 4,
+            Self::WidePosition => 5,
         }
     }
 
@@ -78,6 +86,29 @@ impl Record {
         })
     }
 
+    /// A record of `len` encoded bytes, at byte address `place`, of the extent that begins at `position`. `codec` is
+    /// `None` for plain bytes; a `len` of 0 is a hole. `None` when an encoded length does not fit.
+    pub fn new(len: u32, codec: Option<Codec>, partial: bool, place: u64, position: u64) -> Option<Self> {
+        let format = codec.map_or(0, |codec| u32::from(codec.number()) + 1);
+        let word = Some(len).filter(|len| len & !LEN_MASK == 0)?;
+        let word = word | format << FORMAT_SHIFT | if partial { PARTIAL } else { 0 };
+        Some(Self { word, place_low: low_half(place), place, position })
+    }
+
+    /// The last record of a file whose tail, from `position` on, is the fragment at `offset`.
+    pub fn fragment(offset: u64, position: u64) -> Self {
+        Self { word: low_half(offset), place_low: low_half(offset >> 32), place: offset >> 32, position }
+    }
+
+    /// Appends the fields that a record of this form has; those of uniform extents are not written.
+    pub fn encode(&self, form: RecordForm, out: &mut Vec<u8>) {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&self.word.to_le_bytes());
+        bytes[4..12].copy_from_slice(&self.place.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.position.to_le_bytes());
+        out.extend_from_slice(&bytes[..if form == RecordForm::Position { 16 } else { 32 }]);
+    }
+
     /// Encoded length in bytes; 0 is a hole.
     pub fn len(&self) -> u64 {
         u64::from(self.word & LEN_MASK)
@@ -98,9 +129,32 @@ impl Record {
     }
 }
 
+fn low_half(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let (place, position) = (0x5_1234_5678, 0x3_0000_1000);
+        let record = Record::new(0x1f_ffff, Some(Codec::Zstd), true, place, position).expect("fits");
+        for (form, position) in [(RecordForm::Position, 0x1000), (RecordForm::WidePosition, position)] {
+            let mut bytes = Vec::new();
+            record.encode(form, &mut bytes);
+            assert_eq!(bytes.len() as u64, form.bytes());
+            let read = Record::decode(&bytes).expect("long enough");
+            assert_eq!((read.len(), read.codec()), (0x1f_ffff, Ok(Some(Codec::Zstd))));
+            assert_eq!((read.place, read.position), (place, position));
+            let mut bytes = Vec::new();
+            Record::fragment(0x7_8765_4321, 0).encode(form, &mut bytes);
+            assert_eq!(Record::decode(&bytes).expect("long enough").fragment_offset(), 0x7_8765_4321);
+        }
+        assert_eq!(Record::new(1 << 21, None, false, 0, 0), None);
+    }
 
     #[test]
     fn a_record_has_the_fields_of_its_size() {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use larder_erofs::writer::{Options, ScanOptions, Summary, Tree, write_data};
-use larder_erofs::{DeviceTag, Error, FileType, Image, LogicalAddr, Rdev, Timestamp, Xattr};
+use larder_erofs::{DeviceTag, Error, FileType, Image, LogicalAddr, Rdev, ReadDevice, Timestamp, Xattr};
 
 /// An object as both sides can tell it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,6 +64,19 @@ pub fn scan(dir: &Path) -> Result<Tree, Error> {
 
 /// Lists an image whose devices are `blobs`.
 pub fn list_image(image: &Image, blobs: &[&[u8]]) -> Result<Listing, Error> {
+    list_image_from(image, &mut |device, pa, buf| {
+        let blob = blobs[device.slot().expect("an extra device")];
+        let start = usize::try_from(pa.get()).expect("small");
+        // The last block of a blob may be short: mkfs.erofs does not pad it.
+        let have = blob.get(start..).unwrap_or_default();
+        let len = buf.len().min(have.len());
+        buf[..len].copy_from_slice(&have[..len]);
+        Ok(())
+    })
+}
+
+/// Lists an image whose devices `read_device` reads.
+pub fn list_image_from(image: &Image, read_device: &mut ReadDevice<'_>) -> Result<Listing, Error> {
     let mut listing = Listing::new();
     for entry in image.walk() {
         let entry = entry?;
@@ -71,15 +84,7 @@ pub fn list_image(image: &Image, blobs: &[&[u8]]) -> Result<Listing, Error> {
         let data = match inode.kind {
             FileType::Regular => {
                 let mut data = vec![0; usize::try_from(inode.size).expect("small")];
-                image.read_exact_at(&inode, LogicalAddr::new(0), &mut data, &mut |device, pa, buf| {
-                    let blob = blobs[device.slot().expect("an extra device")];
-                    let start = usize::try_from(pa.get()).expect("small");
-                    // The last block of a blob may be short: mkfs.erofs does not pad it.
-                    let have = blob.get(start..).unwrap_or_default();
-                    let len = buf.len().min(have.len());
-                    buf[..len].copy_from_slice(&have[..len]);
-                    Ok(())
-                })?;
+                image.read_exact_at(&inode, LogicalAddr::new(0), &mut data, read_device)?;
                 data
             }
             FileType::Symlink => image.read_link(&inode)?,
@@ -137,7 +142,11 @@ pub fn list_host(root: &Path) -> Listing {
 }
 
 fn list_host_below(root: &Path, path: &Path, listing: &mut Listing) {
-    let stat = std::fs::symlink_metadata(path).expect("exists");
+    let stat = match std::fs::symlink_metadata(path) {
+        // Where one layer alone has a directory, overlayfs lists its whiteouts, and then denies that they are there.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        stat => stat.expect("readable"),
+    };
     let kind = stat.file_type();
     let kind = match () {
         () if kind.is_dir() => FileType::Directory,

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use larder_erofs::Incompat;
-use larder_erofs::writer::{Fragments, Hint, ImageOptions, InodeForm, Times};
+use larder_erofs::writer::{Compressor, Fragments, Hint, ImageOptions, InodeForm, Times};
 
 use crate::support::Listing;
 
@@ -78,11 +78,28 @@ pub const RECIPES: &[&str] = &[
     "-zlz4hc -C65536 -Ededupe,fragments,ztailpacking",
     "-zzstd -C65536 -Ededupe,all-fragments",
     "-zlz4 -b512 -Ededupe,fragments",
+    "-E48bit",
+    "-E48bit --chunksize=65536",
+    "-E48bit -zlz4",
+    "-E48bit -zlz4hc -C65536 -b1024",
+    "-E48bit -zzstd -C65536",
+    "-E48bit -zlzma -C32768 -Eztailpacking",
+    "-E48bit -zdeflate -C16384 -Efragments",
+    "-E48bit -zzstd -C65536 -Ededupe,all-fragments",
+    "-E48bit -zlz4 -b512 -Elegacy-compress",
+    "-m4096",
+    "-m4096 -zlz4",
+    "-m1024 -b1024 -zlz4hc -Eztailpacking",
+    "-m65536 -zzstd -C65536 -Eall-fragments",
+    "-m16384 -zlzma -C32768 -Ededupe,fragments",
+    "-m4096:zstd -zlz4:zstd hints",
+    "-m8192:deflate -zlz4:deflate -b512 -C4096 -Enoinline_data",
+    "-m4096 --chunksize=65536 -Eforce-inode-extended",
 ];
 
 /// Reads a line of the matrix.
 pub fn parse(recipe: &str) -> ImageOptions<'static> {
-    let mut options = ImageOptions::default();
+    let (mut options, mut metabox_of) = (ImageOptions::default(), None);
     for word in recipe.split_whitespace() {
         let number =
             |prefix: &str| word.strip_prefix(prefix).map(|number| number.parse::<u64>().expect(word));
@@ -102,6 +119,10 @@ pub fn parse(recipe: &str) -> ImageOptions<'static> {
             options.chunk_bits = u8::try_from(bytes.ilog2()).expect(word);
         } else if let Some(seconds) = number("-T") {
             options.times = Times::All(i64::try_from(seconds).expect(word));
+        } else if let Some(metabox) = word.strip_prefix("-m") {
+            let (bytes, codec) =
+                metabox.split_once(':').map_or((metabox, None), |(b, codec)| (b, Some(codec)));
+            metabox_of = Some((bytes.parse().expect(word), codec));
         } else if word == "hints" {
             options.hints = Some(&hints);
             options.pcluster_bytes_max = 1 << 20;
@@ -109,6 +130,10 @@ pub fn parse(recipe: &str) -> ImageOptions<'static> {
             panic!("{word} is no option of the matrix");
         }
     }
+    options.metabox = metabox_of.map(|(pcluster_bytes, codec)| {
+        let named = |name| options.compressors.iter().position(|one: &Compressor| one.name() == name);
+        Hint { compressor: Some(codec.map_or(0, |name| named(name).expect("among -z"))), pcluster_bytes }
+    });
     options
 }
 
@@ -146,7 +171,8 @@ pub fn features(recipe: &str) -> Incompat {
     features.set(Incompat::ZTAILPACKING, inline);
     features.set(Incompat::FRAGMENTS, recipe.contains("fragments") || recipe.contains("dedupe"));
     features.set(Incompat::CHUNKED_FILE, recipe.contains("chunksize"));
-    features.set(Incompat::BITS_48, recipe.contains("48bit"));
+    features.set(Incompat::METABOX, recipe.starts_with("-m"));
+    features.set(Incompat::BITS_48, recipe.contains("48bit") || recipe.starts_with("-m"));
     features
 }
 

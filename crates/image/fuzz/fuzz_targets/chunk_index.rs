@@ -1,20 +1,29 @@
-//! A chunk index of any bytes, bound to a layer of any size.
+//! A chunk index of any bytes, bound to a layer of any size: the first eight bytes are that, the next a place to look
+//! for.
 //!
 //! Invariants: parsing ends in an index or an error and takes no memory beyond the input; the chunks of an index that
 //! was taken tile the decoded data, lie in the blob in order, and none is over its limit; `covering` finds just the
 //! chunks that touch a range.
-//!
-//! Run with `cargo +nightly fuzz run chunk_index seeds/chunk_index -- -malloc_limit_mb=128`.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use bytes::Bytes;
 use larder_fscache::ObjectRange;
 use larder_image::chunk::{CHUNK_BYTES_MAX, ChunkIndex, ChunkTable, LayerFacts, STORED_BYTES_MAX};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u64, u64, &[u8])| {
-    let (data_end, at, payload) = input;
+fn seeds() -> Vec<Vec<u8>> {
+    let seeds: [&[u8]; 3] = [
+        include_bytes!("../seeds/chunk_index/empty"),
+        include_bytes!("../seeds/chunk_index/v1"),
+        include_bytes!("../seeds/chunk_index/v2"),
+    ];
+    seeds.map(<[u8]>::to_vec).to_vec()
+}
+
+larder_fuzz::fuzz_target!(seeds, |bytes| {
+    let Some((&data_end, rest)) = bytes.split_first_chunk() else { return };
+    let Some((&at, payload)) = rest.split_first_chunk() else { return };
+    let (data_end, at) = (u64::from_le_bytes(data_end), u64::from_le_bytes(at));
     let Ok(index) = ChunkIndex::parse(Bytes::copy_from_slice(payload)) else { return };
     let blob = larder_image::digest::sha256(b"");
     let facts = LayerFacts { blob: &blob, encoding: index.encoding(), data_end };
@@ -31,5 +40,7 @@ fuzz_target!(|input: (u64, u64, &[u8])| {
     let want = ObjectRange::at(at, 1);
     let found = table.covering(want);
     assert_eq!(found.len(), usize::from(at < decoded));
-    assert!(found.into_iter().all(|n| table.chunk(n).decoded.start() <= at && at < table.chunk(n).decoded.end()));
+    assert!(
+        found.into_iter().all(|n| table.chunk(n).decoded.start() <= at && at < table.chunk(n).decoded.end())
+    );
 });

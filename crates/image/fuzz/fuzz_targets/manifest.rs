@@ -2,16 +2,21 @@
 //!
 //! Invariants: reading ends in a composition or an error with a readable text; every layer of a composition that was
 //! taken has its index inside its blob, or one of its own, and a SHA-256 that vouches for it.
-//!
-//! Run with `cargo +nightly fuzz run manifest seeds/manifest -- -malloc_limit_mb=128`.
 
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use larder_image::digest::{require_sha256, sha256};
 use larder_image::manifest::Composition;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fn seeds() -> Vec<Vec<u8>> {
+    let manifests: [&[u8]; 2] = [
+        include_bytes!("../seeds/manifest/standalone-index"),
+        include_bytes!("../seeds/manifest/two-layers"),
+    ];
+    manifests.map(<[u8]>::to_vec).to_vec()
+}
+
+larder_fuzz::fuzz_target!(seeds, |bytes| {
     match Composition::read(bytes, &sha256(bytes)) {
         Ok(composition) => {
             for layer in composition.layers() {

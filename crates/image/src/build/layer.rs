@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::pack::PackedBlob;
-use crate::chunk::Encoding;
+use crate::chunk::{ChunkHash, Encoding};
 use crate::manifest::{DescriptorDocument, Role, keys, types};
 
 /// A layer of another image that becomes a device of this one, with the index that follows it where it has one.
@@ -29,6 +29,9 @@ impl PackedBlob {
                 types::EROFS_ZSTD
             }
         };
+        if self.index.hash() == ChunkHash::Blake3 {
+            annotations.insert(keys::INDEX_MEDIA_TYPE.to_owned(), types::CHUNK_INDEX_BLAKE3.to_owned());
+        }
         if role != Role::FileSystem {
             annotations.insert(keys::ROLE.to_owned(), role.to_string());
         }

@@ -1,4 +1,4 @@
-//! Building: a tree of files becomes an image in an OCI image layout.
+//! Building: a tree of files, or a tar archive, becomes an image in an OCI image layout.
 //!
 //! The file data goes into one blob, cut into chunks, and everything else into a metadata blob. Whatever is written
 //! lies beside its destination until the image is complete. The same tree and options give the same bytes on every
@@ -12,11 +12,14 @@ mod pack;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::num::NonZero;
 use std::path::Path;
 
 use larder_erofs::DeviceTag;
-use larder_erofs::writer::{self, BlobSink as _, DataDevice, Summary, Tree, WrittenData, write_data};
+use larder_erofs::writer::{
+    self, BlobSink as _, DataDevice, Summary, TarOptions, Tree, WrittenData, write_data, write_data_from_tar,
+};
 use oci_spec::image::Digest;
 
 use self::destination::Destination;
@@ -75,6 +78,32 @@ pub struct BuiltLayer {
 /// [`Error::Destination`] when `out_dir` is something else than a layout, [`Error::Option`], [`Error::Erofs`] when the
 /// tree cannot be read, [`Error::Io`]. Nothing is left then but what was there before.
 pub fn build(tree: Tree, options: &BuildOptions<'_>, out_dir: &Path) -> Result<BuildReport, Error> {
+    build_from(|options, packer| write_data(tree, options, packer), options, out_dir)
+}
+
+/// Builds an image of a tar archive, which is read from front to back and never unpacked to disk.
+///
+/// As [`build`]: the image shows what unpacking the archive would have shown. `archive` is not compressed; see
+/// [`decode_archive`](larder_erofs::writer::decode_archive).
+///
+/// # Errors
+///
+/// Those of [`build`]; [`Error::Erofs`] when the archive is damaged or cannot be read.
+pub fn build_from_tar(
+    archive: impl Read + Send,
+    tar: &TarOptions<'_>,
+    options: &BuildOptions<'_>,
+    out_dir: &Path,
+) -> Result<BuildReport, Error> {
+    build_from(|options, packer| write_data_from_tar(archive, tar, options, packer), options, out_dir)
+}
+
+/// Builds an image whose data blob is what `write` makes.
+fn build_from(
+    write: impl FnOnce(&writer::Options<'_>, &mut Packer) -> Result<WrittenData, larder_erofs::Error>,
+    options: &BuildOptions<'_>,
+    out_dir: &Path,
+) -> Result<BuildReport, Error> {
     options.check()?;
     let destination = Destination::open(out_dir)?;
     let mut bases = Vec::new();
@@ -85,7 +114,7 @@ pub fn build(tree: Tree, options: &BuildOptions<'_>, out_dir: &Path) -> Result<B
         dictionaries.push(dictionary);
     }
     let job = Job { options, destination, bases };
-    let (written, data) = job.pack_data(tree, dictionaries)?;
+    let (written, data) = job.pack_data(write, dictionaries)?;
     let devices = job.devices(&written, data.as_ref())?;
     let (summary, metadata) = job.pack_metadata(&written, &devices)?;
     drop(written);
@@ -132,7 +161,7 @@ impl Job<'_> {
     /// Writes the data blob; there is none when nothing is new.
     fn pack_data(
         &self,
-        tree: Tree,
+        write: impl FnOnce(&writer::Options<'_>, &mut Packer) -> Result<WrittenData, larder_erofs::Error>,
         dictionaries: Vec<writer::Dictionary>,
     ) -> Result<(WrittenData, Option<PackedBlob>), Error> {
         let options = writer::Options {
@@ -146,7 +175,7 @@ impl Job<'_> {
         let chunk_bytes = NonZero::<usize>::try_from(self.options.chunk_bytes).map_err(|_| {
             Error::Option { option: "chunk size", value: String::new(), reason: "it is too large" }
         })?;
-        self.pack("data", chunk_bytes, |packer| write_data(tree, &options, packer))
+        self.pack("data", chunk_bytes, |packer| write(&options, packer))
     }
 
     fn pack_metadata(
@@ -170,9 +199,9 @@ impl Job<'_> {
     ) -> Result<(T, Option<PackedBlob>), Error> {
         let (staged, file) = self.destination.create_blob(name)?;
         let pack_failed = |source| Error::Pack { what: name, source };
-        let (compression, jobs) = (self.options.compression, self.options.jobs);
-        let mut packer =
-            Packer::new(file, PackOptions { chunk_bytes, compression, jobs }).map_err(pack_failed)?;
+        let &BuildOptions { compression, chunk_hash, jobs, .. } = self.options;
+        let options = PackOptions { chunk_bytes, compression, chunk_hash, jobs };
+        let mut packer = Packer::new(file, options).map_err(pack_failed)?;
         let written = write(&mut packer).map_err(Error::erofs)?;
         let blob = packer.finish().map_err(pack_failed)?;
         if blob.index.count() == 0 {

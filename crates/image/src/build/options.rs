@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use crate::chunk::Encoding;
+use crate::chunk::{ChunkHash, Encoding};
 use crate::manifest::host_architecture;
 use crate::{Error, Version};
 
@@ -48,6 +48,8 @@ pub struct BuildOptions<'a> {
     pub chunk_bytes: NonZero<u32>,
     /// How chunks are stored.
     pub compression: Compression,
+    /// How chunks are digested. Other readers of the specification fetch lazily only with the first two.
+    pub chunk_hash: ChunkHash,
     /// Threads that read, and threads that compress. The result does not depend on it.
     pub jobs: NonZero<usize>,
     /// Modification times later than this are set to it, and the image is dated so: `SOURCE_DATE_EPOCH`, in seconds.
@@ -67,6 +69,7 @@ impl Default for BuildOptions<'_> {
         Self {
             chunk_bytes: NonZero::<u32>::MIN.saturating_mul(CHUNK_BYTES),
             compression: Compression::default(),
+            chunk_hash: ChunkHash::default(),
             jobs: NonZero::<usize>::MIN,
             timestamp: None,
             architecture: None,
@@ -82,6 +85,7 @@ impl fmt::Debug for BuildOptions<'_> {
         f.debug_struct("BuildOptions")
             .field("chunk_bytes", &self.chunk_bytes)
             .field("compression", &self.compression)
+            .field("chunk_hash", &self.chunk_hash)
             .field("jobs", &self.jobs)
             .field("timestamp", &self.timestamp)
             .field("dedup_against", &self.dedup_against)

@@ -17,7 +17,7 @@ use oci_spec::image::Digest;
 
 use super::Compression;
 use super::worker::{Job, Packed, Worker};
-use crate::chunk::{ChunkIndex, Encoding, IndexBuilder, skippable_frame};
+use crate::chunk::{ChunkHash, ChunkIndex, Encoding, IndexBuilder, skippable_frame};
 use crate::digest::Hasher;
 
 /// Decoded bytes that go to a worker at a time, as many whole chunks as fit: fewer hand-overs, and still plenty of
@@ -34,6 +34,8 @@ pub(super) struct PackOptions {
     pub chunk_bytes: NonZero<usize>,
     /// How each is stored.
     pub compression: Compression,
+    /// How each is digested.
+    pub chunk_hash: ChunkHash,
     /// Threads that compress.
     pub jobs: NonZero<usize>,
 }
@@ -115,7 +117,7 @@ impl Packer {
             hasher: Hasher::default(),
             len: 0,
             decoded: 0,
-            index: IndexBuilder::new(encoding),
+            index: IndexBuilder::with_hash(encoding, options.chunk_hash),
         };
         packer.writer = Some(spawn("larder-blob", move || stored.write_all(&packed))?);
         let mut decoded = None;
@@ -233,7 +235,7 @@ impl Stored {
         for batch in packed {
             let Packed { stored, chunks } = batch.recv().map_err(|_| stopped())??;
             for chunk in chunks {
-                self.index.push(self.len, self.decoded, &chunk.checksum);
+                self.index.push(self.len, self.decoded, chunk.checksum.as_ref());
                 self.len += chunk.stored as u64;
                 self.decoded += chunk.decoded as u64;
             }
@@ -274,7 +276,8 @@ mod tests {
 
     fn options(chunk_bytes: usize, compression: Compression, jobs: usize) -> PackOptions {
         let not_0 = |number| NonZero::new(number).expect("not 0");
-        PackOptions { chunk_bytes: not_0(chunk_bytes), compression, jobs: not_0(jobs) }
+        let (chunk_bytes, jobs) = (not_0(chunk_bytes), not_0(jobs));
+        PackOptions { chunk_bytes, compression, chunk_hash: ChunkHash::default(), jobs }
     }
 
     /// Compressible and not, in turns of 100,000 bytes.
@@ -299,8 +302,12 @@ mod tests {
     fn a_blob_is_what_its_index_and_digests_say() {
         let data = data(3_333_333);
         for compression in [Compression::None, Compression::Zstd(1)] {
-            for (chunk_bytes, jobs) in [(4096, 3), (65_536, 2), (2 << 20, 2), (16 << 20, 1)] {
-                let (blob, bytes) = pack(&data, 77_777, options(chunk_bytes, compression, jobs));
+            let hashes = [ChunkHash::Blake3, ChunkHash::Sha256, ChunkHash::Sha512, ChunkHash::Sha256];
+            let shapes = [(4096, 3), (65_536, 2), (2 << 20, 2), (16 << 20, 1)];
+            for ((chunk_bytes, jobs), chunk_hash) in shapes.into_iter().zip(hashes) {
+                let options = PackOptions { chunk_hash, ..options(chunk_bytes, compression, jobs) };
+                let (blob, bytes) = pack(&data, 77_777, options);
+                assert_eq!(blob.index.hash(), chunk_hash);
                 assert_eq!((blob.size, &blob.digest), (bytes.len() as u64, &sha256(&bytes)));
                 let facts = LayerFacts {
                     blob: &blob.digest,

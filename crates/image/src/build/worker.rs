@@ -8,11 +8,12 @@ use zstd::bulk::Compressor;
 
 use super::Compression;
 use super::pack::PackOptions;
-use crate::digest::sha256_raw;
+use crate::chunk::{ChunkDigest, ChunkHash};
 
 /// A thread that stores batches.
 pub(super) struct Worker {
     chunk_bytes: usize,
+    chunk_hash: ChunkHash,
     compressor: Option<Compressor<'static>>,
     /// Where a frame is made, before its length is known.
     frame: Vec<u8>,
@@ -32,7 +33,8 @@ impl Worker {
                 (Some(Compressor::new(level)?), zstd::zstd_safe::compress_bound(chunk_bytes))
             }
         };
-        Ok(Self { chunk_bytes, compressor, frame: Vec::with_capacity(bound) })
+        let chunk_hash = options.chunk_hash;
+        Ok(Self { chunk_bytes, chunk_hash, compressor, frame: Vec::with_capacity(bound) })
     }
 
     /// Works until no more jobs can come.
@@ -44,12 +46,12 @@ impl Worker {
     }
 
     fn pack(&mut self, data: Bytes) -> io::Result<Packed> {
-        let Self { chunk_bytes, compressor, frame } = self;
+        let Self { chunk_bytes, chunk_hash, compressor, frame } = self;
         let Some(compressor) = compressor else {
             let chunks = data.chunks(*chunk_bytes).map(|chunk| PackedChunk {
                 stored: chunk.len(),
                 decoded: chunk.len(),
-                checksum: sha256_raw(chunk),
+                checksum: chunk_hash.digest(chunk),
             });
             let chunks = chunks.collect();
             return Ok(Packed { stored: data, chunks });
@@ -64,7 +66,7 @@ impl Worker {
             chunks.push(PackedChunk {
                 stored: frame.len(),
                 decoded: chunk.len(),
-                checksum: sha256_raw(frame),
+                checksum: chunk_hash.digest(frame),
             });
         }
         Ok(Packed { stored: stored.into(), chunks })
@@ -89,6 +91,6 @@ pub(super) struct PackedChunk {
     pub stored: usize,
     /// Bytes as decoded.
     pub decoded: usize,
-    /// SHA-256 of the stored bytes.
-    pub checksum: [u8; 32],
+    /// Digest of the stored bytes.
+    pub checksum: ChunkDigest,
 }

@@ -180,31 +180,37 @@ fn check_header(header: &Header) -> Result<(Encoding, ChunkHash), IndexFault> {
     if let Some(at) = header.reserved.iter().position(|&byte| byte != 0) {
         return Err(IndexFault::Reserved { at: HEADER_BYTES - header.reserved.len() + at });
     }
-    let hash = match (header.hash_algo, header.hash_size) {
-        (1, 32) => ChunkHash::Sha256,
-        (1, 64) => ChunkHash::Sha512,
-        (0, 0) => return Err(IndexFault::Unhashed),
-        (algorithm, size) => return Err(IndexFault::Hash { algorithm, size }),
-    };
+    let hash = ChunkHash::of_header(header.hash_algo, header.hash_size)?;
     Ok((encoding, hash))
 }
 
-/// Makes the payload of an index with SHA-256 digests, chunk after chunk.
+/// Makes the payload of an index, chunk after chunk.
 #[derive(Debug)]
 pub struct IndexBuilder {
     encoding: Encoding,
+    hash: ChunkHash,
     entries: BytesMut,
     count: u32,
 }
 
 impl IndexBuilder {
-    /// Begins an index for chunks stored as `encoding`.
+    /// Begins an index for chunks stored as `encoding` and digested by SHA-256.
     pub fn new(encoding: Encoding) -> Self {
-        Self { encoding, entries: BytesMut::new(), count: 0 }
+        Self::with_hash(encoding, ChunkHash::default())
     }
 
-    /// Adds the next chunk: where it is stored, where it begins in the decoded data, the SHA-256 of its stored bytes.
-    pub fn push(&mut self, stored_offset: u64, decoded_offset: u64, checksum: &[u8; 32]) {
+    /// Begins an index for chunks stored as `encoding` and digested by `hash`.
+    pub fn with_hash(encoding: Encoding, hash: ChunkHash) -> Self {
+        Self { encoding, hash, entries: BytesMut::new(), count: 0 }
+    }
+
+    /// Adds the next chunk: where it is stored, where it begins in the decoded data, the digest of its stored bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the digest has not the length of those of this index.
+    pub fn push(&mut self, stored_offset: u64, decoded_offset: u64, checksum: &[u8]) {
+        assert_eq!(checksum.len(), self.hash.bytes(), "a digest of another kind");
         self.entries.put_u64_le(stored_offset);
         self.entries.put_u64_le(decoded_offset);
         self.entries.put_slice(checksum);
@@ -232,8 +238,8 @@ impl IndexBuilder {
             flags: U16::ZERO,
             uncompressed_size: decoded_size.into(),
             num_chunks: self.count.into(),
-            hash_algo: 1,
-            hash_size: 32,
+            hash_algo: self.hash.algorithm(),
+            hash_size: self.hash.size(),
             reserved: [0; 10],
         };
         let mut payload = BytesMut::with_capacity(HEADER_BYTES + self.entries.len());

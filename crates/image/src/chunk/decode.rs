@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256, Sha512};
 use zstd::zstd_safe::{self, DCtx};
 
 use super::codec::split_skippable;
@@ -121,10 +120,7 @@ impl Chunk<'_> {
     }
 
     pub(super) fn matches(&self, bytes: &[u8]) -> bool {
-        match self.hash {
-            ChunkHash::Sha256 => Sha256::digest(bytes).as_slice() == self.checksum,
-            ChunkHash::Sha512 => Sha512::digest(bytes).as_slice() == self.checksum,
-        }
+        self.hash.digest(bytes).as_ref() == self.checksum
     }
 
     fn fault(&self, fault: ChunkFault) -> Error {
@@ -172,13 +168,18 @@ mod tests {
         stored: Bytes,
         decoded_len: u64,
         encoding: Encoding,
+        hash: ChunkHash,
     }
 
     impl Sample {
         fn zstd(stored: &[u8], decoded_len: u64) -> Self {
             let stored = Bytes::copy_from_slice(stored);
-            let checksum = sha256_raw(&stored).to_vec();
-            Self { blob: sha256(b"blob"), checksum, stored, decoded_len, encoding: Encoding::Zstd }
+            let (checksum, hash) = (sha256_raw(&stored).to_vec(), ChunkHash::Sha256);
+            Self { blob: sha256(b"blob"), checksum, stored, decoded_len, encoding: Encoding::Zstd, hash }
+        }
+
+        fn hashed(self, hash: ChunkHash) -> Self {
+            Self { checksum: hash.digest(&self.stored).as_ref().to_vec(), hash, ..self }
         }
 
         fn vouched(mut self, vouched: &[u8]) -> Self {
@@ -192,7 +193,7 @@ mod tests {
                 stored: BlobRange::at(100, self.stored.len() as u64).expect("no overflow"),
                 decoded: ObjectRange::at(4096, self.decoded_len),
                 encoding: self.encoding,
-                hash: if self.checksum.len() == 64 { ChunkHash::Sha512 } else { ChunkHash::Sha256 },
+                hash: self.hash,
                 checksum: &self.checksum,
                 blob: &self.blob,
             }
@@ -242,10 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn sha_512_vouches_as_well() {
-        let mut sample = Sample::zstd(&frame(b"data"), 4);
-        sample.checksum = Sha512::digest(&sample.stored).to_vec();
-        assert_eq!(sample.read().expect("a good chunk"), &b"data"[..]);
+    fn every_hash_vouches_for_its_own_bytes_alone() {
+        let hashes = [ChunkHash::Sha256, ChunkHash::Sha512, ChunkHash::Blake3];
+        for hash in hashes {
+            let sample = Sample::zstd(&frame(b"data"), 4).hashed(hash);
+            assert_eq!(sample.read().expect("a good chunk"), &b"data"[..]);
+            for other in hashes.into_iter().filter(|other| *other != hash) {
+                let mistaken = Sample { hash: other, ..Sample::zstd(&sample.stored, 4).hashed(hash) };
+                assert_eq!(mistaken.read().err(), Some(ChunkFault::Digest), "{hash} taken for {other}");
+            }
+        }
     }
 
     #[test]
@@ -261,11 +268,13 @@ mod tests {
 
     #[test]
     fn one_flipped_bit_anywhere_is_found() {
-        let good = Sample::zstd(&frame(&b"larder ".repeat(50)), 350);
-        for at in 0..good.stored.len() * 8 {
-            let mut stored = good.stored.to_vec();
-            stored[at / 8] ^= 1 << (at % 8);
-            assert!(good.chunk().verify(stored.into()).is_err(), "bit {at}");
+        for hash in [ChunkHash::Sha256, ChunkHash::Sha512, ChunkHash::Blake3] {
+            let good = Sample::zstd(&frame(&b"larder ".repeat(50)), 350).hashed(hash);
+            for at in 0..good.stored.len() * 8 {
+                let mut stored = good.stored.to_vec();
+                stored[at / 8] ^= 1 << (at % 8);
+                assert!(good.chunk().verify(stored.into()).is_err(), "{hash}: bit {at}");
+            }
         }
     }
 
@@ -276,8 +285,7 @@ mod tests {
         let padded = [&frame[..], &padding()].concat();
         let mut wrong = raw(&[7; 4096]);
         wrong.checksum[31] ^= 1;
-        let mut other_kind = raw(&[9; 4096]);
-        other_kind.checksum = Sha512::digest(&other_kind.stored).to_vec();
+        let other_kind = raw(&[9; 4096]).hashed(ChunkHash::Blake3);
         let samples = [raw(&[1; 4096]), raw(&[2; 100]), wrong, raw(&[3; 4096]), other_kind, raw(b"")];
         let samples = samples.into_iter().chain([Sample::zstd(&padded, 4).vouched(&frame)]);
         let mut samples: Vec<_> = samples.map(|sample| (sample.stored.clone(), sample)).collect();

@@ -7,6 +7,7 @@
 mod codec;
 mod decode;
 mod fault;
+mod hash;
 mod table;
 mod vouch;
 
@@ -14,6 +15,7 @@ pub(crate) use codec::split_skippable;
 pub use codec::{ChunkIndex, IndexBuilder, SKIPPABLE_HEADER_BYTES, skippable_frame};
 pub use decode::Verified;
 pub use fault::{ChunkFault, IndexFault, OffsetColumn};
+pub use hash::{ChunkDigest, ChunkHash};
 pub use table::{Chunk, ChunkTable, LayerFacts};
 
 /// Largest decoded chunk that is accepted; it bounds the memory that one chunk can ask for.
@@ -32,23 +34,4 @@ pub enum Encoding {
     Raw,
     /// One zstd frame each.
     Zstd,
-}
-
-/// How each chunk is digested: `HashAlgo` and `HashSize` of the chunk index.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ChunkHash {
-    /// SHA-256, 32 bytes.
-    Sha256,
-    /// SHA-512, 64 bytes.
-    Sha512,
-}
-
-impl ChunkHash {
-    /// Bytes of one digest.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Sha256 => 32,
-            Self::Sha512 => 64,
-        }
-    }
 }

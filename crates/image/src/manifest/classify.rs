@@ -213,7 +213,8 @@ fn plan_layer(layers: &[Descriptor], layer: usize) -> Result<LayerPlan, Refusal>
     };
     let entry = Annotated { layer, descriptor };
     // An index of a type that is not known counts as none.
-    let is_known = entry.index_media_type().is_none_or(|found| found == types::CHUNK_INDEX);
+    let known = [types::CHUNK_INDEX, types::CHUNK_INDEX_BLAKE3];
+    let is_known = entry.index_media_type().is_none_or(|found| known.contains(&found));
     let range = entry.index_range()?.filter(|_| is_known);
     let next = layers.get(layer + 1).filter(|next| *next.media_type() == MediaType::from(types::CHUNK_INDEX));
     let index = match (range, next) {

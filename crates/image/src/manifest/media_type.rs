@@ -11,6 +11,8 @@ pub(crate) mod types {
     pub const EROFS: &str = "application/vnd.erofs";
     pub const EROFS_ZSTD: &str = "application/vnd.erofs+zstd";
     pub const CHUNK_INDEX: &str = "application/vnd.erofs.chunk-index.v1";
+    /// The same with BLAKE3, which the specification does not have: other readers take it for no index.
+    pub const CHUNK_INDEX_BLAKE3: &str = "application/vnd.larder.chunk-index.blake3.v1";
 }
 
 /// What a layer is, by its media type alone.

@@ -19,7 +19,9 @@ use super::cache_types::{
     CacheStats, DiskUse, ListRequest, PinRequest, Pinned, PruneRequest, Pruned, VerifyRequest,
 };
 use super::lines::Lines;
-use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
+use super::types::{
+    Mount, MountRequest, Records, ReplaceRequest, Replacing, Status, StopRequest, TraceRequest, UmountRequest,
+};
 use super::{BODY_BYTES_MAX, routes};
 use crate::errors::{Kind, Report, Told, tell};
 use crate::paths::Paths;
@@ -78,6 +80,15 @@ impl Client {
     /// When no daemon runs, or the mount is not there.
     pub async fn records(&self, id: &str) -> anyhow::Result<Records> {
         self.call(Method::GET, &routes::RECORDS.replace("{id}", id), &()).await
+    }
+
+    /// Has another program take over. Returns when the daemon has agreed, which is before it serves.
+    ///
+    /// # Errors
+    ///
+    /// When no daemon runs, or what keeps it from making way.
+    pub async fn replace(&self, request: &ReplaceRequest) -> anyhow::Result<Replacing> {
+        self.call(Method::POST, routes::REPLACE, request).await
     }
 
     /// Ends the daemon: it unmounts everything first. Returns when it has agreed, which is before it has ended.
@@ -218,12 +229,16 @@ impl Drop for Connection {
     }
 }
 
+/// What a caller is told whose daemon did not answer.
+const LOST: &str = "the daemon went away before it answered";
+
+/// Whether an error is that of a call that was not answered: whether it was heard is not known.
+pub fn is_lost(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Told>().is_some_and(|told| told.to_string() == LOST)
+}
+
 pub(super) fn lost() -> Told {
-    tell(
-        Kind::Failed,
-        "the daemon went away before it answered",
-        "try again; `larder status` tells how it is",
-    )
+    tell(Kind::Failed, LOST, "try again; `larder status` tells how it is")
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {

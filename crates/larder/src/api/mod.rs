@@ -36,6 +36,8 @@ pub mod routes {
     pub const CACHE_VERIFY: &str = "/v1/cache/verify";
     /// Trace events as they happen: a line of JSON each, until the caller hangs up.
     pub const TRACE: &str = "/v1/trace";
+    /// Let another program take over.
+    pub const REPLACE: &str = "/v1/replace";
     /// End the daemon.
     pub const STOP: &str = "/v1/stop";
 }

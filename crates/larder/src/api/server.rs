@@ -13,28 +13,51 @@ use super::cache_types::{
     CacheStats, DiskUse, ListRequest, PinRequest, Pinned, PruneRequest, Pruned, VerifyRequest,
 };
 use super::owner::OwnerOnly;
-use super::types::{Mount, MountRequest, Records, Status, StopRequest, TraceRequest, UmountRequest};
+use super::types::{
+    Mount, MountRequest, Records, ReplaceRequest, Replacing, Status, StopRequest, TraceRequest, UmountRequest,
+};
 use super::{routes, stream};
 use crate::daemon::Daemon;
+use crate::daemon::stand_in::StandIn;
 use crate::errors::{Kind, Report, told};
 
 /// Largest request: two paths and a name.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// Answers callers until `until` is done; calls under way are answered first.
+/// Answers callers through `router` until `until` is done; calls under way are answered first.
 ///
 /// # Errors
 ///
 /// When the listener fails.
 pub async fn serve(
     listener: UnixListener,
-    daemon: Arc<Daemon>,
+    router: Router,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(OwnerOnly(listener), router(daemon)).with_graceful_shutdown(until).await
+    axum::serve(OwnerOnly(listener), router).with_graceful_shutdown(until).await
 }
 
-fn router(daemon: Arc<Daemon>) -> Router {
+/// The endpoints of somebody who stands in for a worker: to be seen, to make way, to end.
+pub fn stand_in(stand_in: Arc<StandIn>) -> Router {
+    let status = |State(stand_in): State<Arc<StandIn>>| blocking(move || Ok(stand_in.status()));
+    let replace = |State(stand_in): State<Arc<StandIn>>, Json(request): Json<ReplaceRequest>| {
+        blocking(move || stand_in.replace(&request))
+    };
+    let stop = |State(stand_in): State<Arc<StandIn>>, Json(request): Json<StopRequest>| {
+        blocking(move || stand_in.stop(request.lazy))
+    };
+    let other = |State(stand_in): State<Arc<StandIn>>| async move { Failure(stand_in.refusal()) };
+    Router::new()
+        .route(routes::STATUS, get(status))
+        .route(routes::REPLACE, post(replace))
+        .route(routes::STOP, post(stop))
+        .fallback(other)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .with_state(stand_in)
+}
+
+/// The endpoints of a worker.
+pub fn worker(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route(routes::STATUS, get(status))
         .route(routes::MOUNTS, post(mount).delete(umount))
@@ -46,6 +69,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route(routes::CACHE_PIN, post(cache_pin))
         .route(routes::CACHE_VERIFY, post(cache_verify))
         .route(routes::TRACE, post(trace))
+        .route(routes::REPLACE, post(replace))
         .route(routes::STOP, post(stop))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -102,6 +126,13 @@ async fn trace(
     Json(request): Json<TraceRequest>,
 ) -> Result<Response, Failure> {
     Ok(stream::trace(daemon.subscribe(request)?))
+}
+
+async fn replace(
+    State(daemon): State<Arc<Daemon>>,
+    Json(request): Json<ReplaceRequest>,
+) -> Answer<Replacing> {
+    blocking(move || daemon.replace(&request)).await
 }
 
 async fn stop(State(daemon): State<Arc<Daemon>>, Json(request): Json<StopRequest>) -> Answer<()> {

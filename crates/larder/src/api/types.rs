@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::path_text;
+use crate::daemon::formats::Formats;
+use crate::errors::Report;
 use crate::tree::TreeOptions;
 
 /// `GET /v1/status`: the daemon, its mounts, its blobs.
@@ -12,10 +14,19 @@ use crate::tree::TreeOptions;
 pub struct Status {
     /// Version of the running worker.
     pub version: String,
+    /// The program that the worker runs.
+    #[serde(default, with = "path_text")]
+    pub program: PathBuf,
+    /// Versions of what another program would take up; absent from a daemon before `--replace`.
+    #[serde(default)]
+    pub formats: Option<Formats>,
     /// The process that holds what must not be closed; absent when the worker runs without one.
     pub keeper: Option<Process>,
     /// The process that does the work.
     pub worker: Process,
+    /// Present while nobody does: workers die, and `worker` gives every reader an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<GaveUp>,
     /// How many listen to trace events right now; with none, tracing is off.
     #[serde(default)]
     pub trace_listeners: usize,
@@ -23,6 +34,19 @@ pub struct Status {
     pub mounts: Vec<Mount>,
     /// Every blob of every mount once, in the order of their names.
     pub blobs: Vec<Blob>,
+}
+
+/// Why the daemon serves nobody.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct GaveUp {
+    /// What happened, in words, with the last worker's exit status or signal.
+    pub reason: String,
+    /// What the last worker said before it ended; absent when it was killed, or said nothing.
+    pub last_error: Option<Report>,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What to do.
+    pub hint: String,
 }
 
 /// A process of the daemon.
@@ -49,7 +73,7 @@ pub struct Mount {
     pub image: String,
     /// Digest of the manifest; empty for a tree.
     pub manifest: String,
-    /// `fanotify` or `fuse`.
+    /// `fanotify`, `fuse-blob`, `cachefiles` or `fuse`.
     pub frontend: String,
     /// How it is.
     pub state: MountState,
@@ -86,6 +110,8 @@ pub enum MountState {
     OnDemand,
     /// Mounted, and every byte is here.
     Complete,
+    /// Mounted, and nobody serves it: what the kernel has to ask for is an error.
+    Failing,
 }
 
 /// One blob: the decoded data of one layer, as the cache holds it.
@@ -137,6 +163,22 @@ pub struct UmountRequest {
     /// Detach now, clean up when the last user is gone.
     #[serde(default)]
     pub lazy: bool,
+}
+
+/// `POST /v1/replace`: the program that takes over.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// An executable file, absolute, as the keeper sees it.
+    #[serde(with = "path_text")]
+    pub program: PathBuf,
+}
+
+/// The answer to it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Replacing {
+    /// The process that makes way: not always the one that answered the call before.
+    pub worker: u32,
 }
 
 /// `POST /v1/stop`: how to stop.

@@ -1,4 +1,4 @@
-//! `larder build`: an image from a directory.
+//! `larder build`: an image from a directory or a tar archive.
 
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use larder_erofs::writer::{ScanEntry, ScanOptions, Tree};
-use larder_image::build::{BuildOptions, BuildReport, BuiltLayer, Compression, DedupSource};
+use larder_erofs::writer::{ScanEntry, ScanOptions, TarOptions, Tree};
+use larder_image::build::{
+    BuildOptions, BuildReport, BuiltLayer, Compression, DedupSource, build, build_from_tar,
+};
+use larder_image::chunk::ChunkHash;
 use larder_image::{Reference, Version};
 use serde_json::json;
 
 use crate::cli::Global;
+use crate::erofs::archive::Archive;
 use crate::errors::{Kind, told};
 use crate::output;
 use crate::output::bytes::human;
@@ -24,15 +28,18 @@ Examples:
   larder build dir:/srv/app oci:/srv/images:app2 \\
       --dedup-against oci:/srv/images:app                   only what the other image does not have
   larder build dir:. oci:out --compression zstd:19          small, and slow to build
+  larder build dir:. oci:out --chunk-digest blake3          quickest to verify, for readers that have it
+  larder build tar:rootfs.tar.gz oci:out                    an archive, never unpacked to disk
+  docker export NAME | larder build tar:- oci:out           from standard input
   SOURCE_DATE_EPOCH=0 larder build dir:. oci:out            no file newer than 1970";
 
 /// Arguments of `larder build`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// What to build from: dir:PATH
+    /// What to build from: dir:PATH, tar:FILE or tar:-; archives may be compressed with gzip, zstd or xz
     #[arg(value_parser = source)]
-    source: PathBuf,
+    source: Source,
     /// Where the image goes: oci:DIR[:TAG]; a new directory, or an OCI image layout
     dest: String,
     /// Threads that read, hash and compress [default: one a processor]; the result is the same with any number
@@ -44,6 +51,9 @@ pub struct Args {
     /// none, zstd or zstd:LEVEL (1 to 22)
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = compression)]
     compression: Compression,
+    /// sha256, sha512 or blake3: what vouches for each chunk. Readers without blake3 fetch such layers whole
+    #[arg(long, value_name = "HASH", default_value_t, value_parser = str::parse::<ChunkHash>)]
+    chunk_digest: ChunkHash,
     /// Make every later modification time this one, in seconds since 1970
     #[arg(
         long,
@@ -58,6 +68,14 @@ pub struct Args {
     dedup_against: Vec<String>,
 }
 
+/// What an image is built from.
+#[derive(Clone, Debug)]
+enum Source {
+    Directory(PathBuf),
+    /// A tar archive; standard input without a file.
+    Tar(Option<PathBuf>),
+}
+
 /// Runs `larder build`.
 ///
 /// # Errors
@@ -65,13 +83,16 @@ pub struct Args {
 /// When the source cannot be read or the destination not be written; nothing is left under its final name then.
 pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (dir, tag) = destination(&args.dest)?;
-    check_source(&args.source)?;
+    if let Source::Directory(source) = &args.source {
+        check_directory(source)?;
+    }
     let progress = Progress::bytes("building", None);
     let told = |bytes| progress.set(bytes);
     let defaults = BuildOptions::default();
     let options = BuildOptions {
         chunk_bytes: args.chunk_size.unwrap_or(defaults.chunk_bytes),
         compression: args.compression,
+        chunk_hash: args.chunk_digest,
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(defaults.jobs),
         timestamp: args.timestamp,
         tag: tag.unwrap_or(defaults.tag.clone()),
@@ -83,11 +104,31 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         progress: Some(&told),
         ..defaults
     };
-    let tree = scan(&args.source, &dir)?;
-    let report = larder_image::build::build(tree, &options, &dir)?;
+    let report = match &args.source {
+        Source::Directory(source) => build(scan(source, &dir)?, &options, &dir)?,
+        Source::Tar(file) => {
+            let archive = open_archive(file.as_deref())?;
+            let name = archive.name.clone();
+            build_from_tar(archive.decode()?, &TarOptions::default(), &options, &dir).with_context(|| name)?
+        }
+    };
     progress.clear();
     show(&report, &dir, &options.tag, global)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens an archive that is not empty.
+fn open_archive(file: Option<&Path>) -> anyhow::Result<Archive> {
+    let archive = Archive::open(file)?;
+    if archive.empty {
+        // It comes from a program that failed; an image of nothing would hide that.
+        return Err(told(
+            Kind::BadRequest,
+            format!("{}: the archive is empty", archive.name),
+            "see whether the program that writes it succeeds: even an archive without files has an end",
+        ));
+    }
+    Ok(archive)
 }
 
 /// Reads the tree, without the layout that is built should it lie inside.
@@ -152,11 +193,13 @@ fn dedup_source(image: &str) -> anyhow::Result<DedupSource> {
     }
 }
 
-/// Reads `dir:PATH`.
-fn source(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("dir:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err("a source is dir:PATH".to_owned()),
+/// Reads `dir:PATH`, `tar:FILE` or `tar:-`.
+fn source(text: &str) -> Result<Source, String> {
+    match text.split_once(':') {
+        Some(("tar", "-")) => Ok(Source::Tar(None)),
+        Some(("tar", file)) if !file.is_empty() => Ok(Source::Tar(Some(file.into()))),
+        Some(("dir", path)) if !path.is_empty() => Ok(Source::Directory(path.into())),
+        _ => Err("a source is dir:PATH, tar:FILE, or tar:- for standard input".to_owned()),
     }
 }
 
@@ -172,7 +215,7 @@ fn destination(text: &str) -> anyhow::Result<(PathBuf, Option<String>)> {
     }
 }
 
-fn check_source(source: &Path) -> anyhow::Result<()> {
+fn check_directory(source: &Path) -> anyhow::Result<()> {
     let found = std::fs::metadata(source)
         .with_context(|| format!("{}: the source cannot be read", source.display()))?;
     if found.is_dir() {
@@ -181,7 +224,7 @@ fn check_source(source: &Path) -> anyhow::Result<()> {
     Err(told(
         Kind::BadRequest,
         format!("{}: the source is no directory", source.display()),
-        "name a directory: dir:PATH",
+        "name a directory as dir:PATH, a tar archive as tar:FILE",
     ))
 }
 

@@ -1,4 +1,4 @@
-//! `larder daemon`: run, detach or stop the daemon.
+//! `larder daemon`: run, detach, replace or stop the daemon.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::api::client::Client;
 use crate::api::types::StopRequest;
 use crate::cache_options::CacheOptions;
 use crate::cli::Global;
-use crate::daemon::start;
+use crate::daemon::{self, start};
 use crate::errors::{Kind, told};
 use crate::output;
 use crate::runtime;
@@ -23,6 +23,7 @@ Examples:
   larder daemon                 run in the foreground, as a service manager wants it
   larder daemon --detach        run in the background; `larder mount` does this by itself
   larder daemon --quota 20GiB   with a cache that takes 20 GiB at most
+  larder daemon --replace       this program's worker takes over; mounts and who reads from them stay
   larder daemon --stop          unmount everything, make the cache durable, end
   larder daemon --stop --lazy   the same, and detach what is in use";
 
@@ -33,6 +34,9 @@ pub struct Args {
     /// Run in the background, and return when it answers
     #[arg(long, conflicts_with = "stop")]
     detach: bool,
+    /// Let this program take over from the running daemon's; whoever reads waits for a moment
+    #[arg(long, conflicts_with_all = ["detach", "stop"])]
+    replace: bool,
     /// Unmount everything and end the running daemon
     #[arg(long)]
     stop: bool,
@@ -52,6 +56,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if args.stop {
         refuse_limits(&args.limits, "--stop takes no limits")?;
         return stop(args.lazy, global);
+    }
+    if args.replace {
+        refuse_limits(&args.limits, "--replace takes no limits")?;
+        return replace(global);
     }
     if args.detach {
         return detach(args.limits, global);
@@ -88,7 +96,9 @@ fn detach(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
 /// Becomes the keeper: the service manager's process is then the one that ends last.
 fn foreground(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
-    if runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
+    // A control socket that a service manager kept for its keeper takes callers without a daemon.
+    let is_successor = std::env::var_os("LISTEN_FDS").is_some();
+    if !is_successor && runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
         return Err(told(
             Kind::Conflict,
             format!("{}: a daemon answers here already", paths.socket().display()),
@@ -99,6 +109,20 @@ fn foreground(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode>
     paths.create()?;
     let error = start::keeper_command(&paths, &options)?.exec();
     Err(error).context("the keeper cannot be started")
+}
+
+fn replace(global: &Global) -> anyhow::Result<ExitCode> {
+    let paths = global.paths()?;
+    let (before, after) = runtime::for_command()?.block_on(daemon::replace::replace(&paths))?;
+    if global.json {
+        output::json(&after)?;
+    } else {
+        output::note(format!(
+            "worker {} of version {} has taken over from worker {} of version {}",
+            after.worker.pid, after.version, before.worker.pid, before.version
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn stop(lazy: bool, global: &Global) -> anyhow::Result<ExitCode> {

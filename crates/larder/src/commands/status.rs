@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::api::cache_types::{CacheStats, SpaceState};
 use crate::api::client::Client;
-use crate::api::types::{Mount, MountKind, MountState, Status};
+use crate::api::types::{GaveUp, Mount, MountKind, MountState, Status};
 use crate::cli::Global;
 use crate::output;
 use crate::output::bytes::{human, mebibytes};
@@ -58,6 +58,9 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn print(status: &Status, blobs: bool) -> anyhow::Result<()> {
     let keeper = status.keeper.as_ref().map_or_else(|| "none".to_owned(), |keeper| keeper.pid.to_string());
     output::line(format!("larder {}: keeper {keeper}, worker {}", status.version, status.worker.pid))?;
+    if let Some(gave_up) = &status.gave_up {
+        print_gave_up(gave_up)?;
+    }
     if status.mounts.is_empty() {
         return output::line("nothing is mounted");
     }
@@ -73,6 +76,14 @@ fn print(status: &Status, blobs: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn print_gave_up(gave_up: &GaveUp) -> anyhow::Result<()> {
+    output::line(format!("\ngave up: {}", gave_up.reason))?;
+    if let Some(error) = &gave_up.last_error {
+        output::line(error.to_string().trim_end())?;
+    }
+    output::line(format!("what to do: {}", gave_up.hint))
 }
 
 /// The space first, then the counters as `fscache_stats_show()` of fs/netfs/fscache_stats.c (v6.12) prints them.
@@ -153,5 +164,6 @@ fn state(state: MountState) -> &'static str {
     match state {
         MountState::OnDemand => "on demand",
         MountState::Complete => "complete",
+        MountState::Failing => "failing",
     }
 }

@@ -73,6 +73,12 @@ impl FrontEnds {
         Ok(front_end)
     }
 
+    /// The kinds of which an earlier worker left something with the keeper, by the names of what it holds.
+    pub fn inherited(names: &[String]) -> impl Iterator<Item = FrontEndKind> {
+        let is_of = |kind: FrontEndKind| move |name: &String| name.split('/').next() == Some(kind.as_str());
+        FrontEndKind::ALL.into_iter().filter(move |kind| names.iter().any(is_of(*kind)))
+    }
+
     /// Those that were made.
     pub fn made(&self) -> Vec<Arc<dyn FrontEnd>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

@@ -15,7 +15,7 @@ impl DescriptorHolder for Kept {
         self.0.keep(name, fd)
     }
 
-    fn take(&self, name: &str) -> Option<OwnedFd> {
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
         self.0.take(name)
     }
 

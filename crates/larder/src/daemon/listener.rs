@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use larder_mount::keeper::Holder;
+use rustix::net::sockopt::socket_acceptconn;
 
 use crate::errors::{Kind, told};
 
@@ -21,8 +22,14 @@ pub const NAME: &str = "listener";
 ///
 /// When another daemon answers on the path, or the socket cannot be made.
 pub fn take_or_bind(path: &Path, keeper: &dyn Holder) -> anyhow::Result<UnixListener> {
-    let listener = match keeper.take(NAME) {
-        Some(kept) => UnixListener::from(kept),
+    let kept = keeper.take(NAME).context("the control socket cannot be had from the keeper")?;
+    let listener = match kept {
+        // On anything else no caller would ever be answered.
+        Some(kept) if socket_acceptconn(&kept).unwrap_or(false) => UnixListener::from(kept),
+        Some(_) => {
+            tracing::warn!("what was kept as the control socket is none: another one is made");
+            bind(path)?
+        }
         None => bind(path)?,
     };
     listener.set_nonblocking(true)?;
@@ -57,9 +64,40 @@ pub fn remove(path: &Path, keeper: &dyn Holder) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{BorrowedFd, OwnedFd};
+
     use larder_mount::keeper::NoKeeper;
 
     use super::*;
+
+    /// Has kept something under every name.
+    struct Muddled(UnixStream);
+
+    impl Holder for Muddled {
+        fn keep(&self, _: &str, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn take(&self, _: &str) -> io::Result<Option<OwnedFd>> {
+            self.0.try_clone().map(|fd| Some(fd.into()))
+        }
+
+        fn release(&self, _: &str) {}
+
+        fn names(&self) -> Vec<String> {
+            vec![NAME.to_owned()]
+        }
+    }
+
+    #[test]
+    fn what_was_kept_and_does_not_listen_is_replaced() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = temp.path().join("sock");
+        let (muddled, _other) = UnixStream::pair().expect("two sockets");
+        let listener = take_or_bind(&path, &Muddled(muddled)).expect("a new one is made");
+        UnixStream::connect(&path).expect("somebody listens");
+        drop(listener);
+    }
 
     #[test]
     fn a_socket_left_by_a_dead_daemon_is_replaced_and_a_living_one_is_not() {

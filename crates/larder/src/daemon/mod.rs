@@ -4,14 +4,17 @@
 //! keeper (descriptors) and in the state directory (records, manifests, indexes), so that the next one can go on.
 
 mod cache;
+pub mod formats;
 pub mod front_ends;
 pub mod holder;
 pub mod listener;
 pub mod live;
 pub mod mounting;
 pub mod record;
+pub mod replace;
 pub mod resume;
 pub mod stale;
+pub mod stand_in;
 pub mod start;
 pub mod stopping;
 pub mod table;
@@ -33,12 +36,15 @@ use crate::store::Store;
 use crate::trace::Hub;
 use front_ends::FrontEnds;
 use live::Live;
+use start::Options;
 use table::MountTable;
 use trees::Trees;
 
 /// The running worker: what the API's endpoints work on.
 pub struct Daemon {
     paths: Paths,
+    /// What every worker of this daemon is started with.
+    options: Options,
     store: Store,
     http: HttpClient,
     front_ends: Arc<FrontEnds>,
@@ -52,6 +58,8 @@ pub struct Daemon {
     trace: Arc<Hub>,
     /// Set once: nothing is mounted any more.
     stopping: AtomicBool,
+    /// Told when another program is to take over.
+    make_way: Notify,
     /// Told when the daemon has stopped and the process may end.
     stopped: Arc<Notify>,
 }

@@ -11,7 +11,7 @@ use crate::api::path_text;
 use crate::tree::TreeOptions;
 
 /// Version of the file's layout; a file of another one is left alone.
-const VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 1;
 
 /// What a worker needs to take a mount up again. The image itself lies beside, by its digests.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -26,7 +26,7 @@ pub struct MountRecord {
     pub image: String,
     /// Whether its registry is spoken to without TLS.
     pub insecure: bool,
-    /// `fanotify` or `fuse`.
+    /// `fanotify`, `fuse-blob`, `cachefiles` or `fuse`.
     pub frontend: String,
     /// Digest of the manifest; empty for a tree.
     pub manifest: String,
@@ -46,7 +46,7 @@ impl MountRecord {
     pub fn new(target: PathBuf, image: String, insecure: bool, frontend: String, manifest: String) -> Self {
         let id = new_id();
         Self {
-            version: VERSION,
+            version: RECORD_VERSION,
             id,
             target,
             image,
@@ -90,13 +90,8 @@ impl MountRecord {
     ///
     /// When the directory cannot be read.
     pub fn load_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
-        let entries = fs::read_dir(dir).with_context(|| format!("{}: cannot be read", dir.display()))?;
         let mut records = Vec::new();
-        for entry in entries {
-            let path = entry.with_context(|| format!("{}: cannot be read", dir.display()))?.path();
-            if path.extension().is_none_or(|end| end != "json") {
-                continue;
-            }
+        for path in files(dir)? {
             match read(&path) {
                 Ok(record) => records.push(record),
                 Err(error) => tracing::warn!(path = %path.display(), "mount_record_unreadable: {error:#}"),
@@ -105,11 +100,53 @@ impl MountRecord {
         records.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(records)
     }
+
+    /// The version of every record, whether this release understands it or not; what names none is passed over.
+    ///
+    /// # Errors
+    ///
+    /// When the directory, or a file in it, cannot be read.
+    pub fn versions(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u32)>> {
+        let mut versions = Vec::new();
+        for path in files(dir)? {
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // Unmounted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    return Err(error).with_context(|| format!("{}: cannot be read", path.display()));
+                }
+            };
+            if let Ok(Versioned { version }) = serde_json::from_slice(&text) {
+                versions.push((path, version));
+            }
+        }
+        Ok(versions)
+    }
+}
+
+/// The one field that a record of any version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Every file that may be a record.
+fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let place = || format!("{}: cannot be read", dir.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).with_context(place)? {
+        let path = entry.with_context(place)?.path();
+        if path.extension().is_some_and(|end| end == "json") {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn read(path: &Path) -> anyhow::Result<MountRecord> {
     let record: MountRecord = serde_json::from_slice(&fs::read(path)?)?;
-    anyhow::ensure!(record.version == VERSION, "layout version {} is unknown", record.version);
+    anyhow::ensure!(record.version == RECORD_VERSION, "layout version {} is unknown", record.version);
     anyhow::ensure!(
         is_id(&record.id) && *path == file(path.parent().unwrap_or(path), &record.id),
         "the name is another's"
@@ -179,5 +216,9 @@ mod tests {
         fs::write(temp.path().join("cd.json"), text.replace("\"version\":1", "\"version\":9"))
             .expect("written");
         assert_eq!(MountRecord::load_all(temp.path()).expect("one can be read").len(), 1);
+        let versions = MountRecord::versions(temp.path()).expect("they can be read");
+        let mut versions: Vec<u32> = versions.into_iter().map(|(_, version)| version).collect();
+        versions.sort_unstable();
+        assert_eq!(versions, [1, 9], "the one of another version is seen");
     }
 }

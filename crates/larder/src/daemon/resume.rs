@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
 use larder_mount::FrontEndKind;
-use larder_mount::keeper::Holder as _;
 use tokio::task::spawn_blocking;
 
 use super::Daemon;
+use super::front_ends::FrontEnds;
 use super::live::{Cost, Live};
 use super::record::MountRecord;
 use crate::inventory::{Catalogue, KnownImage};
@@ -48,16 +48,13 @@ impl Daemon {
     /// Opens the front ends of which an earlier worker left something with the keeper, mounts or not: whoever reads from
     /// a mount that was detached waits for an answer.
     pub async fn open_inherited(&self) {
-        let names = self.keeper.as_ref().map(|keeper| keeper.names()).unwrap_or_default();
-        for kind in FrontEndKind::ALL {
-            let is_its = |name: &String| name.split('/').next() == Some(kind.as_str());
-            if !names.iter().any(is_its) {
-                if kind == FrontEndKind::Cachefiles {
-                    let cache = self.paths.cache();
-                    drop(spawn_blocking(move || larder_mount::cachefiles::discard(&cache)).await);
-                }
-                continue;
-            }
+        let names = self.holder().names();
+        let inherited: Vec<_> = FrontEnds::inherited(&names).collect();
+        if !inherited.contains(&FrontEndKind::Cachefiles) {
+            let cache = self.paths.cache();
+            drop(spawn_blocking(move || larder_mount::cachefiles::discard(&cache)).await);
+        }
+        for kind in inherited {
             let front_ends = Arc::clone(&self.front_ends);
             if let Ok(Err(error)) = spawn_blocking(move || front_ends.get(kind).map(drop)).await {
                 tracing::error!(%kind, "not opened: {error:#}");

@@ -49,20 +49,16 @@ impl Options {
     }
 }
 
-/// The command line of a worker, program first.
-///
-/// # Errors
-///
-/// When the kernel does not tell where the program lies.
-pub fn worker_argv(paths: &Paths, options: &Options) -> anyhow::Result<Vec<OsString>> {
-    let mut argv = vec![program()?];
+/// The command line of a worker that runs `program`, program first.
+pub fn worker_argv(program: OsString, paths: &Paths, options: &Options) -> Vec<OsString> {
+    let mut argv = vec![program];
     if let Some(root) = paths.root() {
         argv.extend(["--root".into(), root.into()]);
     }
     argv.extend((0..options.verbose).map(|_| OsString::from("--verbose")));
     argv.push("worker".into());
     argv.extend(options.limits.to_args());
-    Ok(argv)
+    argv
 }
 
 /// The program itself, by a path that stays good after a replacement of the file: the new one is meant then.
@@ -80,7 +76,7 @@ pub fn program() -> anyhow::Result<OsString> {
 ///
 /// When the kernel does not tell where the program lies.
 pub fn keeper_command(paths: &Paths, options: &Options) -> anyhow::Result<Command> {
-    let argv = worker_argv(paths, options)?;
+    let argv = worker_argv(program()?, paths, options);
     let mut command = Command::new(program()?);
     command.arg("keeper").arg("--").args(argv).env_remove("LARDER_ROOT");
     Ok(command)
@@ -169,7 +165,12 @@ fn lives(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-fn lock(path: &Path) -> anyhow::Result<File> {
+/// Keeps others from starting or replacing a daemon until the result is dropped. Blocks while somebody else does.
+///
+/// # Errors
+///
+/// When the file cannot be opened or locked.
+pub(super) fn lock(path: &Path) -> anyhow::Result<File> {
     let place = || format!("{}: cannot be locked", path.display());
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).with_context(place)?;
     flock(&file, FlockOperation::LockExclusive).with_context(place)?;

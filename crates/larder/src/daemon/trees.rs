@@ -43,7 +43,7 @@ impl Trees {
         cache: &Cache<Cachefiles>,
     ) -> anyhow::Result<Self> {
         let netfs = Netfs::new(engine.handle().clone(), Limits::default())?;
-        Ok(Self { fuse: Arc::new(Fuse::open(holder, engine)), files: Files::new(netfs, cache)? })
+        Ok(Self { fuse: Arc::new(Fuse::open(holder, engine)?), files: Files::new(netfs, cache)? })
     }
 
     /// The files of all trees.

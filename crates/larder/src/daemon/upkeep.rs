@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_fscache::CookieKey;
+use larder_mount::keeper;
 use larder_ondemand::Blob;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -38,6 +39,18 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
             Ok(now) => before = now,
             Err(error) => tracing::error!(%error, "commit"),
         }
+    }
+}
+
+/// Gives the keeper signs of life for as long as this runtime gives turns; for ever, and only when a watchdog wants them.
+pub async fn show_signs_of_life(keeper: keeper::Client) {
+    let wanted = keeper::watchdog_interval(std::env::var_os(keeper::WATCHDOG_ENV).as_deref());
+    let Some(wanted) = wanted else { return };
+    let mut ticks = interval(wanted / 4);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        keeper.alive();
     }
 }
 

@@ -4,22 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_mount::keeper::{self, PROTOCOL_VERSION};
 use larder_ondemand::Blob as Filled;
 
-use super::Daemon;
+use super::formats::Formats;
 use super::live::Live;
+use super::{Daemon, start};
 use crate::api::types::{Blob, BlobLayout, Fault, Fill, Process, Records, Status};
 use crate::errors::{Kind, told};
+
+/// A process of the daemon, as it is now.
+pub(super) fn process(pid: u32) -> Process {
+    Process { pid, resident_bytes: resident_bytes(pid).unwrap_or_default() }
+}
 
 impl Daemon {
     /// The daemon, its mounts, its blobs.
     pub fn status(&self) -> Status {
         let mounts = self.mounts.all();
-        let process = |pid| Process { pid, resident_bytes: resident_bytes(pid).unwrap_or_default() };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: start::program().unwrap_or_default().into(),
+            formats: Some(Formats::under(
+                self.keeper.as_ref().map_or(PROTOCOL_VERSION, keeper::Client::protocol),
+            )),
             keeper: self.keeper.as_ref().and_then(|keeper| keeper.keeper_pid()).map(process),
             worker: process(std::process::id()),
+            gave_up: None,
             trace_listeners: self.trace.listeners(),
             blobs: blobs(&mounts),
             mounts: mounts.iter().map(|live| live.view()).collect(),

@@ -1,11 +1,13 @@
 //! The worker process: from its start to its end.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use axum::Router;
 use larder_cachefiles::{BootId, Cachefiles, Config};
 use larder_faults::{Site, point};
 use larder_mount::keeper::{self, Holder, NoKeeper};
@@ -20,7 +22,7 @@ use super::holder::Kept;
 use super::start::Options;
 use super::table::MountTable;
 use super::trees::Trees;
-use super::{Daemon, listener, start, upkeep};
+use super::{Daemon, formats, listener, start, upkeep};
 use crate::api::server;
 use crate::errors::Report;
 use crate::paths::Paths;
@@ -29,24 +31,26 @@ use crate::store::Store;
 use crate::trace::Hub;
 
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
-const AGAIN: u8 = 75;
+pub(super) const AGAIN: u8 = 75;
 
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
 ///
-/// What kept it from starting. The first worker also tells the keeper not to try again, and leaves the reason for
-/// whoever started the daemon; a later one has mounts that wait, and is tried again.
+/// What kept it from starting, which it also leaves for whoever started the daemon, or stands in for it. The first worker
+/// tells the keeper not to try again; a later one has mounts that wait, and is tried again.
 pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     crate::sys::limit_malloc_arenas();
     paths.create()?;
     let keeper = connect_keeper(&paths, &options)?;
+    // What an earlier one died of.
+    drop(std::fs::remove_file(paths.start_error()));
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
     let result = runtime::for_worker()?.block_on(work(paths.clone(), options, keeper.clone(), trace));
-    if let (Err(error), true) = (&result, is_first) {
+    if let Err(error) = &result {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
-        if let Some(keeper) = keeper {
+        if let (Some(keeper), true) = (keeper, is_first) {
             keeper.stop();
         }
     }
@@ -54,18 +58,21 @@ pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<Ex
 }
 
 fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<keeper::Client>> {
-    let Some(number) = std::env::var_os(keeper::FD_ENV) else {
+    if std::env::var_os(keeper::FD_ENV).is_none() {
         tracing::warn!("no keeper: the mounts will not survive the end of this process");
         return Ok(None);
-    };
-    let number: RawFd =
-        number.to_str().and_then(|text| text.parse().ok()).context("the keeper's descriptor is no number")?;
-    let launch = keeper::Launch {
-        program: start::program()?,
-        keeper_args: vec!["keeper".into()],
-        worker_argv: start::worker_argv(paths, options)?,
-    };
-    Ok(Some(keeper::Client::connect(number, launch).context("the keeper does not answer")?))
+    }
+    let worker_argv = start::worker_argv(start::program()?, paths, options);
+    connect(worker_argv, false).map(Some)
+}
+
+/// Connects to the keeper that has started this process; it starts later workers with `worker_argv`.
+pub(super) fn connect(worker_argv: Vec<OsString>, stands_in: bool) -> anyhow::Result<keeper::Client> {
+    let number = std::env::var(keeper::FD_ENV).context("no keeper has started this process")?;
+    let number: RawFd = number.parse().context("the keeper's descriptor is no number")?;
+    let (program, keeper_args) = (start::program()?, vec!["keeper".into()]);
+    let launch = keeper::Launch { program, keeper_args, worker_argv, stands_in };
+    keeper::Client::connect(number, launch).context("the keeper does not answer")
 }
 
 async fn work(
@@ -75,6 +82,7 @@ async fn work(
     trace: Arc<Hub>,
 ) -> anyhow::Result<ExitCode> {
     let holder = holder(keeper.as_ref());
+    formats::check_state(&paths, !holder.names().is_empty())?;
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
@@ -94,6 +102,8 @@ async fn work(
         leaving: Mutex::default(),
         keeper,
         trace,
+        options,
+        make_way: Notify::new(),
         stopping: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
@@ -102,6 +112,10 @@ async fn work(
     point(Site::LarderResume);
     daemon.resume_all().await?;
     let listener = listener::take_or_bind(&daemon.paths.socket(), &*holder)?;
+    if let Some(keeper) = &daemon.keeper {
+        keeper.ready();
+        tokio::spawn(upkeep::show_signs_of_life(keeper.clone()));
+    }
     tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
     tokio::spawn(upkeep::commit_regularly(Arc::clone(&daemon)));
     tracing::info!(socket = %daemon.paths.socket().display(), mounts = daemon.mounts.all().len(), "ready");
@@ -116,17 +130,36 @@ fn holder(keeper: Option<&keeper::Client>) -> Arc<dyn Holder> {
 }
 
 async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> anyhow::Result<ExitCode> {
-    let ended = Arc::new(Notify::new());
-    let until = Arc::clone(&ended);
-    let server =
-        tokio::spawn(server::serve(listener, Arc::clone(&daemon), async move { until.notified().await }));
-    let code = wait_for_end(&daemon).await?;
-    ended.notify_one();
-    daemon.end_tracing();
-    // A caller that keeps its connection open does not keep the process alive.
-    drop(tokio::time::timeout(std::time::Duration::from_secs(2), server).await);
+    let code = answer_until(listener, server::worker(Arc::clone(&daemon)), async {
+        let code = wait_for_end(&daemon).await;
+        daemon.end_tracing();
+        code
+    });
+    let code = code.await?;
     tracing::info!("ended");
     Ok(code)
+}
+
+/// Answers callers until `end` is done, those who are being answered then as well.
+pub(super) async fn answer_until(
+    listener: UnixListener,
+    router: Router,
+    end: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let ended = Arc::new(Notify::new());
+    let until = Arc::clone(&ended);
+    let server = tokio::spawn(server::serve(listener, router, async move { until.notified().await }));
+    let code = end.await?;
+    ended.notify_one();
+    // A caller that keeps its connection open does not keep the process alive.
+    drop(tokio::time::timeout(std::time::Duration::from_secs(2), server).await);
+    Ok(code)
+}
+
+async fn hand_over(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
+    let daemon = Arc::clone(daemon);
+    tokio::task::spawn_blocking(move || daemon.hand_over()).await?;
+    Ok(ExitCode::from(AGAIN))
 }
 
 /// Returns when the process may end: all is unmounted, or everything that another worker needs is durable.
@@ -139,11 +172,8 @@ async fn wait_for_end(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
             () = daemon.stopped.notified() => return Ok(ExitCode::SUCCESS),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = replace.recv() => {
-                let daemon = Arc::clone(daemon);
-                tokio::task::spawn_blocking(move || daemon.hand_over()).await?;
-                return Ok(ExitCode::from(AGAIN));
-            }
+            _ = replace.recv() => return hand_over(daemon).await,
+            () = daemon.make_way.notified() => return hand_over(daemon).await,
         }
         // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
         if let Err(error) = daemon.stop(true).await {

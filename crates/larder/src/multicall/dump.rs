@@ -3,14 +3,16 @@
 mod text;
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use larder_erofs::{FileType, Inode, Nid};
 
-use super::getopt::{Options, Parsed, Takes};
-use super::{Say, Tool, number, parse, version};
+use super::getopt::{Options, Takes};
+use super::line::{Line, begin, end, misused, number_of, unsupported};
+use super::{Say, Tool};
 use crate::commands::inside;
 use crate::erofs::open::{LocalImage, Parts};
 use crate::erofs::statistics::Statistics;
@@ -52,9 +54,6 @@ General options:
  --offset=#      skip # bytes at the beginning of IMAGE
  --path=X        show the target inode info of path X
 ";
-
-/// Status for wrong usage: -EINVAL as a byte, as dump.erofs has it.
-const WRONG_USAGE: u8 = 234;
 /// Bytes of contents written at once.
 const STEP: usize = 1 << 20;
 
@@ -72,36 +71,15 @@ struct Asked {
 }
 
 pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let Ok(parsed) = parse(Tool::Dump, &OPTIONS, args) else { return Ok(ExitCode::from(WRONG_USAGE)) };
-    for item in &parsed {
-        match item {
-            Parsed::Option("h" | "help", _) => {
-                output::write(HELP.as_bytes())?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Parsed::Option("V" | "version", _) => {
-                output::line(version(Tool::Dump))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => {}
-        }
-    }
-    let say = Say::default();
-    let asked = match asked(parsed) {
-        Ok(asked) => asked,
-        Err(wrong) => {
-            say.error(wrong);
-            super::say::to_stderr("Try 'dump.erofs --help' for more information.");
-            return Ok(ExitCode::from(WRONG_USAGE));
-        }
+    let line = match begin(Tool::Dump, &OPTIONS, HELP, args)? {
+        ControlFlow::Continue(line) => line,
+        ControlFlow::Break(status) => return Ok(status),
     };
-    match show(&asked) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.is::<output::StdoutClosed>() => Err(error),
-        Err(error) => {
-            say.failure(&error);
-            Ok(ExitCode::from(status(&error)))
+    match asked(line) {
+        Ok(asked) => {
+            end(Say::default(), show(&asked).map(|()| ExitCode::SUCCESS), |error| status(error).into())
         }
+        Err(wrong) => Ok(misused(Tool::Dump, wrong)),
     }
 }
 
@@ -115,21 +93,11 @@ fn status(error: &anyhow::Error) -> u8 {
     number.wrapping_neg()
 }
 
-fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
+fn asked(line: Line) -> Result<Asked, String> {
     let mut asked = Asked::default();
-    let mut images = Vec::new();
-    for item in parsed {
-        let (name, value) = match item {
-            Parsed::Operand(image) => {
-                images.push(image);
-                continue;
-            }
-            Parsed::Option(name, value) => (name, value),
-        };
-        let value_number = || {
-            let value = value.as_deref().unwrap_or_default();
-            number(value).ok_or_else(|| format!("invalid number for --{name}: {}", value.display()))
-        };
+    asked.parts.image = line.image()?;
+    for (name, value) in line.options {
+        let value_number = || number_of(name, value.as_deref());
         match name {
             "s" => asked.superblock = true,
             "S" => asked.statistics = true,
@@ -141,15 +109,10 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
             "nid" => asked.nid = Some(value_number()?),
             "offset" => asked.parts.offset = value_number()?,
             "path" => asked.path = value,
-            other => return Err(format!("option --{other} is not supported by larder")),
+            other => return Err(unsupported(other)),
         }
     }
-    let mut images = images.into_iter();
-    asked.parts.image = images.next().ok_or("missing argument: IMAGE")?.into();
-    match images.next() {
-        Some(extra) => Err(format!("unexpected argument: {}", extra.display())),
-        None => Ok(asked),
-    }
+    Ok(asked)
 }
 
 fn show(asked: &Asked) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! `fsck.erofs`: checks an image, and extracts it.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,8 +9,9 @@ use std::process::ExitCode;
 use larder_erofs::check::{Options as CheckOptions, Report, Severity, check};
 use larder_erofs::{Inode, Nid};
 
-use super::getopt::{Options, Parsed, Takes};
-use super::{Say, Tool, number, parse, version};
+use super::getopt::{Options, Takes};
+use super::line::{Line, begin, end, misused, number_of, unsupported};
+use super::{Say, Tool};
 use crate::commands::inside;
 use crate::erofs::extract::{Plan, extract};
 use crate::erofs::open::{LocalImage, Parts};
@@ -98,42 +100,23 @@ struct Asked {
 }
 
 pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let Ok(parsed) = parse(Tool::Fsck, &OPTIONS, args) else { return Ok(ExitCode::FAILURE) };
-    let names = |wanted: [&str; 2]| {
-        parsed.iter().any(|parsed| matches!(parsed, Parsed::Option(name, _) if wanted.contains(name)))
+    let line = match begin(Tool::Fsck, &OPTIONS, HELP, args)? {
+        ControlFlow::Continue(line) => line,
+        ControlFlow::Break(status) => return Ok(status),
     };
-    if names(["h", "help"]) {
-        crate::output::write(HELP.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if names(["V", "version"]) {
-        crate::output::line(version(Tool::Fsck))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let asked = match asked(parsed) {
+    let asked = match asked(line) {
         Ok(asked) => asked,
-        Err(wrong) => {
-            Say::default().error(wrong);
-            super::say::to_stderr("Try 'fsck.erofs --help' for more information.");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(wrong) => return Ok(misused(Tool::Fsck, wrong)),
     };
-    match work(&asked) {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
-        Err(error) if error.is::<crate::output::StdoutClosed>() => Err(error),
-        Err(error) => {
-            asked.say.failure(&error);
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let done = work(&asked).map(|sound| if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    end(asked.say, done, |_| ExitCode::FAILURE)
 }
 
-fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
+fn asked(line: Line) -> Result<Asked, String> {
     let root = rustix::process::geteuid().is_root();
     let mut asked = Asked {
         say: Say::default(),
-        parts: Parts::default(),
+        parts: Parts { image: line.image()?, ..Parts::default() },
         ratio: false,
         decode: false,
         target: None,
@@ -146,20 +129,9 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
         owner: root,
         permissions: root,
     };
-    let mut images = Vec::new();
     let mut extraction_only = None;
-    for item in parsed {
-        let (name, value) = match item {
-            Parsed::Operand(image) => {
-                images.push(image);
-                continue;
-            }
-            Parsed::Option(name, value) => (name, value),
-        };
-        let value_number = || {
-            let value = value.as_deref().unwrap_or_default();
-            number(value).ok_or_else(|| format!("invalid number for -{name}: {}", value.display()))
-        };
+    for (name, value) in line.options {
+        let value_number = || number_of(name, value.as_deref());
         if name.contains("preserve") || matches!(name, "force" | "overwrite") {
             extraction_only = Some(name);
         }
@@ -186,7 +158,7 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
             "no-preserve-owner" => asked.owner = false,
             "no-preserve-perms" => asked.permissions = false,
             "a" | "A" | "y" => {}
-            other => return Err(format!("option --{other} is not supported by larder")),
+            other => return Err(unsupported(other)),
         }
     }
     if let (Some(name), None) = (extraction_only, &asked.target) {
@@ -201,12 +173,7 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
         }
         _ => {}
     }
-    let mut images = images.into_iter();
-    asked.parts.image = images.next().ok_or("missing argument: IMAGE")?.into();
-    match images.next() {
-        Some(extra) => Err(format!("unexpected argument: {}", extra.display())),
-        None => Ok(asked),
-    }
+    Ok(asked)
 }
 
 /// Checks, then extracts; returns whether nothing was wrong.

@@ -3,17 +3,18 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use larder_mount::fuse::{FileSystem, OwnMount};
+use larder_mount::fuse::{FileSystem, ImageServer, OwnMount};
 
-use super::getopt::{Options, Parsed, Takes};
-use super::{Say, Tool, number, parse, version};
+use super::getopt::{Options, Takes};
+use super::line::{Line, begin, number_of, unsupported};
+use super::{Say, Tool};
 use crate::erofs::open::{LocalImage, Parts};
-use crate::erofs::serve::ImageFiles;
 
 const OPTIONS: Options = Options(&[
     ("h", Takes::Nothing),
@@ -72,21 +73,11 @@ struct Asked {
 }
 
 pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let Ok(parsed) = parse(Tool::Fuse, &OPTIONS, args.clone()) else { return Ok(ExitCode::FAILURE) };
-    for item in &parsed {
-        match item {
-            Parsed::Option("h" | "help", _) => {
-                crate::output::write(HELP.as_bytes())?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Parsed::Option("V" | "version", _) => {
-                crate::output::line(version(Tool::Fuse))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => {}
-        }
-    }
-    let done = asked(parsed).map_err(anyhow::Error::msg).and_then(|asked| {
+    let line = match begin(Tool::Fuse, &OPTIONS, HELP, args.clone())? {
+        ControlFlow::Continue(line) => line,
+        ControlFlow::Break(status) => return Ok(status),
+    };
+    let done = asked(line).map_err(anyhow::Error::msg).and_then(|asked| {
         if asked.foreground || asked.announce {
             serve(&asked).map(|()| ExitCode::SUCCESS)
         } else {
@@ -99,7 +90,7 @@ pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
+fn asked(line: Line) -> Result<Asked, String> {
     let mut asked = Asked {
         parts: Parts::default(),
         target: PathBuf::new(),
@@ -111,17 +102,9 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
         subtype: "erofsfuse".to_owned(),
         threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
     };
-    let mut operands = Vec::new();
-    for item in parsed {
-        let (name, value) = match item {
-            Parsed::Operand(operand) => {
-                operands.push(operand);
-                continue;
-            }
-            Parsed::Option(name, value) => (name, value.unwrap_or_default()),
-        };
-        let value_number =
-            || number(&value).ok_or_else(|| format!("invalid number for --{name}: {}", value.display()));
+    for (name, value) in line.options {
+        let value = value.unwrap_or_default();
+        let value_number = || number_of(name, Some(&value));
         match name {
             "d" => (asked.foreground, asked.debug) = (true, 2),
             "f" => asked.foreground = true,
@@ -131,10 +114,10 @@ fn asked(parsed: Vec<Parsed>) -> Result<Asked, String> {
             "dbglevel" => asked.debug = u8::try_from(value_number()?.saturating_sub(2)).unwrap_or(u8::MAX),
             "device" => asked.parts.devices.push(value.into()),
             READY => asked.announce = true,
-            other => return Err(format!("option --{other} is not supported by larder")),
+            other => return Err(unsupported(other)),
         }
     }
-    let [image, target] = operands.as_slice() else {
+    let [image, target] = line.operands.as_slice() else {
         return Err("usage: erofsfuse [options] IMAGE MOUNTPOINT".to_owned());
     };
     asked.parts.image = image.into();
@@ -203,7 +186,7 @@ fn serve(asked: &Asked) -> anyhow::Result<()> {
         Some(source) => source.clone(),
         None => absolute(&asked.parts.image)?.display().to_string(),
     };
-    let fs: Arc<dyn FileSystem> = Arc::new(ImageFiles::new(image));
+    let fs: Arc<dyn FileSystem> = Arc::new(ImageServer::new(image));
     let runtime = crate::runtime::for_command()?;
     let mount = OwnMount::new(&target, &source, &asked.subtype, asked.allow_other)?;
     mount.read_ahead(READ_AHEAD_BYTES);
@@ -236,7 +219,7 @@ mod tests {
 
     fn of(args: &[&str]) -> Result<Asked, String> {
         let parsed = super::super::getopt::parse(&OPTIONS, args.iter().map(OsString::from).collect());
-        asked(parsed.map_err(|error| error.to_string())?)
+        asked(Line::of(parsed.map_err(|error| error.to_string())?))
     }
 
     #[test]

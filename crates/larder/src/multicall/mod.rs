@@ -7,6 +7,7 @@ mod dump;
 mod fsck;
 mod fuse;
 mod getopt;
+mod line;
 mod mkfs;
 mod say;
 
@@ -14,7 +15,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use getopt::{Options, Parsed, Usage};
 use say::Say;
 
 /// Whose options these are.
@@ -43,6 +43,15 @@ impl Tool {
             Self::Fsck => "fsck.erofs",
             Self::Dump => "dump.erofs",
             Self::Fuse => "erofsfuse",
+        }
+    }
+
+    /// The status of a command line that is wrong.
+    fn wrong_usage(self) -> u8 {
+        match self {
+            // EINVAL, negated, as the byte that is left of it.
+            Self::Dump => 234,
+            Self::Mkfs | Self::Fsck | Self::Fuse => 1,
         }
     }
 
@@ -80,14 +89,6 @@ pub fn run(tool: Tool, args: Vec<OsString>) -> anyhow::Result<ExitCode> {
 /// What `-V` prints: scripts look for the version behind `(erofs-utils)`.
 fn version(tool: Tool) -> String {
     format!("{} (erofs-utils) {OPTIONS_OF} as answered by larder {}", tool.name(), env!("CARGO_PKG_VERSION"))
-}
-
-/// Parses arguments; says what is wrong with them and how to get help.
-fn parse(tool: Tool, options: &Options, args: Vec<OsString>) -> Result<Vec<Parsed>, Usage> {
-    getopt::parse(options, args).inspect_err(|usage| {
-        say::to_stderr(&format!("{}: {usage}", tool.name()));
-        say::to_stderr(&format!("Try '{} --help' for more information.", tool.name()));
-    })
 }
 
 /// A number as C's strtol reads it: decimal, `0x…` or `0…`.

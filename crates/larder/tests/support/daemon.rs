@@ -75,6 +75,21 @@ impl Larder {
         run(self.command(args))
     }
 
+    /// Waits until so many objects of the cache are there for good: the daemon makes what was filled durable behind
+    /// the reader.
+    #[track_caller]
+    pub fn wait_until_complete(&self, objects: usize) {
+        let begun = Instant::now();
+        loop {
+            let listed = String::from_utf8(self.run(["cache", "ls", "--json"]).ok().stdout).expect("text");
+            if listed.matches(r#""complete":true"#).count() >= objects {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "these do not become complete:\n{listed}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Mounts `image` on a new directory called `name`.
     #[track_caller]
     pub fn mount(&self, image: &str, name: &str, frontend: &str) -> PathBuf {

@@ -19,11 +19,11 @@ pub use daemon::Larder;
 pub use images::Image;
 
 /// Every front end, in the order in which the program prefers them.
-pub const FRONT_ENDS: [&str; 3] = ["fanotify", "cachefiles", "fuse"];
+pub const FRONT_ENDS: [&str; 4] = ["fanotify", "fuse-blob", "cachefiles", "fuse"];
 
 /// Why the worker of `frontend` cannot be replaced, or killed, under readers here.
 pub fn cannot_replace(frontend: &str, killed: bool) -> Option<&'static str> {
-    if frontend != "fuse" {
+    if !["fuse", "fuse-blob"].contains(&frontend) {
         return None;
     }
     if kernel() < (6, 9) {

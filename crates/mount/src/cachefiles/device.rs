@@ -42,8 +42,8 @@ impl Device {
     }
 
     /// Takes over what `holder` has.
-    pub(super) fn inherit(holder: &dyn Holder) -> Option<Self> {
-        holder.take(NAME).map(|fd| Self { fd })
+    pub(super) fn inherit(holder: &dyn Holder) -> io::Result<Option<Self>> {
+        Ok(holder.take(NAME)?.map(|fd| Self { fd }))
     }
 
     /// Lets the kernel keep its objects in `root`, an empty directory of ours, and gives the device to `holder`.

@@ -6,12 +6,11 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 
 use larder_fscache::{ObjectRange, OnHole};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::names::Content;
+use crate::content::Content;
 
 /// Bytes of a page, the unit of every write.
 pub(super) const PAGE: u64 = 4096;
@@ -60,7 +59,7 @@ fn read(content: &Content, at: u64, pages: &mut [u8]) -> io::Result<()> {
     let (inside, beyond) = pages.split_at_mut(there);
     beyond.fill(0);
     match content {
-        Content::File(file, _) => file.read_exact_at(inside, at),
+        Content::File(local) => local.read_exact_at(inside, at),
         Content::Blob(blob) => {
             let read = blob.resources().read(at, inside, OnHole::Fail).map_err(io::Error::other)?;
             if read == inside.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

@@ -12,7 +12,6 @@ mod cull;
 mod device;
 mod fill;
 mod message;
-mod mounts;
 mod names;
 mod objects;
 mod root;
@@ -33,11 +32,13 @@ use rustix::mount::fsconfig_set_string;
 
 pub(crate) use self::device::Device;
 use self::device::Origin;
-use self::names::{Content, MountNames, User};
+use self::names::MountNames;
 pub use self::root::discard;
 use self::serve::Server;
-use crate::erofs::{self, Options, Superblock, VALUE_BYTES_MAX};
+use crate::content::Content;
+use crate::erofs::{self, Creator, Options, Superblock, VALUE_BYTES_MAX};
 use crate::keeper::Holder;
+use crate::mounts::{Names as _, User};
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
@@ -58,16 +59,17 @@ impl CachefilesDaemon {
     ///
     /// [`Error::Kernel`] without the privilege, without the device, or when another daemon has it.
     pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>, cache_dir: &Path) -> Result<Self, Error> {
-        let (device, origin, root) = match Device::inherit(&*holder) {
-            Some(device) => (device, Origin::Inherited, root::current(cache_dir)),
-            None => {
-                let device = Device::open().map_err(kernel("opening /dev/cachefiles"))?;
-                let root = root::fresh(cache_dir).map_err(kernel("making the kernel's directory"))?;
-                device.bind(&root).map_err(kernel("binding its directory"))?;
-                device.keep(&*holder).map_err(|source| keep("cachefiles/device".to_owned(), source))?;
-                (device, Origin::New, Ok(root))
-            }
-        };
+        let (device, origin, root) =
+            match Device::inherit(&*holder).map_err(kernel("taking over its device"))? {
+                Some(device) => (device, Origin::Inherited, root::current(cache_dir)),
+                None => {
+                    let device = Device::open().map_err(kernel("opening /dev/cachefiles"))?;
+                    let root = root::fresh(cache_dir).map_err(kernel("making the kernel's directory"))?;
+                    device.bind(&root).map_err(kernel("binding its directory"))?;
+                    device.keep(&*holder).map_err(|source| keep("cachefiles/device".to_owned(), source))?;
+                    (device, Origin::New, Ok(root))
+                }
+            };
         let root = root.map_err(kernel("finding the kernel's directory"))?;
         if origin == Origin::Inherited {
             device.tell(command::Command::Restore).map_err(kernel("asking for what was not answered"))?;
@@ -91,7 +93,7 @@ impl CachefilesDaemon {
                 .and_then(Content::of_file)
                 .map_err(|source| Error::Metadata { path: spec.metadata.clone(), source })?,
         };
-        let user = self.server.mounts().new_user();
+        let user = User::new();
         self.server.mounts().names().enter(user, names, metadata, spec)?;
         self.server.take_heart();
         self.server.unpark();
@@ -125,9 +127,10 @@ impl FrontEnd for CachefilesDaemon {
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
         let leave = || self.server.mounts().names().leave(user);
-        let superblock =
-            erofs::mount(&spec.target, &Options::default(), |context| configure(context, &names, &spec))
-                .inspect_err(|_| leave())?;
+        let superblock = erofs::mount(&spec.target, &Options::default(), Creator::Here, |context| {
+            configure(context, &names, &spec)
+        })
+        .inspect_err(|_| leave())?;
         let name = kept_name(&spec.id);
         let kept = superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd()));
         let mounted = self.mounted(spec, user, superblock);
@@ -152,10 +155,10 @@ impl FrontEnd for CachefilesDaemon {
         if target::what(&spec.target) != Some(What::Erofs) {
             return Err(Error::Gone { target: spec.target });
         }
+        let superblock = Superblock::kept(&*self.holder, &kept_name(&spec.id))?;
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
-        let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
-        Ok(self.mounted(spec, user, superblock.unwrap_or_default()))
+        Ok(self.mounted(spec, user, superblock))
     }
 
     fn finish_resume(&self) {

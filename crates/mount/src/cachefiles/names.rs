@@ -1,50 +1,12 @@
 //! [`Names`]: what the objects are that the kernel asks for, by its own names.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use larder_ondemand::Blob;
-
 use super::message::Name;
+use crate::content::Content;
+use crate::mounts::{self, User};
 use crate::{Error, MountSpec};
-
-/// What belongs in an object.
-#[derive(Clone, Debug)]
-pub(super) enum Content {
-    /// A file that is complete and verified.
-    File(Arc<File>, u64),
-    /// A blob that is filled on demand.
-    Blob(Arc<Blob>),
-}
-
-impl Content {
-    pub(super) fn of_file(file: File) -> io::Result<Self> {
-        let size = file.metadata()?.len();
-        Ok(Self::File(Arc::new(file), size))
-    }
-
-    /// Its size in bytes: what the kernel is told.
-    pub(super) fn size(&self) -> u64 {
-        match self {
-            Self::File(_, size) => *size,
-            Self::Blob(blob) => blob.size(),
-        }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Blob(one), Self::Blob(other)) => Arc::ptr_eq(one, other),
-            (Self::File(one, _), Self::File(other, _)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
-    }
-}
-
-/// One mount, as the table knows it; never reused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct User(pub(super) u64);
 
 /// The words with which an image is mounted: EROFS makes the kernel's names of them (fs/erofs/fscache.c, v6.12).
 ///
@@ -102,7 +64,7 @@ impl Names {
         let devices = spec.devices.iter().zip(&names.devices);
         all.extend(devices.map(|(blob, name)| (names.named(name), Content::Blob(Arc::clone(blob)))));
         let result = all.into_iter().try_for_each(|(name, content)| self.enter_one(user, name, content));
-        result.inspect_err(|_| self.leave(user))
+        result.inspect_err(|_| mounts::Names::leave(self, user))
     }
 
     fn enter_one(&self, user: User, name: Name, content: Content) -> Result<(), Error> {
@@ -118,19 +80,20 @@ impl Names {
         Ok(())
     }
 
-    /// Forgets the mount `user`. The kernel must not ask for anything of it any more.
-    pub(super) fn leave(&self, user: User) {
-        self.write().retain(|_, entry| {
-            entry.users.retain(|other| *other != user);
-            !entry.users.is_empty()
-        });
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Name, Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<Name, Entry>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl mounts::Names for Names {
+    fn leave(&self, user: User) {
+        self.write().retain(|_, entry| {
+            entry.users.retain(|other| *other != user);
+            !entry.users.is_empty()
+        });
     }
 }

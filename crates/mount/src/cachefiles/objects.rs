@@ -4,27 +4,39 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::SeekFrom;
+
 use super::message::OpeningId;
-use super::names::Content;
+use crate::content::Content;
 
 /// One opening of an object of the kernel's. The last of its users closes the descriptor.
 #[derive(Debug)]
 pub(super) struct Opening {
     fd: OwnedFd,
-    content: Content,
+    /// Absent where nobody fills it.
+    content: Option<Content>,
 }
 
 impl Opening {
     pub(super) fn new(fd: OwnedFd, content: Content) -> Arc<Self> {
-        Arc::new(Self { fd, content })
+        Arc::new(Self { fd, content: Some(content) })
+    }
+
+    /// An opening that nobody fills, so that its READs can be ended; also returns the size that the object has. Gives
+    /// back the descriptor of one that has none yet: what is said then would hold for as long as the object lives.
+    pub(super) fn in_vain(fd: OwnedFd) -> Result<(Arc<Self>, u64), OwnedFd> {
+        match rustix::fs::seek(&fd, SeekFrom::End(0)) {
+            Ok(size) if size > 0 => Ok((Arc::new(Self { fd, content: None }), size)),
+            _ => Err(fd),
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    pub(super) fn content(&self) -> &Content {
-        &self.content
+    pub(super) fn content(&self) -> Option<&Content> {
+        self.content.as_ref()
     }
 }
 

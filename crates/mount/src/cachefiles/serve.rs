@@ -19,9 +19,10 @@ use super::cull;
 use super::device::{Device, Origin};
 use super::fill;
 use super::message::{self, Body, MESSAGE_BYTES_MAX, Malformed, MessageId, Name, Open, OpeningId};
-use super::mounts::Mounts;
-use super::names::Content;
+use super::names::Names;
 use super::objects::{Objects, Opening};
+use crate::content::Content;
+use crate::mounts::Mounts;
 use crate::sys::cachefiles::read_complete;
 use crate::sys::process::inherit;
 
@@ -35,7 +36,7 @@ pub(super) struct Server {
     device: Device,
     engine: Arc<Engine>,
     objects: Objects,
-    mounts: Mounts,
+    mounts: Mounts<Names>,
     /// OPENs of names that nobody has entered yet; `None` once every mount was taken up.
     parked: Mutex<Option<Vec<Parked>>>,
     in_hand: AtomicUsize,
@@ -57,7 +58,7 @@ impl Server {
             device,
             engine,
             objects: Objects::default(),
-            mounts: Mounts::default(),
+            mounts: Mounts::new(Names::default()),
             parked: Mutex::new((origin == Origin::Inherited).then(Vec::new)),
             in_hand: AtomicUsize::new(0),
             given_up: AtomicBool::new(false),
@@ -65,7 +66,7 @@ impl Server {
         }
     }
 
-    pub(super) fn mounts(&self) -> &Mounts {
+    pub(super) fn mounts(&self) -> &Mounts<Names> {
         &self.mounts
     }
 
@@ -193,7 +194,7 @@ impl Server {
     /// OPEN: the object's size; what is not known waits while mounts are taken up, and is an error after that.
     fn open_or_park(&self, open: Parked) {
         if self.given_up.load(Ordering::Acquire) {
-            return self.refuse_open(open, libc::EIO);
+            return self.open_in_vain(open);
         }
         let mut parked = self.lock_parked();
         // Looked up under the lock, so that a name entered just now finds what waits for it.
@@ -211,6 +212,20 @@ impl Server {
         self.objects.enter(open.opening, Opening::new(open.fd, content));
         if !self.copen(open.id, Ok(size)) {
             self.objects.leave(open.opening);
+        }
+    }
+
+    /// Opens what is only read from in vain: with an error in place of its size the kernel would ask again at once, over
+    /// and over, or never again. What it opens for the first time is left to the next worker.
+    fn open_in_vain(&self, open: Parked) {
+        match Opening::in_vain(open.fd) {
+            Ok((object, size)) => {
+                self.objects.enter(open.opening, object);
+                if !self.copen(open.id, Ok(size)) {
+                    self.objects.leave(open.opening);
+                }
+            }
+            Err(fd) => self.lock_parked().get_or_insert_default().push(Parked { fd, ..open }),
         }
     }
 
@@ -236,11 +251,12 @@ impl Server {
             return;
         };
         let reading = Reading::begin(self, object, id, want);
+        let Some(content) = reading.object.content().cloned() else { return };
         if self.given_up.load(Ordering::Acquire) {
             return;
         }
-        let want = fill::whole_pages(want, reading.object.content().size());
-        match reading.object.content().clone() {
+        let want = fill::whole_pages(want, content.size());
+        match content {
             Content::Blob(blob) if !is_present(&blob, want) => self.bring(reading, &blob, want),
             Content::Blob(blob) => {
                 self.copy(reading);
@@ -266,7 +282,8 @@ impl Server {
     fn copy(&self, reading: Reading) {
         self.engine.handle().spawn_blocking(move || {
             let object = &reading.object;
-            if let Err(error) = fill::copy(object.content(), reading.want, object.fd()) {
+            let Some(content) = object.content() else { return };
+            if let Err(error) = fill::copy(content, reading.want, object.fd()) {
                 tracing::warn!(start = reading.want.start(), %error, "cachefiles: not copied");
             }
         });

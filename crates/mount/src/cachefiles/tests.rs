@@ -20,8 +20,8 @@ use super::command::Command;
 use super::device::Device;
 use super::fill::{copy, whole_pages};
 use super::message::{self, Body, MESSAGE_BYTES_MAX, Message, MessageId, OpeningId};
-use super::names::Content;
-use crate::erofs::{self, Options as MountOptions};
+use crate::content::Content;
+use crate::erofs::{self, Creator, Options as MountOptions};
 use crate::sys::cachefiles::read_complete;
 use crate::sys::process::inherit;
 
@@ -76,7 +76,7 @@ impl Rig {
             fsconfig_set_string(context, "device", BLOB)?;
             Ok(())
         };
-        erofs::mount(&self.target(), &MountOptions::default(), configure).map(drop)
+        erofs::mount(&self.target(), &MountOptions::default(), Creator::Here, configure).map(drop)
     }
 
     /// Serves with `answer` while `work` runs.

@@ -1,10 +1,12 @@
 //! Mounting the kernel's EROFS, whatever its bytes come from.
 
+mod scratch;
 mod superblock;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +17,9 @@ use rustix::mount::{
 };
 
 use crate::Error;
+use crate::sys::child::create_in_child;
 
+pub(crate) use scratch::scratch_image;
 pub(crate) use superblock::Superblock;
 use superblock::erofs_devices;
 
@@ -46,10 +50,30 @@ impl Options {
     }
 }
 
+/// Who has the kernel open the files and read the superblock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Creator<'a> {
+    /// This thread.
+    Here,
+    /// A child whose working directory this is: for files that this process serves. Whoever waits for an answer cannot
+    /// be killed, and a worker that waits for its own would keep the next one from starting.
+    ChildIn(BorrowedFd<'a>),
+}
+
+impl Creator<'_> {
+    fn create(self, context: &OwnedFd) -> io::Result<()> {
+        match self {
+            Self::Here => Ok(fsconfig_create(context)?),
+            Self::ChildIn(dir) => create_in_child(context.as_fd(), dir),
+        }
+    }
+}
+
 /// Mounts on `target` what `configure` says by fsconfig. On an error nothing is mounted.
 pub(crate) fn mount(
     target: &Path,
     options: &Options,
+    creator: Creator<'_>,
     configure: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> Result<Superblock, Error> {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +83,7 @@ pub(crate) fn mount(
     let said = |error: io::Error| refusal(target, Some(&context), error);
     configure(&context).map_err(said)?;
     fsconfig_set_flag(&context, "ro").map_err(|error| said(error.into()))?;
-    fsconfig_create(&context).map_err(|error| said(error.into()))?;
+    creator.create(&context).map_err(said)?;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, options.attributes())
         .map_err(|error| said(error.into()))?;
     if !is_read_only_erofs(mount.as_fd()) {
@@ -72,6 +96,24 @@ pub(crate) fn mount(
     move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|error| refusal(target, None, error.into()))?;
     Ok(superblock)
+}
+
+/// A path of a descriptor of ours: short whatever the file is called, and not to be exchanged under way.
+pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// The file's own path, for the mount table, where it fits and still leads to this file.
+pub(crate) fn source_of(file: BorrowedFd<'_>) -> Vec<u8> {
+    let short = by_descriptor(file);
+    let own = || {
+        let path = std::fs::read_link(&short).ok()?;
+        let (here, there) = (rustix::fs::fstat(file).ok()?, rustix::fs::stat(&path).ok()?);
+        let same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino);
+        let bytes = path.as_os_str().as_bytes();
+        (same && bytes.len() <= VALUE_BYTES_MAX).then(|| bytes.to_vec())
+    };
+    own().unwrap_or_else(|| short.clone().into_bytes())
 }
 
 fn is_read_only_erofs(mount: BorrowedFd<'_>) -> bool {

@@ -11,6 +11,9 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::Error;
+use crate::keeper::Holder;
+
 const BDI: &str = "/sys/class/bdi";
 
 /// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
@@ -64,6 +67,16 @@ impl Superblock {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
         file.write_all(self.bdi.join("\n").as_bytes())?;
         Ok(file.into())
+    }
+
+    /// What an earlier worker gave to `holder` under `name`; unknown if nothing is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Take`] when this process can have no descriptor of it.
+    pub(crate) fn kept(holder: &dyn Holder, name: &str) -> Result<Self, Error> {
+        let kept = holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
+        Ok(kept.map(|memfd| Self::restore(&memfd)).unwrap_or_default())
     }
 
     /// Reads what [`persist`](Self::persist) wrote.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use larder_ondemand::Blob;
 
 use super::group::Group;
+use crate::content::is_sealed;
+use crate::mounts::User;
 
 /// Which file is meant: what fstat(2) says of any descriptor of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -60,23 +61,37 @@ impl Device {
     }
 }
 
-/// One mount, as the table knows it; never reused. Not the mount's id: what failed to mount under an id that is in use
-/// must not take the marks of the mount that lives.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct User(u64);
-
-impl User {
-    pub(super) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
+/// Without users it is one whose mark could not be taken off. It keeps the blob, and so the descriptor by which its file
+/// is written: one that was opened under the mark would ask this group, and the writer would wait for itself.
 struct Entry {
     watched: Arc<Watched>,
     /// The mounts that use it.
     users: Vec<User>,
     marked: bool,
+}
+
+impl Entry {
+    fn is_used(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Takes the mark off, if there is one.
+    fn unmark(&mut self, group: &Group) {
+        if !self.marked {
+            return;
+        }
+        match group.unmark(self.watched.file()) {
+            Ok(()) => tracing::debug!(blob = %self.watched.blob.name(), "mark taken off"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::debug!(blob = %self.watched.blob.name(), "no mark to take off");
+            }
+            Err(error) => {
+                tracing::warn!(blob = %self.watched.blob.name(), %error, "its mark stays, and costs each read a question");
+                return;
+            }
+        }
+        self.marked = false;
+    }
 }
 
 /// All blobs of a group.
@@ -96,8 +111,7 @@ impl BlobTable {
     pub(super) fn watch(&self, group: &Group, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
         let object = blob.resources().object();
         let id = FileId::of(object.file())?;
-        // A mark may only be missing where a lost write cannot bring a hole back: complete is not enough.
-        let sealed = object.is_complete() && object.commit().is_ok() && object.is_complete();
+        let sealed = is_sealed(blob);
         let mut entries = self.write();
         let entry = entries.entry(id).or_insert_with(|| Entry {
             watched: Arc::new(Watched { id, blob: Arc::clone(blob) }),
@@ -106,7 +120,7 @@ impl BlobTable {
         });
         if !sealed && !entry.marked {
             if let Err(error) = group.mark(object.file()) {
-                if entry.users.is_empty() {
+                if !entry.is_used() {
                     entries.remove(&id);
                 }
                 return Err(error);
@@ -119,26 +133,46 @@ impl BlobTable {
 
     /// Forgets the mount `user`; takes the marks off what no mount uses any more. The superblock must be gone.
     pub(super) fn release(&self, group: &Group, user: User) {
-        self.write().retain(|_, entry| {
+        let mut entries = self.write();
+        for entry in entries.values_mut() {
             entry.users.retain(|other| *other != user);
-            if entry.users.is_empty() && entry.marked {
-                unmark(group, &entry.watched);
+        }
+        Self::drop_unused(&mut entries, group);
+    }
+
+    /// Tries again to take off the marks that stayed when their last mount had gone.
+    pub(super) fn clean_up(&self, group: &Group) {
+        if self.is_to_be_cleaned_up() {
+            Self::drop_unused(&mut self.write(), group);
+        }
+    }
+
+    /// Whether there is a mark that nobody uses.
+    pub(super) fn is_to_be_cleaned_up(&self) -> bool {
+        self.read().values().any(|entry| !entry.is_used())
+    }
+
+    fn drop_unused(entries: &mut HashMap<FileId, Entry>, group: &Group) {
+        entries.retain(|_, entry| {
+            if !entry.is_used() {
+                entry.unmark(group);
             }
-            !entry.users.is_empty()
+            entry.is_used() || entry.marked
         });
     }
 
     /// Forgets the mount `user`, whose superblock lives on. The marks stay: without them the kernel would read holes.
     pub(super) fn forget(&self, user: User) {
         self.write().retain(|_, entry| {
+            let was_used = entry.is_used();
             entry.users.retain(|other| *other != user);
-            !entry.users.is_empty()
+            entry.is_used() || !was_used
         });
     }
 
-    /// Whether no mount uses any.
-    pub(super) fn is_empty(&self) -> bool {
-        self.read().is_empty()
+    /// Whether a mount uses any.
+    pub(super) fn is_used(&self) -> bool {
+        self.read().values().any(Entry::is_used)
     }
 
     /// Whether the mount `user` uses any.
@@ -153,9 +187,8 @@ impl BlobTable {
             tracing::warn!(blob = %blob.name(), "called complete, but it has holes: its mark stays");
             return;
         }
-        if let Some(entry) = self.write().get_mut(&id).filter(|entry| entry.marked) {
-            unmark(group, &entry.watched);
-            entry.marked = false;
+        if let Some(entry) = self.write().get_mut(&id) {
+            entry.unmark(group);
         }
     }
 
@@ -165,12 +198,5 @@ impl BlobTable {
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<FileId, Entry>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn unmark(group: &Group, watched: &Watched) {
-    match group.unmark(watched.file().as_fd()) {
-        Ok(()) => tracing::debug!(blob = %watched.blob.name(), "mark taken off"),
-        Err(error) => tracing::debug!(blob = %watched.blob.name(), %error, "no mark to take off"),
     }
 }

@@ -1,15 +1,14 @@
 //! Mounting the kernel's EROFS on files, without a loop device (which would ask nobody).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::fsconfig_set_string;
 
 use super::blobs::Device;
 use crate::Error;
-use crate::erofs::{self, Options, Superblock, VALUE_BYTES_MAX};
+use crate::erofs::{self, Creator, Options, Superblock, by_descriptor, source_of};
 
 /// The primary device: the file with the metadata.
 #[derive(Clone, Copy)]
@@ -38,7 +37,7 @@ pub(super) fn mount(
     target: &Path,
     options: &Options,
 ) -> Result<Superblock, Error> {
-    erofs::mount(target, options, |context| configure(context, metadata, devices))
+    erofs::mount(target, options, Creator::Here, |context| configure(context, metadata, devices))
 }
 
 fn configure(context: &OwnedFd, metadata: Primary<'_>, devices: &[Device]) -> io::Result<()> {
@@ -47,22 +46,4 @@ fn configure(context: &OwnedFd, metadata: Primary<'_>, devices: &[Device]) -> io
         fsconfig_set_string(context, "device", by_descriptor(device.file()))?;
     }
     Ok(())
-}
-
-/// A path of a descriptor of ours: short whatever the file is called, and not to be exchanged under way.
-fn by_descriptor(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// The metadata's own path, for the mount table, where it fits and still leads to this file.
-fn source_of(metadata: BorrowedFd<'_>) -> Vec<u8> {
-    let short = by_descriptor(metadata);
-    let own = || {
-        let path = std::fs::read_link(&short).ok()?;
-        let (here, there) = (rustix::fs::fstat(metadata).ok()?, rustix::fs::stat(&path).ok()?);
-        let same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino);
-        let bytes = path.as_os_str().as_bytes();
-        (same && bytes.len() <= VALUE_BYTES_MAX).then(|| bytes.to_vec())
-    };
-    own().unwrap_or_else(|| short.clone().into_bytes())
 }

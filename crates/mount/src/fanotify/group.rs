@@ -41,11 +41,11 @@ impl Group {
     /// Takes over what `holder` has, or makes a group and a journal and gives both to `holder`.
     pub(super) fn open(holder: &dyn Holder) -> io::Result<(Self, Origin)> {
         let slots = usize::try_from(raise_descriptor_limit()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let (fd, origin) = match holder.take(GROUP) {
+        let (fd, origin) = match holder.take(GROUP)? {
             Some(fd) => (fd, Origin::Inherited),
             None => (sys::init()?, Origin::New),
         };
-        let old = holder.take(JOURNAL).filter(|_| origin == Origin::Inherited);
+        let old = holder.take(JOURNAL)?.filter(|_| origin == Origin::Inherited);
         let journal = match old.as_ref().map(Journal::open) {
             Some(Ok(journal)) => journal,
             // Without it nothing tells what is in hand: the sweep denies all of it.

@@ -10,8 +10,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use larder_erofs::DeviceTag;
-use larder_erofs::writer::{Attributes, Options, Tree, write_data};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, statat};
 use rustix::mount::{
@@ -20,6 +18,7 @@ use rustix::mount::{
 };
 
 use super::event::{self, Event};
+use crate::erofs::scratch_image;
 use crate::probe::scratch_file;
 use crate::sys::fanotify as sys;
 
@@ -43,7 +42,8 @@ pub(super) enum Events {
 
 /// Mounts an image in `dir` for a moment, where nobody sees it, and counts the questions. Leaves nothing behind.
 pub(super) fn events(dir: &Path) -> io::Result<Events> {
-    let file = image(scratch_file(dir)?)?;
+    let mut file = scratch_file(dir)?;
+    file.write_all(&scratch_image(FILES)?)?;
     let group = sys::init()?;
     sys::mark(group.as_fd(), file.as_fd())?;
     let over = AtomicBool::new(false);
@@ -59,21 +59,6 @@ pub(super) fn events(dir: &Path) -> io::Result<Events> {
         1..=CACHED_MAX => Events::Cached,
         _ => Events::EachAccess,
     })
-}
-
-fn image(mut file: File) -> io::Result<File> {
-    let mut tree = Tree::new();
-    for name in 0..FILES {
-        let added = tree.add_file(name.to_string().as_bytes(), Vec::new(), &Attributes::default());
-        added.map_err(io::Error::other)?;
-    }
-    let mut blob = Vec::new();
-    let data = write_data(tree, &Options::default(), &mut blob).map_err(io::Error::other)?;
-    let tags = vec![DeviceTag::EMPTY; data.devices().len()];
-    let mut bytes = Vec::new();
-    data.write_metadata(&tags, &mut bytes).map_err(io::Error::other)?;
-    file.write_all(&bytes)?;
-    Ok(file)
 }
 
 /// Mounts the image without a place, and looks at every file.

@@ -28,13 +28,14 @@ use std::thread::JoinHandle;
 use larder_ondemand::{Blob, Engine};
 use rustix::event::{EventfdFlags, eventfd};
 
-use self::blobs::{Device, User};
+use self::blobs::Device;
 use self::erofs_mount::Primary;
 use self::group::{Group, Origin};
 use self::serve::Server;
 pub use crate::erofs::Options;
 use crate::erofs::Superblock;
 use crate::keeper::Holder;
+use crate::mounts::User;
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
@@ -74,7 +75,7 @@ impl Fanotify {
         let (group, origin) = Group::open(&*holder).map_err(kernel("making a group"))?;
         let server = Arc::new(Server::new(Arc::new(group), origin, engine));
         if origin == Origin::Inherited {
-            server.retiring().take_up(&*holder);
+            server.retiring().take_up(&*holder)?;
         }
         let stop =
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| kernel("making an eventfd")(error.into()))?;
@@ -163,11 +164,11 @@ impl FrontEnd for Fanotify {
         if target::what(&spec.target) != Some(What::Erofs) {
             return Err(Error::Gone { target: spec.target });
         }
+        let superblock = Superblock::kept(&*self.holder, &kept_name(&spec.id))?;
         let user = User::new();
         // The kernel still reads from it: the marks of an earlier worker must stay.
         self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;
-        let superblock = self.holder.take(&kept_name(&spec.id)).map(|memfd| Superblock::restore(&memfd));
-        Ok(self.mounted(spec, user, superblock.unwrap_or_default()))
+        Ok(self.mounted(spec, user, superblock))
     }
 
     fn finish_resume(&self) {
@@ -176,6 +177,14 @@ impl FrontEnd for Fanotify {
 
     fn give_up(&self) {
         self.server.give_up();
+        // The group stays until the last superblock is gone, whoever made it.
+        for name in self.holder.names().iter().filter(|name| name.starts_with(KEPT)) {
+            let superblock = Superblock::kept(&*self.holder, name).unwrap_or_else(|error| {
+                tracing::error!(%error, "not known when this mount is gone: taken for one that stays");
+                Superblock::default()
+            });
+            self.server.retiring().add(User::new(), superblock);
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -242,8 +251,11 @@ impl Mounted for ErofsMount {
     }
 }
 
+/// What the names of mounts begin with that the keeper has something of.
+const KEPT: &str = "erofs/";
+
 fn kept_name(id: &str) -> String {
-    format!("erofs/{id}")
+    format!("{KEPT}{id}")
 }
 
 fn kernel(doing: &'static str) -> impl FnOnce(io::Error) -> Error {

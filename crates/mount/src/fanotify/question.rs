@@ -4,11 +4,12 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use larder_faults::{Site, point};
-use larder_fscache::{IoSource, ObjectRange, ReadFlags};
+use larder_fscache::ObjectRange;
 
 use super::blobs::{FileId, Watched};
 use super::group::{Answered, Group, Response};
 use super::journal::Entry;
+use crate::content::first_hole;
 
 /// Cancelled questions that one number may have left behind, at most.
 const DUPLICATES_MAX: usize = 4096;
@@ -28,15 +29,8 @@ impl Present {
     /// What is missing: `want` from its first hole on.
     pub(super) fn prove(watched: &Watched, want: ObjectRange) -> Result<Self, ObjectRange> {
         let range = want.clamp_to(watched.blob().size());
-        let mut at = range.start();
-        while at < range.end() {
-            let rest = ObjectRange::at(at, range.end() - at);
-            let asked = watched.blob().resources().prepare_ondemand_read(rest, u64::MAX, ReadFlags::empty());
-            let Ok(decision) = asked else { return Err(rest) };
-            if decision.source != IoSource::ReadFromCache || decision.range.end() <= at {
-                return Err(rest);
-            }
-            at = decision.range.end();
+        if let Some(missing) = first_hole(watched.blob(), range) {
+            return Err(missing);
         }
         Ok(Self { file: watched.id(), range })
     }

@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
-use super::blobs::User;
+use crate::Error;
 use crate::erofs::Superblock;
 use crate::keeper::Holder;
+use crate::mounts::User;
 
 /// The list's name with the keeper.
 const RETIRING: &str = "retiring";
@@ -37,12 +38,16 @@ impl Retiring {
 
     /// Takes up the list of an earlier worker, as one entry: which blobs they use is not known any more, and whoever
     /// asks for one of them is denied.
-    pub(super) fn take_up(&self, holder: &dyn Holder) {
-        let Some(memfd) = holder.take(RETIRING) else { return };
-        let superblock = Superblock::restore(&memfd);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Take`].
+    pub(super) fn take_up(&self, holder: &dyn Holder) -> Result<(), Error> {
+        let superblock = Superblock::kept(holder, RETIRING)?;
         if !superblock.is_unknown() && !superblock.is_gone() {
             self.add(User::new(), superblock);
         }
+        Ok(())
     }
 
     /// Calls `release` for each mount whose superblock has gone.
@@ -72,8 +77,8 @@ mod tests {
             Ok(())
         }
 
-        fn take(&self, _: &str) -> Option<OwnedFd> {
-            self.0.lock().unwrap().as_ref()?.try_clone().ok()
+        fn take(&self, _: &str) -> io::Result<Option<OwnedFd>> {
+            self.0.lock().unwrap().as_ref().map(OwnedFd::try_clone).transpose()
         }
 
         fn release(&self, _: &str) {}
@@ -90,10 +95,10 @@ mod tests {
         retiring.add(User::new(), Superblock::named("erofs-no-such"));
         retiring.add(User::new(), Superblock::named("erofs-nor-this"));
         retiring.keep(&holder).unwrap();
-        let kept = Superblock::restore(&holder.take(RETIRING).unwrap());
+        let kept = Superblock::kept(&holder, RETIRING).unwrap();
         assert_eq!(kept.names(), ["erofs-no-such", "erofs-nor-this"]);
         let successor = Retiring::default();
-        successor.take_up(&holder);
+        successor.take_up(&holder).unwrap();
         assert!(successor.is_empty(), "both are gone by now");
     }
 }

@@ -12,7 +12,7 @@ use larder_ondemand::{Blob, Cause, Engine, FillError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::awake::Awake;
-use super::blobs::{BlobTable, Device, FileId, User, Watched};
+use super::blobs::{BlobTable, Device, FileId, Watched};
 use super::event::{self, Access, Event};
 use super::group::{Group, Origin};
 use super::journal::Entry;
@@ -20,6 +20,7 @@ use super::linger::Linger;
 use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
+use crate::mounts::User;
 use crate::sys::fanotify::adopt_event_fd;
 
 /// Events taken with one read.
@@ -70,15 +71,21 @@ impl Server {
         self.overflowed.load(Ordering::Acquire)
     }
 
-    /// Everything is denied from now on.
+    /// Everything is denied from now on, and what waits for its mount at the end of the resumption.
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Release);
     }
 
     /// Whether no mount uses any blob, be it one that was taken away and lives on.
     pub(super) fn is_idle(&self) -> bool {
+        self.clean_up();
+        !self.blobs.is_used() && self.retiring.is_empty()
+    }
+
+    /// Forgets mounts that have gone since they were taken away, and tries again what failed then.
+    fn clean_up(&self) {
         self.retiring.release_what_is_gone(|user| self.release(user));
-        self.blobs.is_empty()
+        self.blobs.clean_up(&self.group);
     }
 
     /// Whether the mount `user` has blobs in the table.
@@ -182,11 +189,11 @@ impl Server {
         let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
         let group = self.group.fd();
         let mut fds = [PollFd::new(&group, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-        let has_chores = self.is_resuming() || !self.retiring.is_empty();
+        let has_chores = self.is_resuming() || !self.retiring.is_empty() || self.blobs.is_to_be_cleaned_up();
         let woken = poll(&mut fds, has_chores.then_some(&tick));
         let stopped = !fds[1].revents().is_empty();
         if woken == Ok(0) {
-            self.retiring.release_what_is_gone(|user| self.release(user));
+            self.clean_up();
         }
         stopped
     }

@@ -218,6 +218,13 @@ pub(crate) struct ReadIn {
     pub padding: u32,
 }
 
+/// `struct fuse_interrupt_in`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct InterruptIn {
+    pub unique: u64,
+}
+
 /// `struct fuse_forget_in`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]

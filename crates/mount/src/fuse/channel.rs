@@ -1,12 +1,13 @@
 //! [`Channel`]: one open /dev/fuse, from which requests are read and to which answers are written.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use larder_faults::{Site, point};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
@@ -18,6 +19,23 @@ use crate::sys::fuse as sys;
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
     fd: Arc<OwnedFd>,
+    /// Readable once every question is left to the next worker.
+    handed_over: Option<Arc<HandedOver>>,
+}
+
+/// What a look for a request found.
+pub(super) enum Taken {
+    /// One of so many bytes.
+    Request(usize),
+    Nothing,
+    /// Unmounted, or handed over: nothing more will come.
+    End,
+}
+
+#[derive(Debug)]
+struct HandedOver {
+    event: OwnedFd,
+    is_so: AtomicBool,
 }
 
 impl Channel {
@@ -26,27 +44,76 @@ impl Channel {
         if let Err(error) = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK)) {
             tracing::debug!(%error, "/dev/fuse stays blocking");
         }
-        Self { fd: Arc::new(fd) }
+        Self { fd: Arc::new(fd), handed_over: None }
     }
 
-    /// Reads one request into `buffer`; `None` when the file system has been unmounted. Blocks.
+    /// One that can [hand over](Self::hand_over).
+    pub(crate) fn with_successor(fd: OwnedFd) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let handed_over = HandedOver { event, is_so: AtomicBool::new(false) };
+        Ok(Self { handed_over: Some(Arc::new(handed_over)), ..Self::new(fd) })
+    }
+
+    /// From now on nothing is received and nothing is answered: the kernel will send it again.
+    pub(crate) fn hand_over(&self) {
+        if let Some(handed_over) = &self.handed_over {
+            handed_over.is_so.store(true, Ordering::Release);
+            let _ = rustix::io::write(&handed_over.event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.handed_over.as_ref().is_some_and(|handed_over| handed_over.is_so.load(Ordering::Acquire))
+    }
+
+    /// The descriptor, for who keeps it.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Reads one request into `buffer`; `None` when the file system has been unmounted, or handed
+    /// over. Blocks.
     ///
     /// It waits outside of the read: a reader that is killed while it waits inside may still be given a request, which
     /// the kernel then cannot copy and ends with EIO, so that it is not sent again to the next worker
     /// (`fuse_dev_do_read` in fs/fuse/dev.c, v6.12).
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         loop {
-            match poll(&mut [PollFd::new(&*self.fd, PollFlags::IN)], None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            self.wait()?;
+            match self.take(buffer)? {
+                Taken::Request(len) => return Ok(Some(&buffer[..len])),
+                Taken::Nothing => {}
+                Taken::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads one request into `buffer`, if there is one.
+    pub(super) fn take(&self, buffer: &mut [u8]) -> io::Result<Taken> {
+        loop {
+            if self.is_handed_over() {
+                return Ok(Taken::End);
             }
             match rustix::io::read(&self.fd, &mut *buffer) {
-                Ok(len) => return Ok(Some(&buffer[..len])),
+                Ok(len) => return Ok(Taken::Request(len)),
+                Err(Errno::AGAIN) => return Ok(Taken::Nothing),
                 // ENOENT: the request was withdrawn while it was being read.
-                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                Err(Errno::NODEV) => return Ok(None),
+                Err(Errno::INTR | Errno::NOENT) => {}
+                Err(Errno::NODEV) => return Ok(Taken::End),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let device = PollFd::new(&*self.fd, PollFlags::IN);
+        let waited = match &self.handed_over {
+            Some(handed_over) => poll(&mut [device, PollFd::new(&handed_over.event, PollFlags::IN)], None),
+            None => poll(&mut [device], None),
+        };
+        match waited {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -84,6 +151,9 @@ impl Channel {
     }
 
     fn send(&self, unique: u64, error: i32, body: &[&[u8]]) {
+        if self.is_handed_over() {
+            return;
+        }
         let bytes: usize = body.iter().map(|part| part.len()).sum();
         let len = u32::try_from(size_of::<OutHeader>() + bytes).unwrap_or(u32::MAX);
         let header = OutHeader { len, error, unique };

@@ -168,6 +168,11 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Says what `name` in the directory `parent` leads to.
     fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry>;
 
+    /// Tells apart what has had one node id, one after the other: the kernel keeps nothing of a node over a change of it.
+    fn generation(&self, _node: NodeId) -> u64 {
+        0
+    }
+
     /// The kernel has forgotten a node that it was told of `lookups` times.
     fn forget(&self, _node: NodeId, _lookups: u64) {}
 

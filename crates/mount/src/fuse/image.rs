@@ -16,18 +16,28 @@ use super::file_system::{
 /// Ids start behind 0 (no node) and 1 (the root).
 const FIRST_ID: u64 = 2;
 
-/// Serves an EROFS image.
-pub(crate) struct ImageServer {
-    fs: Arc<ImageFs>,
+/// An EROFS image, and the contents of its files from wherever they are.
+pub trait ImageContents: Send + Sync + 'static {
+    /// The image; its metadata are here.
+    fn image(&self) -> &Image;
+
+    /// Reads contents of `inode`, a regular file. Fewer bytes than `at` asks for mean the end of the file.
+    ///
+    /// `buf` is the calling thread's to answer in; it holds what an earlier read left.
+    fn read(&self, inode: Inode, at: ReadAt, buf: &mut Vec<u8>) -> Outcome<Data>;
 }
 
-impl ImageServer {
-    pub(crate) fn new(fs: Arc<ImageFs>) -> Self {
-        Self { fs }
+/// Serves an EROFS image.
+pub struct ImageServer<C>(C);
+
+impl<C: ImageContents> ImageServer<C> {
+    /// Serves this image.
+    pub fn new(contents: C) -> Self {
+        Self(contents)
     }
 
     fn image(&self) -> &Image {
-        self.fs.image()
+        self.0.image()
     }
 
     fn inode(&self, node: NodeId) -> Result<Inode, Errno> {
@@ -93,7 +103,7 @@ impl ImageServer {
     }
 }
 
-impl FileSystem for ImageServer {
+impl<C: ImageContents> FileSystem for ImageServer<C> {
     fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry> {
         Outcome::Now(self.find(parent, name))
     }
@@ -108,21 +118,11 @@ impl FileSystem for ImageServer {
         Outcome::Now(target)
     }
 
-    /// Reads what is here at once; a hole goes to the runtime, so that the loop never waits for a network.
     fn read(&self, at: ReadAt, buf: &mut Vec<u8>) -> Outcome<Data> {
-        let inode = match self.inode(at.node) {
-            Ok(inode) if inode.kind == FileType::Regular => inode,
-            Ok(_) => return Outcome::error(libc::EINVAL),
-            Err(errno) => return Outcome::error(errno),
-        };
-        buf.resize(at.len, 0);
-        match self.fs.read_present(&inode, at.offset, buf) {
-            Ok(Some(len)) => {
-                buf.truncate(len);
-                Outcome::Now(Ok(Data::InBuffer))
-            }
-            Ok(None) => self.read_later(inode, at),
-            Err(error) => Outcome::error(error.errno()),
+        match self.inode(at.node) {
+            Ok(inode) if inode.kind == FileType::Regular => self.0.read(inode, at, buf),
+            Ok(_) => Outcome::error(libc::EINVAL),
+            Err(errno) => Outcome::error(errno),
         }
     }
 
@@ -152,22 +152,39 @@ impl FileSystem for ImageServer {
     }
 }
 
-impl ImageServer {
-    fn read_later(&self, inode: Inode, at: ReadAt) -> Outcome<Data> {
-        let fs = Arc::clone(&self.fs);
-        Outcome::later(async move {
-            let bytes = fs.read(&inode, at.offset, at.len, Some(at.pid)).await.map_err(|error| {
-                tracing::warn!(nid = inode.nid.get(), at.offset, at.len, %error, "read failed");
-                error.errno()
-            })?;
-            Ok(Data::Pieces(vec![bytes]))
-        })
+impl ImageContents for Arc<ImageFs> {
+    fn image(&self) -> &Image {
+        ImageFs::image(self)
     }
+
+    /// Reads what is here at once; a hole goes to the runtime, so that the loop never waits for a network.
+    fn read(&self, inode: Inode, at: ReadAt, buf: &mut Vec<u8>) -> Outcome<Data> {
+        buf.resize(at.len, 0);
+        match self.read_present(&inode, at.offset, buf) {
+            Ok(Some(len)) => {
+                buf.truncate(len);
+                Outcome::Now(Ok(Data::InBuffer))
+            }
+            Ok(None) => read_later(Arc::clone(self), inode, at),
+            Err(error) => Outcome::error(error.errno()),
+        }
+    }
+}
+
+fn read_later(fs: Arc<ImageFs>, inode: Inode, at: ReadAt) -> Outcome<Data> {
+    Outcome::later(async move {
+        let read = ImageFs::read(&fs, &inode, at.offset, at.len, Some(at.pid)).await;
+        let bytes = read.map_err(|error| {
+            tracing::warn!(nid = inode.nid.get(), at.offset, at.len, %error, "read failed");
+            error.errno()
+        })?;
+        Ok(Data::Pieces(vec![bytes]))
+    })
 }
 
 /// Returns the node id of `nid` in an image with root `root`.
 fn id_of(nid: Nid, root: Nid) -> NodeId {
-    // Bit 63 of a nid means the metabox, which the reader refuses, so the sum cannot wrap.
+    // Bit 63 means the metabox; below it a nid has 59 bits, being the address of 32 bytes. So the sum cannot wrap.
     if nid == root { NodeId::ROOT } else { NodeId(nid.get().wrapping_add(FIRST_ID)) }
 }
 
@@ -198,7 +215,7 @@ mod tests {
         assert_eq!(id_of(root, root), NodeId::ROOT);
         assert_eq!(nid_of(NodeId::ROOT, root), Some(root));
         assert_eq!(nid_of(NodeId(0), root), None);
-        for nid in [0, 1, 35, 37, u64::MAX >> 1].map(Nid::new) {
+        for nid in [0, 1, 35, 37, 1 << 58, u64::MAX >> 1, 1 << 63, (1 << 63) + 36].map(Nid::new) {
             let id = id_of(nid, root);
             assert!(id.0 >= FIRST_ID);
             assert_eq!(nid_of(id, root), Some(nid));

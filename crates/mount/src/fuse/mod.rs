@@ -13,49 +13,62 @@ mod device;
 mod dir;
 mod file_system;
 mod image;
+mod in_hand;
 mod node;
+mod pool;
 mod readahead;
+mod refusing;
 mod serve;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_erofs::Image;
 use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
 
-use self::channel::Channel;
 use self::device::Style;
-use self::image::ImageServer;
-use self::serve::Server;
+use self::pool::{Pool, Served};
+use self::refusing::Refusing;
 use crate::keeper::Holder;
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
+pub(crate) use channel::Channel;
 pub(crate) use device::fusermount;
 pub use dir::{Listing, Name};
 pub use file_system::{
     Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt,
     Size, Validity,
 };
+pub use image::{ImageContents, ImageServer};
+pub(crate) use serve::Server;
 
 /// Stack of a serving thread: it parses, it does not recurse.
-const STACK_BYTES: usize = 256 * 1024;
+pub(crate) const STACK_BYTES: usize = 256 * 1024;
 
 /// The front end.
 pub struct Fuse {
     holder: Arc<dyn Holder>,
     engine: Arc<Engine>,
+    pool: Pool,
+    /// Names of the descriptors that this process reads requests from.
+    served: Mutex<BTreeSet<String>>,
 }
 
 impl Fuse {
     /// Gets ready to mount; descriptors of mounts go to `holder`.
-    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Self {
-        Self { holder, engine }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kernel`] when no descriptor is left.
+    pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
+        let pool = Pool::new().map_err(kernel("making an epoll"))?;
+        Ok(Self { holder, engine, pool, served: Mutex::default() })
     }
 
     fn image_fs(&self, spec: &MountSpec) -> Result<Arc<dyn FileSystem>, Error> {
@@ -73,18 +86,30 @@ impl Fuse {
         fs: Arc<dyn FileSystem>,
         channel: Channel,
     ) -> Result<Box<dyn Mounted>, Error> {
-        let server = Server::new(fs, channel, self.engine.handle().clone());
-        let served = std::thread::Builder::new()
-            .name("fuse".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || server.run())
-            .map_err(|source| Error::Kernel {
-                kind: FrontEndKind::Fuse,
-                doing: "starting a thread",
-                source,
-            })?;
+        let served = self.serve_channel(kept_name(&place.id), fs, channel)?;
         let holder = Arc::clone(&self.holder);
         Ok(Box::new(FuseMount { holder, id: place.id, target: place.target, served }))
+    }
+
+    fn serve_channel(
+        &self,
+        name: String,
+        fs: Arc<dyn FileSystem>,
+        channel: Channel,
+    ) -> Result<Served, Error> {
+        let server = Server::new(fs, channel, self.engine.handle().clone());
+        let served = self.pool.serve(server).map_err(kernel("serving another mount"))?;
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        Ok(served)
+    }
+
+    /// Answers every question of the mount whose descriptor is kept as `name` with an error.
+    fn refuse(&self, name: &str) -> Result<(), Error> {
+        let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
+        let Some(fd) = kept else { return Ok(()) };
+        let channel = Channel::new(fd);
+        ask_for_resend(&channel, name);
+        self.serve_channel(name.to_owned(), Arc::new(Refusing), channel).map(drop)
     }
 
     /// Mounts any file system at `place`. On an error nothing is left mounted or kept.
@@ -128,17 +153,15 @@ impl Fuse {
             self.holder.release(&name);
             return Err(Error::Gone { target: place.target });
         }
-        let Some(fd) = self.holder.take(&name) else {
+        let kept = self.holder.take(&name);
+        let Some(fd) = kept.map_err(|source| Error::Take { name: name.clone(), source })? else {
             // The connection died with its last descriptor: whoever reads gets ENOTCONN, never zeros.
             let _ = device::unmount(&place.target, true);
             return Err(Error::Gone { target: place.target });
         };
         let fs = open()?;
         let channel = Channel::new(fd);
-        if let Err(error) = channel.ask_for_resend() {
-            // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
-            tracing::warn!(mount = place.id, %error, "this kernel does not send requests again");
-        }
+        ask_for_resend(&channel, &name);
         self.serve(place, fs, channel)
     }
 }
@@ -190,7 +213,7 @@ impl OwnMount {
         let started: Result<Vec<_>, _> = (0..threads.get()).map(thread).collect();
         let threads = started.map_err(|source| {
             let _ = device::unmount(&self.target, true);
-            Error::Kernel { kind: FrontEndKind::Fuse, doing: "starting a thread", source }
+            kernel("starting a thread")(source)
         })?;
         for thread in threads {
             // A thread that panicked has said so; the others go on.
@@ -244,6 +267,24 @@ impl FrontEnd for Fuse {
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         self.resume_file_system(Place::of(&spec), || self.image_fs(&spec))
     }
+
+    /// Mounts that this process has taken up are served on.
+    fn give_up(&self) {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.holder.names();
+        for name in names.iter().filter(|name| name.starts_with(KEPT) && !served.contains(*name)) {
+            if let Err(error) = self.refuse(name) {
+                tracing::error!(%error, "who reads from this mount waits");
+            }
+        }
+    }
+}
+
+fn ask_for_resend(channel: &Channel, name: &str) {
+    if let Err(error) = channel.ask_for_resend() {
+        // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
+        tracing::warn!(name, %error, "this kernel does not send requests again");
+    }
 }
 
 /// One FUSE mount.
@@ -251,8 +292,7 @@ struct FuseMount {
     holder: Arc<dyn Holder>,
     id: String,
     target: PathBuf,
-    /// Ends with the connection.
-    served: JoinHandle<()>,
+    served: Served,
 }
 
 impl Mounted for FuseMount {
@@ -268,12 +308,19 @@ impl Mounted for FuseMount {
     }
 
     fn is_gone(&self) -> bool {
-        self.served.is_finished()
+        self.served.is_over()
     }
 
     fn on_complete(&self, _: &Arc<Blob>) {}
 }
 
+fn kernel(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Kernel { kind: FrontEndKind::Fuse, doing, source }
+}
+
+/// What the names of the descriptors of mounts begin with.
+const KEPT: &str = "fuse/";
+
 fn kept_name(id: &str) -> String {
-    format!("fuse/{id}")
+    format!("{KEPT}{id}")
 }

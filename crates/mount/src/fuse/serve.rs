@@ -1,6 +1,8 @@
 //! The loop of one FUSE mount: a request is read, answered at once where everything is here, else handed to the
 //! runtime.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use larder_faults::{Site, point};
@@ -9,12 +11,13 @@ use tokio::runtime::Handle;
 use zerocopy::IntoBytes;
 
 use super::abi::{
-    BatchForgetIn, ForgetIn, ForgetOne, GetXattrIn, GetXattrOut, InitIn, InitOut, MAJOR, MINOR, Opcode,
-    OpenOut, ReadIn, ReleaseIn, Request, StatFsOut, init, open_flags,
+    BatchForgetIn, EntryOut, ForgetIn, ForgetOne, GetXattrIn, GetXattrOut, InitIn, InitOut, InterruptIn,
+    MAJOR, MINOR, Opcode, OpenOut, ReadIn, ReleaseIn, Request, StatFsOut, init, open_flags,
 };
-use super::channel::Channel;
+use super::channel::{Channel, Taken};
 use super::dir::Listing;
 use super::file_system::{Backing, BackingId, Data, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt};
+use super::in_hand::{InHand, LOOK};
 use super::node;
 
 /// Room for any request of a read-only file system: names and small structures. The kernel asks for 8 KiB at least.
@@ -33,6 +36,19 @@ pub(crate) struct Server {
     fs: Arc<dyn FileSystem>,
     channel: Channel,
     runtime: Handle,
+    in_hand: InHand,
+}
+
+/// What a serving thread reads into and answers from.
+pub(super) struct Buffers {
+    request: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { request: vec![0; REQUEST_BYTES_MAX], data: Vec::new() }
+    }
 }
 
 /// What a handler says: the body of the answer, or an error number.
@@ -40,34 +56,60 @@ type Answer = Result<Vec<u8>, i32>;
 
 impl Server {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, channel: Channel, runtime: Handle) -> Self {
-        Self { fs, channel, runtime }
+        Self { fs, channel, runtime, in_hand: InHand::default() }
     }
 
     /// Answers requests until the file system is unmounted. Blocks.
     pub(crate) fn run(&self) {
-        let mut buffer = vec![0; REQUEST_BYTES_MAX];
-        let mut data = Vec::new();
+        let Buffers { mut request, mut data } = Buffers::default();
         loop {
-            match self.channel.receive(&mut buffer) {
-                Ok(Some(bytes)) => match Request::parse(bytes) {
-                    Some(request) => self.dispatch(&request, &mut data),
-                    None => tracing::error!(len = bytes.len(), "a request of the kernel cannot be made out"),
-                },
+            match self.channel.receive(&mut request) {
+                Ok(Some(bytes)) => self.take(bytes, &mut data),
                 Ok(None) => return,
+                Err(error) => return cannot_receive(&error),
+            }
+        }
+    }
+
+    /// Answers the requests that are there, or hands them on; returns whether the connection has ended.
+    pub(super) fn answer_all(&self, buffers: &mut Buffers) -> bool {
+        let Buffers { request, data } = buffers;
+        loop {
+            match self.channel.take(request) {
+                Ok(Taken::Request(len)) => self.take(&request[..len], data),
+                Ok(Taken::Nothing) => return false,
+                Ok(Taken::End) => return true,
                 Err(error) => {
-                    tracing::error!(%error, "reading requests failed: the mount is no longer served");
-                    return;
+                    cannot_receive(&error);
+                    return true;
                 }
             }
+        }
+    }
+
+    /// Whether the order in which requests are answered makes no difference.
+    pub(super) fn is_stateless(&self) -> bool {
+        !self.fs.has_state()
+    }
+
+    /// Where requests come from.
+    pub(super) fn device(&self) -> BorrowedFd<'_> {
+        self.channel.fd()
+    }
+
+    fn take(&self, bytes: &[u8], data: &mut Vec<u8>) {
+        match Request::parse(bytes) {
+            Some(request) => self.dispatch(&request, data),
+            None => tracing::error!(len = bytes.len(), "a request of the kernel cannot be made out"),
         }
     }
 
     fn dispatch(&self, request: &Request<'_>, data: &mut Vec<u8>) {
         point(Site::MountFuseRead);
         let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
-        let is_stateless = !self.fs.has_state();
+        let is_stateless = self.is_stateless();
         let answer = match request.opcode() {
-            Opcode::Interrupt => return,
+            Opcode::Interrupt => return self.interrupt(request),
             Opcode::Forget => return self.forget(request),
             Opcode::BatchForget => return self.batch_forget(request),
             Opcode::Read => return self.read(request, data),
@@ -138,7 +180,11 @@ impl Server {
         let unique = request.header.unique;
         let Some(name) = request.name(0) else { return self.invalid(unique) };
         let outcome = self.fs.lookup(NodeId(request.header.nodeid), name);
-        self.answer(unique, outcome, |entry| node::entry_out(&entry).as_bytes().to_vec());
+        let fs = Arc::clone(&self.fs);
+        self.answer(unique, outcome, move |entry| {
+            let generation = entry.node.map_or(0, |(node, _)| fs.generation(node));
+            EntryOut { generation, ..node::entry_out(&entry) }.as_bytes().to_vec()
+        });
     }
 
     fn forget(&self, request: &Request<'_>) {
@@ -270,13 +316,36 @@ impl Server {
         match self.fs.read(at, data) {
             Outcome::Now(Ok(Data::InBuffer)) => self.channel.reply(unique, data),
             Outcome::Now(Ok(Data::Pieces(pieces))) => self.channel.reply_pieces(unique, &pieces),
-            other => self.when_known(other, move |server, result| match result {
-                Ok(Data::Pieces(pieces)) => server.channel.reply_pieces(unique, &pieces),
-                // Nobody has a buffer later on.
-                Ok(Data::InBuffer) => server.channel.reply_errno(unique, Errno::IO.raw_os_error()),
-                Err(errno) => server.channel.reply_errno(unique, errno),
-            }),
+            other => {
+                let waiting = self.in_hand.enter(unique, at.pid);
+                self.when_known(other, move |server, result| {
+                    drop(waiting);
+                    match result {
+                        Ok(Data::Pieces(pieces)) => server.channel.reply_pieces(unique, &pieces),
+                        // Nobody has a buffer later on.
+                        Ok(Data::InBuffer) => server.channel.reply_errno(unique, Errno::IO.raw_os_error()),
+                        Err(errno) => server.channel.reply_errno(unique, errno),
+                    }
+                });
+            }
         }
+    }
+
+    /// Who waits for a read has had a signal. As soon as one has killed it, it is let go; the fill goes on for others.
+    fn interrupt(&self, request: &Request<'_>) {
+        let Some(InterruptIn { unique }) = request.arguments() else { return };
+        let server = self.clone();
+        self.runtime.spawn(async move {
+            loop {
+                // After a moment: another thread may not have entered the request yet.
+                tokio::time::sleep(LOOK).await;
+                match server.in_hand.was_killed(unique) {
+                    Some(false) => {}
+                    Some(true) => return server.channel.reply_errno(unique, Errno::INTR.raw_os_error()),
+                    None => return,
+                }
+            }
+        });
     }
 
     fn invalid(&self, unique: u64) {
@@ -291,6 +360,10 @@ fn sized(bytes: Vec<u8>, room: u32) -> Answer {
         return Ok(GetXattrOut { size, padding: 0 }.as_bytes().to_vec());
     }
     if size > room { Err(Errno::RANGE.raw_os_error()) } else { Ok(bytes) }
+}
+
+fn cannot_receive(error: &io::Error) {
+    tracing::error!(%error, "reading requests failed: the mount is no longer served");
 }
 
 fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {

@@ -14,8 +14,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::Holder;
+use super::command_line;
 use super::main::{ADOPT, settle_worker};
-use super::protocol::{self, Op, Received, check_name};
+use super::protocol::{self, HAS_PROGRAM, Op, PROTOCOL_VERSION, Received, STANDS_IN, check_name};
 use crate::sys::process::inherit;
 
 /// How long the worker waits before it tries again to start a keeper.
@@ -30,6 +31,8 @@ pub struct Launch {
     pub keeper_args: Vec<OsString>,
     /// The command line with which that keeper starts later workers, program first.
     pub worker_argv: Vec<OsString>,
+    /// Whether this process stands in for workers that do not get anywhere ([`STAND_IN_ENV`](super::STAND_IN_ENV)).
+    pub stands_in: bool,
 }
 
 /// The worker's connection to its keeper; cheap to clone, usable from any thread.
@@ -39,16 +42,25 @@ pub struct Client {
 }
 
 struct Shared {
-    launch: Launch,
     state: Mutex<State>,
 }
 
+/// What the keeper has sent to greet a worker.
+struct Greeting {
+    held: BTreeMap<String, OwnedFd>,
+    restarts: u64,
+    protocol: u32,
+}
+
 struct State {
+    launch: Launch,
     /// Absent while no keeper could be started.
     socket: Option<Arc<OwnedFd>>,
     /// A copy of everything kept, for the next keeper.
     held: BTreeMap<String, OwnedFd>,
     keeper_pid: Option<u32>,
+    /// The version of the protocol that the keeper speaks.
+    protocol: u32,
     /// A keeper that this process has started, to be reaped.
     child: Option<Child>,
     restarts: u64,
@@ -72,17 +84,19 @@ impl Client {
         let socket = inherit(number)?;
         let keeper_pid =
             rustix::net::sockopt::socket_peercred(&socket).ok().map(|peer| peer.pid.as_raw_pid());
-        let (held, restarts) = receive_kept(socket.as_fd())?;
+        let greeting = receive_greeting(socket.as_fd())?;
         let state = State {
+            launch,
             socket: Some(Arc::new(socket)),
-            held,
+            held: greeting.held,
             keeper_pid: keeper_pid.map(i32::cast_unsigned),
+            protocol: greeting.protocol,
             child: None,
-            restarts,
+            restarts: greeting.restarts,
             adoptions: 0,
             stopped: false,
         };
-        let shared = Arc::new(Shared { launch, state: Mutex::new(state) });
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new().name("keeper-watch".into()).spawn(move || watch(&weak))?;
         Ok(Self { shared })
@@ -109,6 +123,57 @@ impl Client {
         self.shared.lock().socket.is_none()
     }
 
+    /// The version of the protocol that the keeper speaks: it may come from another release than this process.
+    pub fn protocol(&self) -> u32 {
+        self.shared.lock().protocol
+    }
+
+    /// Says that this worker has taken up what was kept, and serves: the program it runs is one to start again.
+    pub fn ready(&self) {
+        let mut state = self.shared.lock();
+        if state.protocol >= HAS_PROGRAM && state.tell(Op::Ready, "", None).is_err() {
+            state.adopt();
+        }
+    }
+
+    /// Gives the keeper a sign of life: under a service manager's watchdog it ends a worker that is ready and silent.
+    pub fn alive(&self) {
+        let state = self.shared.lock();
+        if state.protocol >= HAS_PROGRAM {
+            // A keeper that is gone is seen by whoever watches it.
+            let _ = state.tell(Op::Alive, "", None);
+        }
+    }
+
+    /// Has the keeper start later workers with the command line `argv`, program first, and goes on itself.
+    ///
+    /// A worker with this command line that ends before it is [`ready`](Self::ready), or that cannot be started, is
+    /// followed by one with the command line before.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when `argv` is no command line of at most 64 KiB, `Unsupported` when the keeper is of a release
+    /// that cannot start another program, `NotConnected` while no keeper is there.
+    pub fn set_program(&self, argv: &[OsString]) -> io::Result<()> {
+        let command_line = command_line::write(argv)?;
+        let mut state = self.shared.lock();
+        if state.socket.is_none() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        if state.protocol < HAS_PROGRAM {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        argv.clone_into(&mut state.launch.worker_argv);
+        if state.tell(Op::Program, "", Some(command_line.as_fd())).is_err() {
+            // The new keeper has it on its own command line.
+            state.adopt();
+        }
+        match state.socket {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Says that this worker is about to end cleanly: everything is unmounted, no other worker is to be started.
     pub fn stop(&self) {
         let mut state = self.shared.lock();
@@ -127,19 +192,19 @@ impl Holder for Client {
         state.held.insert(name.to_owned(), copy);
         if state.tell(Op::Keep, name, Some(fd)).is_err() {
             // The new keeper gets everything, this descriptor included.
-            state.adopt(&self.shared.launch);
+            state.adopt();
         }
         Ok(())
     }
 
-    fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.shared.lock().held.get(name)?.try_clone().ok()
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        self.shared.lock().held.get(name).map(OwnedFd::try_clone).transpose()
     }
 
     fn release(&self, name: &str) {
         let mut state = self.shared.lock();
         if state.held.remove(name).is_some() && state.tell(Op::Release, name, None).is_err() {
-            state.adopt(&self.shared.launch);
+            state.adopt();
         }
     }
 
@@ -163,7 +228,7 @@ impl State {
     }
 
     /// Starts a keeper and hands it everything; without success the worker serves on, degraded.
-    fn adopt(&mut self, launch: &Launch) {
+    fn adopt(&mut self) {
         self.socket = None;
         if let Some(mut old) = self.child.take() {
             let _ = old.wait();
@@ -171,9 +236,11 @@ impl State {
         if self.stopped {
             return;
         }
-        match self.start_keeper(launch) {
+        match self.start_keeper() {
             Ok((socket, child)) => {
                 self.keeper_pid = Some(child.id());
+                // It has the program of this process.
+                self.protocol = PROTOCOL_VERSION;
                 self.child = Some(child);
                 self.socket = Some(Arc::new(socket));
                 self.adoptions += 1;
@@ -188,16 +255,17 @@ impl State {
         }
     }
 
-    fn start_keeper(&self, launch: &Launch) -> io::Result<(OwnedFd, Child)> {
+    fn start_keeper(&self) -> io::Result<(OwnedFd, Child)> {
         let (ours, theirs) = protocol::pair()?;
-        let mut child = Command::new(&launch.program)
-            .args(&launch.keeper_args)
+        let mut child = Command::new(&self.launch.program)
+            .args(&self.launch.keeper_args)
             .args([ADOPT, "--"])
-            .args(&launch.worker_argv)
+            .args(&self.launch.worker_argv)
             .stdin(Stdio::from(theirs))
             .spawn()?;
         let me = pidfd_open(getpid(), PidfdFlags::empty())?;
-        let handed = protocol::send(ours.as_fd(), Op::Adopt, 0, "", Some(me.as_fd()), SendFlags::empty())
+        let value = u64::from(self.launch.stands_in) * STANDS_IN;
+        let handed = protocol::send(ours.as_fd(), Op::Adopt, value, "", Some(me.as_fd()), SendFlags::empty())
             .and_then(|()| {
                 self.held.iter().try_for_each(|(name, fd)| {
                     protocol::send(ours.as_fd(), Op::Keep, 0, name, Some(fd.as_fd()), SendFlags::empty())
@@ -214,7 +282,7 @@ impl State {
     }
 }
 
-fn receive_kept(socket: BorrowedFd<'_>) -> io::Result<(BTreeMap<String, OwnedFd>, u64)> {
+fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<Greeting> {
     let mut held = BTreeMap::new();
     loop {
         match protocol::receive(socket, RecvFlags::empty())? {
@@ -222,12 +290,23 @@ fn receive_kept(socket: BorrowedFd<'_>) -> io::Result<(BTreeMap<String, OwnedFd>
                 (Op::Have, Some(fd)) => {
                     held.insert(message.name, fd);
                 }
-                (Op::End, _) => return Ok((held, message.value)),
+                (Op::End, _) => {
+                    let protocol = version_of(&message.name)?;
+                    return Ok(Greeting { held, restarts: message.value, protocol });
+                }
                 (op, _) => return Err(io::Error::other(format!("the keeper sent {op:?} out of place"))),
             },
             Received::Garbage => return Err(io::Error::other("the keeper sent what is no message")),
             Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+}
+
+/// The version in END; a keeper that names none speaks the first.
+fn version_of(name: &str) -> io::Result<u32> {
+    match name {
+        "" => Ok(1),
+        number => number.parse().map_err(|_| io::Error::other("the keeper's version is no number")),
     }
 }
 
@@ -254,7 +333,7 @@ fn watch(shared: &Weak<Shared>) {
             _ => false,
         };
         if same {
-            state.adopt(&shared.launch);
+            state.adopt();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::process::exit;
 
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid};
 
+use super::manager::Manager;
 use super::supervise::{Supervisor, Worker};
 use crate::sys::process::{inherit, signal_fd};
 
@@ -30,6 +31,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
         eprintln!("larder keeper: usage: keeper [--adopt] -- WORKER [ARGS...]");
         exit(2);
     }
+    // Before anything is opened here: whatever had the number of one that was not passed would be taken for it.
+    let store = Manager::passed();
     let signals = match signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD]) {
         Ok(signals) => signals,
         Err(error) => {
@@ -37,6 +40,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
             exit(1);
         }
     };
+    let manager = Manager::from_env().unwrap_or_else(|error| {
+        eprintln!("larder keeper: the service manager: {error}");
+        None
+    });
     settle();
     let worker = if adopt {
         match inherit(0).and_then(Worker::adopt) {
@@ -49,7 +56,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
     } else {
         None
     };
-    Supervisor::new(argv, signals).run(worker);
+    Supervisor::new(argv, signals, store, manager).run(worker);
     exit(0);
 }
 

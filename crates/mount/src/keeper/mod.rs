@@ -7,16 +7,25 @@
 //!
 //! ```text
 //!   keeper ── starts, watches (pidfd), restarts ──> worker
-//!     ^ KEEP name fd, RELEASE name, STOP              │
+//!     ^ READY, KEEP name fd, RELEASE name, PROGRAM fd, STOP
+//!     │                                               │
 //!     └────── one SOCK_SEQPACKET socket pair ─────────┘
 //!               HAVE name fd ..., END   (once, when a worker starts)
 //! ```
 //!
 //! When the keeper dies the worker starts another one and hands it everything again ([`Client`] does so by itself).
+//! After [`Client::set_program`] the next worker is another program; one that does not get as far as READY is followed
+//! by the program before.
+//!
+//! Workers that die one after the other, none of them healthy for a while, would have their readers wait for ever. So the
+//! keeper starts its own program with [`STAND_IN_ENV`] in the environment: it takes up what is kept, gives every reader an
+//! error, and makes way for the worker again, when it is told to or by the clock, after a minute at the latest.
 
 mod backoff;
 mod client;
+mod command_line;
 mod main;
+mod manager;
 mod protocol;
 mod store;
 mod supervise;
@@ -24,13 +33,23 @@ mod supervise;
 pub use client::{Client, Launch};
 pub use main::main;
 pub(crate) use main::raise_descriptor_limit;
-pub use protocol::NAME_BYTES_MAX;
+pub use manager::watchdog_interval;
+pub use protocol::{NAME_BYTES_MAX, PROTOCOL_VERSION};
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+/// The environment variable with the interval in which a service manager wants a sign of life, in microseconds:
+/// sd_watchdog_enabled(3). Workers have it too, and are [`alive`](Client::alive) several times in each.
+pub const WATCHDOG_ENV: &str = "WATCHDOG_USEC";
+
 /// The environment variable that tells the worker the number of its keeper socket.
 pub const FD_ENV: &str = "LARDER_KEEPER_FD";
+
+/// The environment variable with which the keeper starts somebody who stands in for a worker that does not get anywhere.
+/// It has a worker's command line, gives every reader an error, and ends with EX_TEMPFAIL (75) to make way, upon SIGHUP at
+/// the latest. The value says why, in words.
+pub const STAND_IN_ENV: &str = "LARDER_STAND_IN";
 
 /// Somebody who keeps descriptors open beyond the life of this process.
 ///
@@ -44,8 +63,12 @@ pub trait Holder: Send + Sync {
     /// once it is back.
     fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Returns a copy of what is kept under `name`; it stays kept.
-    fn take(&self, name: &str) -> Option<OwnedFd>;
+    /// Returns a copy of what is kept under `name`, `None` if that is nothing; it stays kept.
+    ///
+    /// # Errors
+    ///
+    /// When something is kept, and no copy can be made.
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>>;
 
     /// Forgets what is kept under `name`.
     fn release(&self, name: &str);
@@ -63,8 +86,8 @@ impl Holder for NoKeeper {
         Ok(())
     }
 
-    fn take(&self, _: &str) -> Option<OwnedFd> {
-        None
+    fn take(&self, _: &str) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
     }
 
     fn release(&self, _: &str) {}

@@ -4,11 +4,12 @@
 //! offset  0  u32  magic
 //!         4  u16  op
 //!         6  u16  length of the name
-//!         8  u64  value (END: how often the worker was started again)
-//!        16  224  name, padded with zeros
+//!         8  u64  value (END: how often the worker was started again; ADOPT: 1 from a stand-in)
+//!        16  224  name, padded with zeros (END: the keeper's version of the protocol, in decimal)
 //! ```
 //!
-//! Native byte order: both ends run the same binary on the same machine. At most one descriptor travels with it.
+//! Native byte order: both ends run on the same machine. At most one descriptor travels with it. A keeper lives on
+//! while workers of newer releases come and go, so that it says which version it speaks.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -20,6 +21,16 @@ use rustix::net::{
 };
 
 const MAGIC: u32 = 0x4c4b_5031;
+
+/// Version of the protocol. 1 had neither PROGRAM nor READY nor ALIVE, and no version in END.
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The value of [`Op::Adopt`] from somebody who stands in for workers.
+pub(super) const STANDS_IN: u64 = 1;
+
+/// The first version with PROGRAM, READY and ALIVE.
+pub(super) const HAS_PROGRAM: u32 = 2;
+
 const HEADER_BYTES: usize = 16;
 /// Longest name of a kept descriptor, in bytes.
 pub const NAME_BYTES_MAX: usize = 224;
@@ -40,16 +51,25 @@ pub(super) enum Op {
     End,
     /// Worker, to a keeper that it has started: the descriptor is the worker's pidfd.
     Adopt,
+    /// Worker: later workers have the command line in this descriptor.
+    Program,
+    /// Worker: it has taken up what was kept, and serves.
+    Ready,
+    /// Worker: it is not stuck.
+    Alive,
 }
 
 impl Op {
-    const ALL: [(Self, u16); 6] = [
+    const ALL: [(Self, u16); 9] = [
         (Self::Keep, 1),
         (Self::Release, 2),
         (Self::Stop, 3),
         (Self::Have, 4),
         (Self::End, 5),
         (Self::Adopt, 6),
+        (Self::Program, 7),
+        (Self::Ready, 8),
+        (Self::Alive, 9),
     ];
 
     fn number(self) -> u16 {

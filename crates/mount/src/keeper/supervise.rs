@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,22 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 
-use super::FD_ENV;
 use super::backoff::{Backoff, Ended, Exit, Next};
-use super::protocol::{self, Op, Received};
+use super::command_line;
+use super::manager::{self, Manager};
+use super::protocol::{self, Message, Op, PROTOCOL_VERSION, Received};
 use super::store::Store;
+use super::{FD_ENV, STAND_IN_ENV};
 use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
 
 /// After this long without anything to do, the keeper makes itself small.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// A stand-in of another keeper, which knew how often it was tried.
+const ADOPTED_STANDS_IN_FOR: Duration = Duration::from_secs(60);
+
+/// The program of this process, also when its file has been replaced since: it works, whatever lies there now.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A running worker.
 pub(super) struct Worker {
@@ -32,6 +41,21 @@ pub(super) struct Worker {
     since: Instant,
     greeting: Greeting,
     said_stop: bool,
+    /// When it last said anything.
+    heard: Instant,
+    /// It serves: its program is one to start again.
+    is_ready: bool,
+    /// It gives every reader an error, in the place of workers that do not get anywhere; after this long it makes way for
+    /// one more try, because no error is to outlive its cause (P3).
+    stands_in: Option<Duration>,
+}
+
+/// Who is to stand in for workers.
+struct StandIn {
+    /// Why, in words.
+    reason: String,
+    /// For how long, before the next try.
+    lasts: Duration,
 }
 
 /// How much of `HAVE ..., END` the worker has got.
@@ -44,8 +68,12 @@ enum Greeting {
 /// The keeper: the store, the worker, and how to start another one.
 pub(super) struct Supervisor {
     argv: Vec<OsString>,
+    /// The command line before `argv`, until a worker with that one is ready.
+    argv_before: Option<Vec<OsString>>,
     signals: OwnedFd,
     store: Store,
+    /// Absent unless the keeper runs as a service.
+    manager: Option<Manager>,
     backoff: Backoff,
     restarts: u64,
     told_to_stop: Option<Signal>,
@@ -58,31 +86,62 @@ impl Worker {
         let Received::Message(message) = protocol::receive(socket.as_fd(), RecvFlags::empty())? else {
             return Err(refused());
         };
+        let stands_in = (message.value == protocol::STANDS_IN).then_some(ADOPTED_STANDS_IN_FOR);
         let pidfd = message.fd.filter(|_| message.op == Op::Adopt).ok_or_else(refused)?;
         let since = Instant::now();
-        let greeting = Greeting::Done;
-        Ok(Self { pid: None, exit: None, pidfd, socket: Some(socket), since, greeting, said_stop: false })
+        Ok(Self {
+            pid: None,
+            exit: None,
+            pidfd,
+            socket: Some(socket),
+            since,
+            greeting: Greeting::Done,
+            said_stop: false,
+            heard: since,
+            is_ready: true,
+            stands_in,
+        })
     }
 
-    fn spawn(argv: &[OsString]) -> io::Result<Self> {
+    /// Starts a worker with the command line `argv`, or somebody who stands in for it.
+    fn spawn(argv: &[OsString], stand_in: Option<&StandIn>) -> io::Result<Self> {
         let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let (ours, theirs) = protocol::pair()?;
         // The keeper has one thread, so that nothing else can inherit this descriptor in between.
         fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = Command::new(program);
-        command.args(args).env(FD_ENV, theirs.as_raw_fd().to_string());
+        let mut command = match stand_in {
+            None => Command::new(program),
+            Some(_) => Command::new(OWN_PROGRAM),
+        };
+        command.arg0(program).args(args).env(FD_ENV, theirs.as_raw_fd().to_string());
+        match stand_in {
+            None => command.env_remove(STAND_IN_ENV),
+            Some(stand_in) => command.env(STAND_IN_ENV, &stand_in.reason),
+        };
+        manager::hide_from(&mut command);
         unblock_signals(&mut command);
         let pid = Pid::from_child(&command.spawn()?);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let (since, greeting) = (Instant::now(), Greeting::Have(0));
-        Ok(Self { pid: Some(pid), exit: None, pidfd, socket: Some(ours), since, greeting, said_stop: false })
+        let (pidfd, since) = (pidfd_open(pid, PidfdFlags::empty())?, Instant::now());
+        Ok(Self {
+            pid: Some(pid),
+            exit: None,
+            pidfd,
+            socket: Some(ours),
+            since,
+            greeting: Greeting::Have(0),
+            said_stop: false,
+            heard: since,
+            is_ready: false,
+            stands_in: stand_in.map(|stand_in| stand_in.lasts),
+        })
     }
 
     /// Reaps every child that has ended: this worker, and orphans of dead ones, whose subreaper the keeper is.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
             if self.pid == Some(pid) {
-                self.exit = Some(status.exit_status().map_or(Exit::Killed, Exit::Status));
+                let signal = || status.terminating_signal().map_or(Exit::Unseen, Exit::Signal);
+                self.exit = Some(status.exit_status().map_or_else(signal, Exit::Status));
             }
         }
     }
@@ -98,45 +157,57 @@ struct Ready {
 }
 
 impl Supervisor {
-    pub(super) fn new(argv: Vec<OsString>, signals: OwnedFd) -> Self {
-        let (store, backoff) = (Store::default(), Backoff::default());
-        Self { argv, signals, store, backoff, restarts: 0, told_to_stop: None }
+    /// A keeper of what is in `store`, whose workers have the command line `argv`.
+    pub(super) fn new(argv: Vec<OsString>, signals: OwnedFd, store: Store, manager: Option<Manager>) -> Self {
+        let backoff = Backoff::default();
+        Self { argv, argv_before: None, signals, store, manager, backoff, restarts: 0, told_to_stop: None }
     }
 
     /// Watches over `worker` and its successors until one of them ends cleanly.
     pub(super) fn run(&mut self, mut worker: Option<Worker>) {
+        let mut stand_in: Option<StandIn> = None;
         loop {
-            let (exit, ran, said_stop) = match worker.take() {
+            let ended = match worker.take() {
                 Some(worker) => self.watch(worker),
-                None => match Worker::spawn(&self.argv) {
+                None => match Worker::spawn(&self.argv, stand_in.take().as_ref()) {
                     Ok(worker) => self.watch(worker),
                     Err(error) => {
                         eprintln!("larder keeper: cannot start the worker: {error}");
-                        (Exit::Killed, Duration::ZERO, false)
+                        self.go_back();
+                        self.ended(None)
                     }
                 },
             };
-            let told_to_stop = self.told_to_stop.is_some();
-            let keeps = !self.store.is_empty();
-            match self.backoff.next(Ended { exit, ran, said_stop, told_to_stop, keeps }) {
+            let exit = ended.exit;
+            match self.backoff.next(ended) {
                 Next::Leave => return,
                 Next::Restart(delay) => {
                     point(Site::KeeperRespawn);
                     self.restarts += 1;
-                    eprintln!("larder keeper: the worker ended ({exit:?}); starting it again in {delay:?}");
+                    eprintln!("larder keeper: the worker ended {exit}; starting it again in {delay:?}");
                     self.sleep(delay);
+                }
+                Next::StandIn(lasts) => {
+                    self.restarts += 1;
+                    let deaths = self.backoff.crashes();
+                    let reason = format!(
+                        "{deaths} workers in a row ended before they had served for a while, the last {exit}"
+                    );
+                    eprintln!("larder keeper: {reason}; readers get errors until one serves");
+                    stand_in = Some(StandIn { reason, lasts });
                 }
             }
         }
     }
 
     /// Serves one worker until it has ended.
-    fn watch(&mut self, mut worker: Worker) -> (Exit, Duration, bool) {
-        if let Some(signal) = self.told_to_stop {
-            let _ = pidfd_send_signal(&worker.pidfd, signal);
+    fn watch(&mut self, mut worker: Worker) -> Ended {
+        if worker.stands_in.is_none() {
+            self.tell_to_stop(&worker);
         }
         loop {
-            let ready = match Self::wait(&worker, &self.signals) {
+            self.look_after(&mut worker);
+            let ready = match self.wait(&worker) {
                 Ok(ready) => ready,
                 Err(error) => {
                     eprintln!("larder keeper: poll: {error}");
@@ -156,21 +227,66 @@ impl Supervisor {
             }
             if ready.ended {
                 worker.reap();
-                return (worker.exit.unwrap_or(Exit::Killed), worker.since.elapsed(), worker.said_stop);
+                if !worker.is_ready && worker.stands_in.is_none() {
+                    self.go_back();
+                }
+                return self.ended(Some(&worker));
             }
         }
     }
 
-    fn wait(worker: &Worker, signals: &OwnedFd) -> io::Result<Ready> {
-        let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(&worker.pidfd, PollFlags::IN)];
+    fn tell_to_stop(&self, worker: &Worker) {
+        if let Some(signal) = self.told_to_stop {
+            let _ = pidfd_send_signal(&worker.pidfd, signal);
+        }
+    }
+
+    /// What is known now that `worker` has ended, or could not be started.
+    fn ended(&self, worker: Option<&Worker>) -> Ended {
+        Ended {
+            exit: worker.map_or(Exit::Never, |worker| worker.exit.unwrap_or(Exit::Unseen)),
+            ran: worker.map_or(Duration::ZERO, |worker| worker.since.elapsed()),
+            was_ready: worker.is_some_and(|worker| worker.is_ready),
+            said_stop: worker.is_some_and(|worker| worker.said_stop),
+            told_to_stop: self.told_to_stop.is_some(),
+            keeps: !self.store.is_empty(),
+            stood_in: worker.is_some_and(|worker| worker.stands_in.is_some()),
+        }
+    }
+
+    /// Has a stand-in make way in time. With a watchdog: gives it its sign of life, and ends a worker that gives none.
+    fn look_after(&mut self, worker: &mut Worker) {
+        if worker.stands_in.is_some_and(|lasts| worker.since.elapsed() >= lasts) {
+            eprintln!("larder keeper: one more try");
+            let _ = pidfd_send_signal(&worker.pidfd, Signal::HUP);
+            worker.since = Instant::now();
+        }
+        let Some(manager) = &mut self.manager else { return };
+        manager.ping();
+        let Some(interval) = manager.interval() else { return };
+        if worker.is_ready && worker.heard.elapsed() > interval {
+            eprintln!("larder keeper: no sign of life from the worker for {interval:?}: it is ended");
+            let _ = pidfd_send_signal(&worker.pidfd, Signal::KILL);
+            worker.heard = Instant::now();
+        }
+    }
+
+    fn wait(&self, worker: &Worker) -> io::Result<Ready> {
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&worker.pidfd, PollFlags::IN)];
         if let Some(socket) = &worker.socket {
             let more = if worker.greeting == Greeting::Done { PollFlags::empty() } else { PollFlags::OUT };
             fds.push(PollFd::new(socket, PollFlags::IN | more));
         }
-        let quiet = Timespec { tv_sec: QUIET.as_secs().cast_signed(), tv_nsec: 0 };
+        // As often as the watchdog wants to be told of it, and until a stand-in's time is up; for ever without them.
+        let watchdog = self.manager.as_ref().and_then(Manager::interval).map(|interval| interval / 4);
+        let turn = worker.stands_in.map(|lasts| lasts.saturating_sub(worker.since.elapsed()));
+        let at_most = watchdog.into_iter().chain(turn).min();
+        let quiet = timespec(at_most.map_or(QUIET, |at_most| at_most.min(QUIET)));
         if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&quiet)))? == 0 {
             let_go_of_code();
-            rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+            let at_most = at_most.map(timespec);
+            rustix::io::retry_on_intr(|| poll(&mut fds, at_most.as_ref()))?;
         }
         let socket = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
         Ok(Ready {
@@ -187,12 +303,7 @@ impl Supervisor {
             match protocol::receive(socket.as_fd(), RecvFlags::DONTWAIT) {
                 Ok(Received::Message(message)) => {
                     point(Site::KeeperReceive);
-                    match (message.op, message.fd) {
-                        (Op::Keep, Some(fd)) => self.store.keep(&message.name, fd),
-                        (Op::Release, _) => self.store.release(&message.name),
-                        (Op::Stop, _) => worker.said_stop = true,
-                        (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
-                    }
+                    self.obey(worker, message);
                     point(Site::KeeperStored);
                 }
                 Ok(Received::Garbage) => eprintln!("larder keeper: a message that is none of ours"),
@@ -206,6 +317,60 @@ impl Supervisor {
         }
     }
 
+    fn obey(&mut self, worker: &mut Worker, message: Message) {
+        let manager = self.manager.as_ref();
+        worker.heard = Instant::now();
+        match (message.op, message.fd) {
+            (Op::Keep, Some(fd)) => {
+                manager.inspect(|manager| manager.store(&message.name, fd.as_fd()));
+                self.store.keep(&message.name, fd);
+            }
+            (Op::Release, _) => {
+                manager.inspect(|manager| manager.forget(&message.name));
+                self.store.release(&message.name);
+            }
+            (Op::Stop, _) => {
+                manager.inspect(|manager| manager.stopping());
+                worker.said_stop = true;
+            }
+            (Op::Program, Some(fd)) => self.change_program(fd),
+            (Op::Ready, _) => {
+                let status = match worker.stands_in {
+                    Some(_) => "gave up: `larder status` tells why",
+                    None => "serving",
+                };
+                manager.inspect(|manager| manager.ready(status));
+                worker.is_ready = true;
+                match worker.stands_in {
+                    // Before it would only die of the signal, and nobody comes after it.
+                    Some(_) => self.tell_to_stop(worker),
+                    None => self.argv_before = None,
+                }
+            }
+            (Op::Alive, _) => {}
+            (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
+        }
+    }
+
+    /// Starts later workers with another command line.
+    fn change_program(&mut self, command_line: OwnedFd) {
+        match command_line::read(command_line) {
+            Ok(argv) => {
+                let before = std::mem::replace(&mut self.argv, argv);
+                self.argv_before.get_or_insert(before);
+            }
+            Err(error) => eprintln!("larder keeper: the next worker's command line: {error}"),
+        }
+    }
+
+    /// Gives up a program of which no worker became ready: readers wait, and the one before has served them.
+    fn go_back(&mut self) {
+        if let Some(before) = self.argv_before.take() {
+            eprintln!("larder keeper: the new program does not serve; going back to the one before");
+            self.argv = before;
+        }
+    }
+
     /// Hands the worker as much of what is kept as its socket takes now.
     fn greet(&self, worker: &mut Worker) {
         while let (Some(socket), Greeting::Have(index)) = (&worker.socket, worker.greeting) {
@@ -216,8 +381,15 @@ impl Supervisor {
                     (sent, Greeting::Have(index + 1))
                 }
                 None => {
-                    let sent =
-                        protocol::send(socket.as_fd(), Op::End, self.restarts, "", None, SendFlags::DONTWAIT);
+                    let (op, version) = (Op::End, PROTOCOL_VERSION.to_string());
+                    let sent = protocol::send(
+                        socket.as_fd(),
+                        op,
+                        self.restarts,
+                        &version,
+                        None,
+                        SendFlags::DONTWAIT,
+                    );
                     (sent, Greeting::Done)
                 }
             };
@@ -258,8 +430,7 @@ impl Supervisor {
             if left.is_zero() {
                 return;
             }
-            let timeout =
-                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let timeout = timespec(left);
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
             match poll(&mut fds, Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => {}
@@ -268,4 +439,8 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
 }

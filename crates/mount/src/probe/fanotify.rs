@@ -6,9 +6,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsopen};
 
+use super::erofs::probe_erofs;
 use super::{BE_ROOT, TOO_OLD, Unavailable, unavailable};
 use crate::sys::fanotify;
 
@@ -34,28 +33,7 @@ pub(super) fn probe(cache_dir: &Path) -> Result<(), Unavailable> {
         ),
         _ => unavailable(format!("a file cannot be marked: {error}"), "see the kernel's log"),
     })?;
-    probe_erofs()
-}
-
-fn probe_erofs() -> Result<(), Unavailable> {
-    match fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC) {
-        Ok(_) => {}
-        Err(Errno::NODEV) => {
-            return Err(unavailable(
-                "the kernel has no EROFS",
-                "load it (modprobe erofs), or use another kernel",
-            ));
-        }
-        Err(Errno::PERM) => return Err(unavailable("mounting EROFS needs CAP_SYS_ADMIN", BE_ROOT)),
-        Err(error) => {
-            return Err(unavailable(format!("EROFS cannot be used: {error}"), "see the kernel's log"));
-        }
-    }
-    let devices = fs::read_to_string("/sys/fs/erofs/features/device_table").unwrap_or_default();
-    if devices.trim() == "supported" {
-        return Ok(());
-    }
-    Err(unavailable("the kernel's EROFS knows no extra devices", TOO_OLD))
+    probe_erofs(TOO_OLD)
 }
 
 /// A file without a name, which is gone when it is closed; with one for a moment where that is not possible.

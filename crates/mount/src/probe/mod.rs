@@ -1,8 +1,10 @@
 //! [`probe()`]: which front ends this host offers, and why not the others.
 
 mod cachefiles;
+mod erofs;
 mod fanotify;
 mod fuse;
+mod fuse_blob;
 
 use std::path::Path;
 
@@ -33,6 +35,7 @@ pub struct Probe {
 pub fn probe(cache_dir: &Path) -> Vec<Probe> {
     let ask = |kind| match kind {
         FrontEndKind::Fanotify => fanotify::probe(cache_dir),
+        FrontEndKind::FuseBlob => fuse_blob::probe(),
         FrontEndKind::Cachefiles => cachefiles::probe(cache_dir),
         FrontEndKind::Fuse => fuse::probe(),
     };

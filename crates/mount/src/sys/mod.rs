@@ -4,6 +4,7 @@
 //! slices and lies outside.
 
 pub(crate) mod cachefiles;
+pub(crate) mod child;
 pub(crate) mod fanotify;
 pub(crate) mod fuse;
 pub(crate) mod memory;

@@ -57,7 +57,7 @@ pub fn table(data: &[u8]) -> Arc<ChunkTable> {
     let mut builder = IndexBuilder::new(Encoding::Raw);
     let mut at = 0;
     for chunk in data.chunks(CHUNK) {
-        builder.push(at, at, &Sha256::digest(chunk).into());
+        builder.push(at, at, &Sha256::digest(chunk));
         at += chunk.len() as u64;
     }
     let index = builder.finish(at).expect("the chunks ascend");
@@ -125,8 +125,8 @@ impl Holder for MapHolder {
         Ok(())
     }
 
-    fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.kept.lock().unwrap().get(name).map(|fd| fd.try_clone().unwrap())
+    fn take(&self, name: &str) -> std::io::Result<Option<OwnedFd>> {
+        self.kept.lock().unwrap().get(name).map(OwnedFd::try_clone).transpose()
     }
 
     fn release(&self, name: &str) {
@@ -146,7 +146,7 @@ impl DescriptorHolder for Kept {
         self.0.keep(name, fd)
     }
 
-    fn take(&self, name: &str) -> Option<OwnedFd> {
+    fn take(&self, name: &str) -> std::io::Result<Option<OwnedFd>> {
         self.0.take(name)
     }
 

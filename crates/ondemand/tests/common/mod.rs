@@ -173,7 +173,7 @@ pub fn table(data: &Bytes, ends: impl IntoIterator<Item = u64>) -> Arc<ChunkTabl
     let mut builder = IndexBuilder::new(Encoding::Raw);
     let mut at = 0;
     for end in ends {
-        builder.push(at, at, &Sha256::digest(&data[index(at..end)]).into());
+        builder.push(at, at, &Sha256::digest(&data[index(at..end)]));
         at = end;
     }
     let index = builder.finish(at).expect("the chunks ascend");

@@ -16,7 +16,6 @@ mod path;
 mod s3;
 mod version;
 
-#[cfg(feature = "fuzzing")]
 pub(crate) use index::parse as parse_html_index;
 
 use async_trait::async_trait;

@@ -1,17 +1,17 @@
 //! Filling from a file of the same file system, digests included, against `cp`.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
 use super::super::stats::{Row, Target};
+use crate::build;
 
 /// Runs the example `fill_speed` of larder-ondemand, which takes turns with `cp` and prints medians.
 pub fn run(dir: &Path) -> anyhow::Result<Vec<Row>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = build::cargo()
         .args([
             "run",
             "--release",
@@ -32,9 +32,10 @@ pub fn run(dir: &Path) -> anyhow::Result<Vec<Row>> {
 
 fn row(told: &Value) -> anyhow::Result<Row> {
     let number = |name: &str| told[name].as_f64().with_context(|| format!("fill_speed tells no {name}"));
-    let (encoding, way) = (told["encoding"].as_str().unwrap_or("?"), told["way"].as_str().unwrap_or("?"));
+    let word = |name: &str| told[name].as_str().unwrap_or("?");
+    let (encoding, hash, way) = (word("encoding"), word("hash"), word("way"));
     Ok(Row {
-        name: format!("filling {} MiB, {encoding}, {way}, against cp", number("mib")?),
+        name: format!("filling {} MiB, {encoding}, {hash}, {way}, against cp", number("mib")?),
         larder: format!("{:.3} s", number("fill_seconds")?),
         peer: format!("{:.3} s", number("cp_seconds")?),
         figure: number("ratio")?,

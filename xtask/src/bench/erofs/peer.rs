@@ -1,10 +1,9 @@
 //! [`Peer`]: the erofs-utils that Larder is measured against.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 /// Where its tools are.
 pub struct Peer {
@@ -29,19 +28,6 @@ impl Peer {
     pub fn tool(&self, name: &str) -> PathBuf {
         self.folder.as_ref().map_or_else(|| name.into(), |folder| folder.join(name))
     }
-}
-
-/// Runs a command to its end and returns how long it took.
-pub fn timed(command: &mut Command) -> anyhow::Result<Duration> {
-    let shown = format!("{command:?}");
-    let start = Instant::now();
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
-    let took = start.elapsed();
-    let output = output.with_context(|| format!("{shown} could not be started"))?;
-    if !output.status.success() {
-        bail!("{shown} failed with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(took)
 }
 
 /// Forgets what the kernel keeps of names and contents, so that every run begins alike; needs root.

@@ -1,123 +1,113 @@
 //! Extracting, checking, and reading through FUSE.
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::super::stats::{Row, Target, median};
-use super::peer::{Peer, forget_caches, timed, warm};
+use super::super::stats::Row;
+use super::Bench;
+use super::peer::{forget_caches, warm};
+use super::spent::{Spent, end, of_children, timed, turns};
 
-/// Runs the three measurements on one image.
-pub fn run(
-    binary: &Path,
-    peer: &Peer,
-    dir: &Path,
-    codec: &str,
-    image: &Path,
-    rounds: usize,
-) -> anyhow::Result<Vec<Row>> {
-    Ok(vec![
-        extract(binary, peer, dir, codec, image, rounds)?,
-        fsck(binary, peer, codec, image, rounds)?,
-        fuse(binary, peer, dir, codec, image, rounds)?,
-    ])
+/// How long a file system in user space may take to appear.
+const MOUNT_LIMIT: Duration = Duration::from_secs(30);
+
+/// The names of the three measurements.
+pub fn names(codec: &str) -> [String; 3] {
+    ["extract", "fsck with contents", "whole tree through FUSE"].map(|what| format!("{what}, {codec}"))
 }
 
-/// Takes turns and compares medians: how many times as fast Larder is.
-fn turns(
-    name: String,
-    target: f64,
-    rounds: usize,
-    mut ours: impl FnMut() -> anyhow::Result<Duration>,
-    mut theirs: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<Row> {
-    let (mut here, mut there) = (Vec::new(), Vec::new());
-    for _ in 0..rounds.max(1) {
-        here.push(ours()?.as_secs_f64());
-        there.push(theirs()?.as_secs_f64());
+/// Runs those that are wanted on one image.
+pub fn run(bench: &Bench<'_>, codec: &str, image: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, run) in names(codec).iter().zip([extract, fsck, fuse]) {
+        if bench.wants(name) {
+            rows.extend(run(bench, name, image)?);
+        }
     }
-    let (here, there) = (median(here), median(there));
-    Ok(Row {
-        name,
-        larder: format!("{here:.2} s"),
-        peer: format!("{there:.2} s"),
-        figure: there / here,
-        target: Target::AtLeast(target),
-    })
+    Ok(rows)
 }
 
-fn extract(
-    binary: &Path,
-    peer: &Peer,
-    dir: &Path,
-    codec: &str,
-    image: &Path,
-    rounds: usize,
-) -> anyhow::Result<Row> {
-    let out = dir.join("out");
+fn extract(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>> {
+    let out = bench.dir.join("out");
     let run = |command: &mut Command| {
         // What the last run wrote must not be written back during this one.
         rustix::fs::sync();
         warm(image)?;
-        let took = timed(command)?;
+        let spent = timed(command)?;
         std::fs::remove_dir_all(&out)?;
-        Ok(took)
+        Ok(spent)
     };
     let mut argument = std::ffi::OsString::from("--extract=");
     argument.push(&out);
     turns(
-        format!("extract, {codec}"),
+        name,
         2.0,
-        rounds,
-        || run(Command::new(binary).args(["erofs", "extract", "--no-xattrs"]).args([image, &out])),
-        || run(Command::new(peer.tool("fsck.erofs")).arg(&argument).arg(image)),
+        bench.rounds,
+        || run(Command::new(bench.binary).args(["erofs", "extract", "--no-xattrs"]).args([image, &out])),
+        || run(Command::new(bench.peer.tool("fsck.erofs")).arg(&argument).arg(image)),
     )
 }
 
-fn fsck(binary: &Path, peer: &Peer, codec: &str, image: &Path, rounds: usize) -> anyhow::Result<Row> {
+fn fsck(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>> {
     warm(image)?;
     turns(
-        format!("fsck with contents, {codec}"),
+        name,
         1.0,
-        rounds,
-        || timed(Command::new(binary).args(["erofs", "fsck"]).arg(image)),
-        || timed(Command::new(peer.tool("fsck.erofs")).arg("--extract").arg(image)),
+        bench.rounds,
+        || timed(Command::new(bench.binary).args(["erofs", "fsck"]).arg(image)),
+        || timed(Command::new(bench.peer.tool("fsck.erofs")).arg("--extract").arg(image)),
     )
 }
 
-fn fuse(
-    binary: &Path,
-    peer: &Peer,
-    dir: &Path,
-    codec: &str,
-    image: &Path,
-    rounds: usize,
-) -> anyhow::Result<Row> {
-    let at = dir.join("fuse");
+/// Processor time is that of the server alone: the reader, and the kernel in its name, do the same on both sides.
+fn fuse(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>> {
+    let at = bench.dir.join("fuse");
     std::fs::create_dir_all(&at)?;
     let run = |command: &mut Command| {
         forget_caches();
         warm(image)?;
-        timed(command.args([image, &at]))?;
-        let took = read_tree(&at);
-        unmount(&at, UnmountFlags::empty()).context("unmounting")?;
-        took
+        let before = of_children()?;
+        let command = command.arg("-f").args([image, &at]).stdin(Stdio::null()).stdout(Stdio::null());
+        let shown = format!("{command:?}");
+        let mut server = command.stderr(Stdio::piped()).spawn().with_context(|| shown.clone())?;
+        let took = wait_until_mounted(&mut server, &at).and_then(|()| read_tree(&at));
+        // Without a mount the server has ended, or never will.
+        if let Err(error) = unmount(&at, UnmountFlags::empty()) {
+            server.kill()?;
+            took?;
+            return Err(error).context("unmounting");
+        }
+        end(server, &shown)?;
+        Ok(Spent { wall: took?, processor: of_children()? - before })
     };
     turns(
-        format!("whole tree through FUSE, {codec}"),
+        name,
         2.0,
-        rounds,
-        || run(Command::new(binary).arg("erofsfuse")),
-        || run(&mut Command::new(peer.tool("erofsfuse"))),
+        bench.rounds,
+        || run(Command::new(bench.binary).arg("erofsfuse")),
+        || run(&mut Command::new(bench.peer.tool("erofsfuse"))),
     )
+}
+
+fn wait_until_mounted(server: &mut std::process::Child, at: &Path) -> anyhow::Result<()> {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| std::os::unix::fs::MetadataExt::dev(&meta));
+    let above = device(at.parent().context("the mount point has no parent")?)?;
+    let start = Instant::now();
+    while device(at)? == above {
+        ensure!(server.try_wait()?.is_none(), "the server ended before it had mounted");
+        ensure!(start.elapsed() < MOUNT_LIMIT, "nothing was mounted within {MOUNT_LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Reads every file once, as a program that copies the tree would.
 fn read_tree(at: &Path) -> anyhow::Result<Duration> {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let mut buffer = vec![0; 1 << 17];
     let mut todo = vec![at.to_owned()];
     while let Some(dir) = todo.pop() {

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::super::stats::{Row, Target, median};
-use super::peer::{Peer, timed};
+use super::super::stats::{Row, Target};
+use super::Bench;
+use super::spent::{Spent, compare, timed};
 
 /// A codec as both know it, bytes of a pcluster, and how many times faster one thread must be.
 const CASES: [(&str, u32, f64); 8] = [
@@ -22,16 +23,22 @@ const TWO_THREADS: f64 = 1.7;
 /// What an image may be larger.
 const SIZE: f64 = 1.01;
 
-/// Writes `tree` in `dir`, turn and turn about.
-pub fn run(peer: &Peer, dir: &Path, tree: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
+/// Writes `tree`, turn and turn about, with the codecs that are wanted.
+pub fn run(bench: &Bench<'_>, tree: &Path) -> anyhow::Result<Vec<Row>> {
+    let name = |codec: &str, pcluster: u32| format!("mkfs {codec} {pcluster}");
+    let cases = CASES.iter().filter(|(codec, pcluster, _)| bench.wants(&name(codec, *pcluster)));
+    let cases: Vec<_> = cases.collect();
+    if cases.is_empty() {
+        return Ok(Vec::new());
+    }
     let built = crate::build::executables(&["--release", "--package", "larder-erofs", "--example", "image"])?;
     let writer = built.named("image")?;
-    let image = dir.join("written.erofs");
-    let write = |command: &mut Command| -> anyhow::Result<(f64, u64)> {
-        let took = timed(command)?;
+    let image = bench.dir.join("written.erofs");
+    let write = |command: &mut Command| -> anyhow::Result<(Spent, u64)> {
+        let spent = timed(command)?;
         let bytes = std::fs::metadata(&image)?.len();
         std::fs::remove_file(&image)?;
-        Ok((took.as_secs_f64(), bytes))
+        Ok((spent, bytes))
     };
     let ours = |codec: &str, pcluster: u32, jobs: u32| {
         let numbers = [pcluster.to_string(), jobs.to_string()];
@@ -39,37 +46,35 @@ pub fn run(peer: &Peer, dir: &Path, tree: &Path, rounds: usize) -> anyhow::Resul
     };
     let theirs = |codec: &str, pcluster: u32| {
         let options = [format!("-z{codec}"), format!("-C{pcluster}")];
-        let mut command = Command::new(peer.tool("mkfs.erofs"));
+        let mut command = Command::new(bench.peer.tool("mkfs.erofs"));
         write(command.args(["--quiet", "--workers=1"]).args(options).arg(&image).arg(tree))
     };
     let mut rows = Vec::new();
-    for (codec, pcluster, faster) in CASES {
+    for &&(codec, pcluster, faster) in &cases {
         let (mut one, mut two, mut there, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), (0, 0));
-        for _ in 0..rounds.max(1) {
-            let (took, len) = theirs(codec, pcluster)?;
-            there.push(took);
+        for _ in 0..bench.rounds.max(1) {
+            let (spent, len) = theirs(codec, pcluster)?;
+            there.push(spent);
             bytes.1 = len;
-            let (took, len) = ours(codec, pcluster, 1)?;
-            one.push(took);
+            let (spent, len) = ours(codec, pcluster, 1)?;
+            one.push(spent);
             bytes.0 = len;
             two.push(ours(codec, pcluster, 2)?.0);
         }
-        let (one, two, there) = (median(one), median(two), median(there));
-        let row = |what: &str, larder: String, peer: String, figure, target| Row {
-            name: format!("mkfs {codec} {pcluster}: {what}"),
-            larder,
-            peer,
-            figure,
-            target,
-        };
-        let seconds = |seconds: f64| format!("{seconds:.2} s");
+        let name = name(codec, pcluster);
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        let size = bytes.0 as f64 / bytes.1 as f64;
-        rows.extend([
-            row("one thread", seconds(one), seconds(there), there / one, Target::AtLeast(faster)),
-            row("two, against one", seconds(two), seconds(one), one / two, Target::AtLeast(TWO_THREADS)),
-            row("size", megabytes(bytes.0), megabytes(bytes.1), size, Target::AtMost(SIZE)),
-        ]);
+        rows.extend(compare(&format!("{name}: one thread"), faster, &one, &there));
+        // Two threads spend as much processor time as one: only the clock tells what they gain.
+        rows.extend(
+            compare(&format!("{name}: two, against one"), TWO_THREADS, &two, &one).into_iter().take(1),
+        );
+        rows.push(Row {
+            name: format!("{name}: size"),
+            larder: megabytes(bytes.0),
+            peer: megabytes(bytes.1),
+            figure: bytes.0 as f64 / bytes.1 as f64,
+            target: Target::AtMost(SIZE),
+        });
     }
     Ok(rows)
 }

@@ -74,7 +74,7 @@ fn add(content: &mut Content, object: usize, version: usize) -> anyhow::Result<V
     let mut builder = IndexBuilder::new(Encoding::Raw);
     let mut at = 0;
     for chunk in bytes.chunks(chunk_bytes(object)) {
-        builder.push(at, at, &Sha256::digest(chunk).into());
+        builder.push(at, at, &Sha256::digest(chunk));
         at += chunk.len() as u64;
     }
     let digest = content.add_blob(bytes);

@@ -29,8 +29,8 @@ impl DescriptorHolder for Shelf {
         Ok(())
     }
 
-    fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.lock().get(name)?.try_clone().ok()
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        self.lock().get(name).map(OwnedFd::try_clone).transpose()
     }
 
     fn release(&self, name: &str) {

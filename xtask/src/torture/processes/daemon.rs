@@ -12,8 +12,12 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::super::patience::Patience;
 use super::super::violation::{Kind, Violation};
 use super::hang;
+
+/// The front ends through which rounds mount, where they work.
+pub const FRONT_ENDS: [&str; 3] = ["fanotify", "fuse-blob", "fuse"];
 
 /// What a command, or the recovery from a death, may take at most.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,6 +36,7 @@ pub struct Daemon {
     binary: PathBuf,
     root: PathBuf,
     plan: String,
+    clock_ahead: u32,
 }
 
 /// What became of a command.
@@ -47,7 +52,7 @@ pub fn front_ends(binary: &Path, dir: &Path) -> anyhow::Result<Vec<&'static str>
     let found: Value =
         serde_json::from_slice(&daemon.run(["doctor", "--json"])?.stdout).context("larder doctor")?;
     let mut works = Vec::new();
-    for name in ["fanotify", "fuse"] {
+    for name in FRONT_ENDS {
         let about =
             found["frontends"].as_array().into_iter().flatten().find(|about| about["frontend"] == name);
         match about {
@@ -60,10 +65,27 @@ pub fn front_ends(binary: &Path, dir: &Path) -> anyhow::Result<Vec<&'static str>
     Ok(works)
 }
 
+/// Whether this host and user can give a process clocks of its own.
+pub fn try_time() -> anyhow::Result<()> {
+    let output = Command::new("unshare").args(["--time", "--fork", "--boottime", "1", "true"]).output()?;
+    anyhow::ensure!(output.status.success(), "unshare: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
 impl Daemon {
     /// A daemon to be, with this plan for its fault points.
     pub fn new(binary: &Path, root: &Path, plan: &str) -> Self {
-        Self { binary: binary.to_owned(), root: root.to_owned(), plan: plan.to_owned() }
+        Self { binary: binary.to_owned(), root: root.to_owned(), plan: plan.to_owned(), clock_ahead: 0 }
+    }
+
+    /// Whether it has clocks of its own.
+    pub fn has_other_time(&self) -> bool {
+        self.clock_ahead > 0
+    }
+
+    /// The same with clocks of its own, so many seconds ahead: in a time namespace, which has no other time of day.
+    pub fn with_clock_ahead(self, clock_ahead: u32) -> Self {
+        Self { clock_ahead, ..self }
     }
 
     /// Empties the cache. Only while no daemon runs.
@@ -89,7 +111,7 @@ impl Daemon {
     pub fn start(&self) -> Result<(), Violation> {
         let mut said = String::new();
         for _ in 0..TRIES_MAX {
-            let mut command = self.command(["daemon", "--detach"]);
+            let mut command = self.in_its_time(self.command(["daemon", "--detach"]));
             if !self.plan.is_empty() {
                 command.env(larder_faults::ENV, &self.plan);
             }
@@ -166,14 +188,14 @@ impl Daemon {
 
     /// Waits until a worker and a keeper answer.
     pub fn settle(&self) -> Result<Value, Violation> {
-        let began = Instant::now();
+        let mut patience = Patience::new(DEADLINE);
         loop {
             let outcome = self.run(["status", "--json"])?;
             let status: Option<Value> = serde_json::from_slice(&outcome.stdout).ok().filter(|_| outcome.ok);
             if let Some(status) = status.filter(|status| status["keeper"].is_object()) {
                 return Ok(status);
             }
-            if began.elapsed() > DEADLINE {
+            if patience.is_over() {
                 return Err(hang(format!("the daemon does not answer: {}", outcome.stderr)));
             }
             sleep(LOOK);
@@ -217,6 +239,16 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has `program` take over; says what kept it from that.
+    pub fn replace(&self, program: &Path) -> Result<Result<(), String>, Violation> {
+        let mut command = Command::new(program);
+        command.arg("--root").arg(&self.root).args(["daemon", "--replace"]).env_remove(larder_faults::ENV);
+        let words = format!("{command:?}");
+        let outcome = within_deadline(command, &words)?;
+        self.settle()?;
+        Ok(if outcome.ok { Ok(()) } else { Err(outcome.stderr) })
+    }
+
     /// Stops the daemon and waits for the end of its processes.
     pub fn stop(&self) -> Result<(), Violation> {
         let mut said = String::new();
@@ -241,7 +273,7 @@ impl Daemon {
             self.processes().into_iter().for_each(|pid| signal(Some(pid), Signal::KILL));
             sleep(LOOK);
         }
-        for target in [self.target("fanotify"), self.target("fuse")] {
+        for target in FRONT_ENDS.map(|front_end| self.target(front_end)) {
             while is_mounted(&target) && unmount(&target, UnmountFlags::DETACH).is_ok() {}
         }
     }
@@ -282,9 +314,9 @@ impl Daemon {
         mut done: impl FnMut() -> Result<bool, Violation>,
         otherwise: impl FnOnce() -> Violation,
     ) -> Result<(), Violation> {
-        let began = Instant::now();
+        let mut patience = Patience::new(DEADLINE);
         while !done()? {
-            if began.elapsed() > DEADLINE {
+            if patience.is_over() {
                 return Err(otherwise());
             }
             sleep(LOOK);
@@ -300,6 +332,17 @@ impl Daemon {
         let command = self.command(args);
         let words = format!("{command:?}");
         within_deadline(command, &words)
+    }
+
+    fn in_its_time(&self, command: Command) -> Command {
+        if self.clock_ahead == 0 {
+            return command;
+        }
+        let ahead = self.clock_ahead.to_string();
+        let mut inside = Command::new("unshare");
+        inside.args(["--time", "--fork", "--monotonic", &ahead, "--boottime", &ahead]);
+        inside.arg(command.get_program()).args(command.get_args()).env_remove(larder_faults::ENV);
+        inside
     }
 
     fn command<I>(&self, args: I) -> Command
@@ -318,10 +361,10 @@ fn within_deadline(mut command: Command, words: &str) -> Result<Outcome, Violati
     let failed = |error: &dyn std::fmt::Display| Violation::new(Kind::Error, format!("{words}: {error}"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&error))?;
-    let began = Instant::now();
+    let mut patience = Patience::new(DEADLINE);
     // What these commands print fits into a pipe.
     while child.try_wait().map_err(|error| failed(&error))?.is_none() {
-        if began.elapsed() > DEADLINE {
+        if patience.is_over() {
             drop(child.kill());
             drop(child.wait());
             return Err(hang(format!("{words}: not done after {DEADLINE:?}")));

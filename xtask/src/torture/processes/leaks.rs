@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::super::violation::{Kind, Violation};
-use super::daemon::{Daemon, is_mounted};
+use super::daemon::{Daemon, FRONT_ENDS, is_mounted};
 
 /// How long threads and connections may take to go after the last read.
 const GRACE: Duration = Duration::from_secs(30);
@@ -17,6 +17,10 @@ const SPARE_THREADS: usize = 64;
 
 /// The list of detached mounts that somebody still read from: once there, it stays with the keeper, empty or not.
 const SPARE_LISTS: usize = 1;
+
+/// Objects of an image: the metadata and the data. Which of them has a live map depends on what was filled since it was
+/// opened, so that is not learned: the keeper has at most one of each, the worker that and its own.
+const OBJECTS: usize = 2;
 
 /// What a process holds, by name.
 type Holdings = BTreeMap<String, usize>;
@@ -65,6 +69,8 @@ impl Usual {
         let limit = |name: &str| {
             let usual = usual.and_then(|usual| usual.get(name)).copied().unwrap_or(0);
             let spare = match name.rsplit(' ').next() {
+                Some("memfd:larder-live-map") if name.starts_with("worker") => return 2 * OBJECTS,
+                Some("memfd:larder-live-map") => return OBJECTS,
                 Some("socket") => SPARE_SOCKETS,
                 Some("threads") => SPARE_THREADS,
                 Some("memfd:larder-erofs") => SPARE_LISTS,
@@ -80,7 +86,7 @@ impl Usual {
 
 /// After the end of a daemon nothing is left of it but the cache.
 pub fn nothing_is_left(daemon: &Daemon) -> Result<(), Violation> {
-    for target in [daemon.target("fanotify"), daemon.target("fuse")] {
+    for target in FRONT_ENDS.map(|front_end| daemon.target(front_end)) {
         if is_mounted(&target) {
             return Err(Violation::new(
                 Kind::Leak,

@@ -1,13 +1,17 @@
 //! The real program: daemon and keeper with mounts through fanotify and FUSE, readers as threads with a deadline,
-//! faults, deaths at named points, kills, upgrades, restarts, a registry that lies.
+//! faults, deaths at named points, kills, upgrades, restarts, a full disk, short memory, a registry that lies.
 //!
 //! One process at a time dies, as P1 and P4 promise it: a keeper is only killed while a worker lives that has taken
 //! everything over, and a round is either about the death of workers or about that of keepers.
 
 mod daemon;
+mod disk;
 mod image;
 mod leaks;
+pub mod mapped;
+mod memory;
 mod plan;
+mod program;
 mod reader;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +21,10 @@ use std::time::Duration;
 use larder_faults::State;
 
 use self::daemon::Daemon;
+use self::disk::Disk;
 use self::image::Image;
 use self::leaks::Usual;
+use self::memory::Memory;
 use self::plan::{Deed, Round};
 use self::reader::Reader;
 use super::desk::Desk;
@@ -39,6 +45,13 @@ pub struct Stage {
     images: Vec<Image>,
     front_ends: Vec<&'static str>,
     usual: Usual,
+    /// Other places of the program, as an upgrade has one.
+    programs: [PathBuf; 2],
+    /// Absent where none can be made.
+    disk: Option<Disk>,
+    memory: Option<Memory>,
+    /// Whether a daemon can have clocks of its own.
+    has_time: bool,
 }
 
 impl Stage {
@@ -46,9 +59,18 @@ impl Stage {
     pub fn new(binary: &Path, dir: &Path) -> anyhow::Result<Self> {
         let images =
             (0..IMAGES).map(|number| Image::build(binary, dir, number)).collect::<anyhow::Result<_>>()?;
-        let front_ends = daemon::front_ends(binary, dir)?;
+        let disk = or_say("a disk that becomes full", Disk::make(dir));
+        let memory = or_say("memory that becomes short", Memory::make());
+        let has_time = or_say("clocks that jump", daemon::try_time()).is_some();
+        let programs = ["larder-one", "larder-two"].map(|name| dir.join(name));
+        for program in &programs {
+            std::fs::hard_link(binary, program).or_else(|_| std::fs::copy(binary, program).map(drop))?;
+        }
+        let place = disk.as_ref().map_or(dir, Disk::dir);
+        let front_ends = daemon::front_ends(binary, place)?;
         let (binary, dir) = (binary.to_owned(), dir.to_owned());
-        let mut stage = Self { binary, dir, images, front_ends, usual: Usual::default() };
+        let usual = Usual::default();
+        let mut stage = Self { binary, dir, images, front_ends, usual, programs, disk, memory, has_time };
         stage.learn()?;
         Ok(stage)
     }
@@ -81,13 +103,20 @@ impl Stage {
         image.registry.set_latency(round.latency);
         let state = State::create(&self.dir.join("faults"))?;
         let plan = round.faults(dice, &self.dir.join("faults"))?;
-        let daemon = Daemon::new(&self.binary, &self.dir.join("root"), &plan.to_string());
+        let place = self.disk.as_ref().map_or(&*self.dir, Disk::dir);
+        let daemon = Daemon::new(&self.binary, &place.join("root"), &plan.to_string());
+        let daemon = daemon.with_clock_ahead(if self.has_time { round.clock_ahead } else { 0 });
         let mut tally = Tally::default();
+        if daemon.has_other_time() {
+            tally.did("clocks jumped");
+        }
         if round.wipe {
             daemon.wipe()?;
             tally.did("cache emptied");
         }
-        let mut scene = Scene { round, dice, image, daemon, state, usual: &mut self.usual, tally };
+        let (usual, programs) = (&mut self.usual, &self.programs);
+        let (disk, memory) = (self.disk.as_ref(), self.memory.as_ref());
+        let mut scene = Scene { round, dice, image, daemon, state, usual, programs, disk, memory, tally };
         if let Err(violation) = scene.play(learning) {
             scene.tally.violate(violation);
         }
@@ -103,6 +132,9 @@ struct Scene<'a> {
     daemon: Daemon,
     state: State,
     usual: &'a mut Usual,
+    programs: &'a [PathBuf; 2],
+    disk: Option<&'a Disk>,
+    memory: Option<&'a Memory>,
     tally: Tally,
 }
 
@@ -110,6 +142,9 @@ impl Scene<'_> {
     /// The acts of a round; the first violation ends it.
     fn play(&mut self, learning: bool) -> Result<(), Violation> {
         self.daemon.start()?;
+        if let Some(memory) = self.memory {
+            memory.hold(&self.daemon.processes());
+        }
         self.mount()?;
         if learning {
             self.usual.learn(&self.round.front_ends.join("+"), &self.daemon)?;
@@ -179,13 +214,20 @@ impl Scene<'_> {
     }
 
     fn act(&mut self, desk: &Arc<Desk>, readers: &[std::thread::JoinHandle<()>]) -> Result<(), Violation> {
-        for (step, deed) in &self.round.script {
+        for (number, (step, deed)) in self.round.script.iter().enumerate() {
             desk.wait(readers, *step, READ_DEADLINE)?;
             self.tally.did(deed.name());
             match deed {
                 Deed::KillWorker => self.daemon.kill_worker()?,
                 Deed::KillKeeper => self.daemon.kill_keeper()?,
                 Deed::Upgrade => self.daemon.upgrade()?,
+                Deed::Replace => self.replace(&self.programs[number % 2])?,
+                Deed::FillDisk(lasts) => self.fill_disk(*lasts).map_err(cannot)?,
+                Deed::Squeeze(mebibytes, lasts) => {
+                    self.memory
+                        .map_or(Ok(()), |memory| memory.squeeze(mebibytes << 20, *lasts))
+                        .map_err(cannot)?;
+                }
                 Deed::Lie(fault) => self.image.registry.fail_at(
                     larder_testkit::Target::Blobs,
                     larder_testkit::Times::Next(1),
@@ -198,6 +240,27 @@ impl Scene<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A program at another place takes over, unless a fault keeps it from that.
+    fn replace(&mut self, program: &Path) -> Result<(), Violation> {
+        match self.daemon.replace(program)? {
+            Err(said) if self.round.is_fair() => {
+                Err(Violation::new(Kind::Error, format!("{} does not take over: {said}", program.display())))
+            }
+            Err(_) => {
+                self.tally.did("program not replaced, by a fault");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn fill_disk(&self, lasts: Duration) -> anyhow::Result<()> {
+        let Some(disk) = self.disk else { return Ok(()) };
+        disk.fill()?;
+        std::thread::sleep(lasts);
+        disk.drain()
     }
 
     /// With the causes gone, no error is left: P3.
@@ -234,4 +297,14 @@ impl From<Violation> for anyhow::Error {
 /// A violation without more to say.
 fn hang(what: impl Into<String>) -> Violation {
     Violation::new(Kind::Hang, what)
+}
+
+/// What the torturer itself cannot do.
+fn cannot(error: anyhow::Error) -> Violation {
+    Violation::new(Kind::Error, format!("the torturer: {error:#}"))
+}
+
+/// What a host does not offer is left out, and said.
+fn or_say<T>(what: &str, made: anyhow::Result<T>) -> Option<T> {
+    made.inspect_err(|error| eprintln!("torture: without {what}: {error:#}")).ok()
 }

@@ -13,6 +13,9 @@ use super::super::plan::{self, Weather};
 /// Steps that each reader does.
 pub const STEPS: u64 = 40;
 
+/// Deeds of a round, this one excluded.
+const DEEDS_MAX: u8 = 16;
+
 /// Faults of a round, deaths apart.
 const BUDGET: u64 = 200;
 
@@ -27,6 +30,12 @@ pub enum Deed {
     Upgrade,
     /// The registry meets the next request for a blob with this.
     Lie(Fault),
+    /// `larder daemon --replace`, said by a program at another place.
+    Replace,
+    /// The disk is full for so long.
+    FillDisk(Duration),
+    /// The daemon may have only so many mebibytes of memory, for so long.
+    Squeeze(u64, Duration),
     /// Unmounted, lazily, and mounted again.
     Remount(&'static str),
 }
@@ -38,6 +47,9 @@ impl Deed {
             Self::KillWorker => "worker killed",
             Self::KillKeeper => "keeper killed",
             Self::Upgrade => "worker replaced",
+            Self::Replace => "program replaced",
+            Self::FillDisk(_) => "disk filled",
+            Self::Squeeze(..) => "memory squeezed",
             Self::Lie(_) => "registry misbehaved",
             Self::Remount(_) => "remounted while read",
         }
@@ -50,6 +62,8 @@ enum Mood {
     Nobody,
     Worker,
     Keeper,
+    /// Worker, by what is short: the disk, the memory.
+    Scarce,
 }
 
 /// A round.
@@ -63,6 +77,8 @@ pub struct Round {
     pub wipe: bool,
     /// How long the registry takes for each answer.
     pub latency: Duration,
+    /// How far the daemon's clocks, those that do not tell the time of day, are ahead of the host's, in seconds.
+    pub clock_ahead: u32,
     /// How many threads read.
     pub readers: usize,
     /// What happens after how many steps of all readers together.
@@ -91,6 +107,7 @@ impl Round {
             image: 0,
             wipe: true,
             latency: Duration::ZERO,
+            clock_ahead: 0,
             readers: 4,
             script: Vec::new(),
             death: None,
@@ -104,12 +121,14 @@ impl Round {
         let mut rng = dice.of("round", 0).at(0);
         let sets = sets(works);
         let front_ends = sets[rng.usize(0..sets.len())].clone();
-        let mood = weighted(&mut rng, &[(2, Mood::Nobody), (6, Mood::Worker), (3, Mood::Keeper)]);
+        let mood =
+            weighted(&mut rng, &[(2, Mood::Nobody), (6, Mood::Worker), (3, Mood::Keeper), (3, Mood::Scarce)]);
         let readers = rng.usize(3..8);
         let mut round = Self {
             image: usize::try_from(rng.u64(0..images)).unwrap_or(0),
             wipe: rng.u8(0..3) > 0,
             latency: Duration::from_millis(weighted(&mut rng, &[(1, 0), (2, 2), (2, 10), (1, 40)])),
+            clock_ahead: if rng.u8(0..4) == 0 { rng.u32(1..100_000_000) } else { 0 },
             readers,
             script: Vec::new(),
             death: death(&mut rng, mood),
@@ -119,19 +138,27 @@ impl Round {
         };
         let lies = rng.bool();
         let total = STEPS * readers as u64;
-        for _ in 0..rng.u8(1..7) {
+        for _ in 0..rng.u8(1..DEEDS_MAX) {
             let deed = match mood {
                 _ if lies && rng.bool() => Deed::Lie(plan::lie(&mut rng)),
-                Mood::Worker if rng.u8(0..4) == 0 => Deed::Upgrade,
+                Mood::Worker if rng.u8(0..6) == 0 => Deed::Upgrade,
+                Mood::Worker if rng.u8(0..6) == 0 => Deed::Replace,
                 Mood::Worker => Deed::KillWorker,
                 Mood::Keeper => Deed::KillKeeper,
                 Mood::Nobody if rng.bool() => Deed::Upgrade,
+                Mood::Nobody if rng.bool() => Deed::Replace,
+                Mood::Scarce => scarcity(&mut rng),
                 Mood::Nobody => Deed::Remount(round.front_ends[rng.usize(0..round.front_ends.len())]),
             };
             round.script.push((rng.u64(0..total), deed));
         }
         round.script.sort_by_key(|(step, _)| *step);
         round
+    }
+
+    /// Whether no call fails and nobody dies at a point of its own: what is asked of the daemon must work then.
+    pub fn is_fair(&self) -> bool {
+        !self.weather.errors && self.death.is_none()
     }
 
     /// Whether a mount can be away while it is read.
@@ -143,7 +170,7 @@ impl Round {
     pub fn may_fail(&self) -> bool {
         self.weather.errors
             || self.death.is_some()
-            || self.script.iter().any(|(_, deed)| !matches!(deed, Deed::Upgrade))
+            || self.script.iter().any(|(_, deed)| !matches!(deed, Deed::Upgrade | Deed::Replace))
     }
 
     /// The plan for the fault points.
@@ -157,6 +184,16 @@ impl Round {
     }
 }
 
+fn scarcity(rng: &mut fastrand::Rng) -> Deed {
+    let lasts = Duration::from_millis(rng.u64(200..2000));
+    match rng.u8(0..3) {
+        0 => Deed::FillDisk(lasts),
+        // Some of these are less than a worker has, some are about what it needs.
+        1 => Deed::Squeeze(1 << rng.u32(3..7), lasts),
+        _ => Deed::KillWorker,
+    }
+}
+
 /// Sites at which keepers may die. Not while none of its workers lives: that would be a second death.
 const KEEPER_SITES: [Site; 2] = [Site::KeeperReceive, Site::KeeperStored];
 
@@ -165,7 +202,7 @@ const WORKER_LAYERS: [&str; 6] = ["cachefiles", "fscache", "remote", "ondemand",
 
 fn death(rng: &mut fastrand::Rng, mood: Mood) -> Option<(Site, u64)> {
     let sites: Vec<Site> = match mood {
-        Mood::Nobody => return None,
+        Mood::Nobody | Mood::Scarce => return None,
         Mood::Keeper => KEEPER_SITES.to_vec(),
         Mood::Worker => {
             Site::ALL.iter().copied().filter(|site| WORKER_LAYERS.contains(&site.layer())).collect()
@@ -191,6 +228,9 @@ impl fmt::Display for Round {
             f.write_str(if is_so { words } else { "" })?;
         }
         write!(f, ", latency {:?}{}", self.latency, self.weather)?;
+        if self.clock_ahead > 0 {
+            write!(f, ", clocks {} s ahead", self.clock_ahead)?;
+        }
         if let Some((site, nth)) = self.death {
             write!(f, ", death at {}@{nth}", site.name())?;
         }

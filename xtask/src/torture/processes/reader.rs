@@ -11,25 +11,29 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, fadvise};
 
 use super::super::desk::Desk;
-use super::super::dice::Dice;
+use super::super::dice::{Dice, weighted};
 use super::super::tally::errno_name;
 use super::super::truth;
 use super::super::violation::{Kind, Violation};
 use super::daemon::Daemon;
 use super::image::{self, Image};
+use super::mapped;
 use super::plan::{Round, STEPS};
+use super::program;
 
 /// Reads in calm weather.
 const CALM_STEPS: u64 = 40;
 
-/// How long after the end of the faults an error may still come from one of them: from a fetch that had begun before.
-const AFTERMATH: Duration = Duration::from_secs(15);
+/// How long after the end of the faults an error may still come from one of them: from a fetch that had begun before, or
+/// from who stands in for workers that the faults had killed, which is a minute at most, and the start of the next one.
+const AFTERMATH: Duration = Duration::from_secs(90);
 
 /// A reader.
 pub struct Reader {
     number: usize,
     dice: Dice,
     truths: Vec<u64>,
+    sums: Vec<String>,
     targets: Vec<PathBuf>,
     may_fail: bool,
     remounts: bool,
@@ -43,6 +47,25 @@ struct Piece {
     len: usize,
     /// Whether the pages are given up first.
     afresh: bool,
+    how: How,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum How {
+    /// This thread.
+    Read,
+    /// A process that maps the file.
+    Map,
+    /// A program of the image, the whole file.
+    Run,
+}
+
+/// What came of it.
+enum Found {
+    Bytes(Vec<u8>),
+    /// What the program printed.
+    Sum(String),
 }
 
 impl Reader {
@@ -52,6 +75,7 @@ impl Reader {
             number,
             dice: dice.of("reader", number as u64),
             truths: (0..image::FILES).map(|file| image.truth_of(file)).collect(),
+            sums: (0..image::FILES).map(|file| image.sum_of(file)).collect(),
             targets: round.front_ends.iter().map(|front_end| daemon.target(front_end)).collect(),
             may_fail: round.may_fail(),
             remounts: round.remounts(),
@@ -107,15 +131,26 @@ impl Reader {
             at: if rng.u8(0..8) == 0 { size.saturating_sub(100) } else { rng.u64(0..size) },
             len: rng.usize(len / 2 + 1..=len),
             afresh: rng.bool(),
+            how: weighted(&mut rng, &[(14, How::Read), (3, How::Map), (2, How::Run)]),
         }
     }
 
-    fn read(&self, desk: &Desk, slot: usize, piece: &Piece) -> io::Result<Vec<u8>> {
+    fn read(&self, desk: &Desk, slot: usize, piece: &Piece) -> io::Result<Found> {
         let path = self.targets[piece.target].join(image::name(piece.file));
         desk.timed(
             slot,
             || self.words(piece),
             || {
+                match piece.how {
+                    How::Run => {
+                        let ran = program::run(&self.targets[piece.target], &image::name(piece.file));
+                        return ran.map(Found::Sum);
+                    }
+                    How::Map => {
+                        return mapped::read(&path, piece.at, piece.len, piece.afresh).map(Found::Bytes);
+                    }
+                    How::Read => {}
+                }
                 let file = File::open(&path)?;
                 if piece.afresh {
                     fadvise(&file, 0, None, Advice::DontNeed)?;
@@ -123,15 +158,19 @@ impl Reader {
                 let mut bytes = vec![0; piece.len];
                 let len = read_until_end(&file, &mut bytes, piece.at)?;
                 bytes.truncate(len);
-                Ok(bytes)
+                Ok(Found::Bytes(bytes))
             },
         )
     }
 
     /// Counts a read; wrong bytes are a violation, an error is the caller's to judge.
-    fn judge(&self, desk: &Desk, piece: &Piece, read: io::Result<Vec<u8>>) -> Result<(), String> {
+    fn judge(&self, desk: &Desk, piece: &Piece, read: io::Result<Found>) -> Result<(), String> {
         let bytes = match read {
-            Ok(bytes) => bytes,
+            Ok(Found::Bytes(bytes)) => bytes,
+            Ok(Found::Sum(sum)) => {
+                self.judge_sum(desk, piece, &sum);
+                return Ok(());
+            }
             Err(error) => {
                 let name = errno_name(&error);
                 desk.tally().read(name.clone(), 0);
@@ -154,15 +193,37 @@ impl Reader {
                 tally.read("wrong", bytes.len());
                 tally.violate(Violation::new(Kind::WrongBytes, format!("{}: {wrong}", self.words(piece))));
             }
-            None => tally.read("right", bytes.len()),
+            None => {
+                tally.read("right", bytes.len());
+                if piece.how == How::Map {
+                    tally.did("piece read through a mapping");
+                }
+            }
         }
         Ok(())
     }
 
+    fn judge_sum(&self, desk: &Desk, piece: &Piece, found: &str) {
+        let expected = &self.sums[usize::try_from(piece.file).unwrap_or(0)];
+        let mut tally = desk.tally();
+        if found == expected {
+            tally.read("right", usize::try_from(image::size(piece.file)).unwrap_or(0));
+            tally.did("program run from the image");
+            return;
+        }
+        tally.read("wrong", 0);
+        let what = format!("{}: {found} instead of {expected}", self.words(piece));
+        tally.violate(Violation::new(Kind::WrongBytes, what));
+    }
+
     fn words(&self, piece: &Piece) -> String {
         let path = self.targets[piece.target].join(image::name(piece.file));
+        if piece.how == How::Run {
+            return format!("run of {} on {}", program::NAME, path.display());
+        }
         let afresh = if piece.afresh { ", pages dropped first" } else { "" };
-        format!("read of {} bytes at {} of {}{afresh}", piece.len, piece.at, path.display())
+        let how = if piece.how == How::Map { "read through a mapping" } else { "read" };
+        format!("{how} of {} bytes at {} of {}{afresh}", piece.len, piece.at, path.display())
     }
 }
 

@@ -110,7 +110,9 @@ impl StorageFile for SimFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        Ok(self.disk.lock().stat(self.id))
+        let mut state = self.disk.lock();
+        state.call()?;
+        Ok(state.stat(self.id))
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {

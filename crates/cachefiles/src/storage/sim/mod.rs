@@ -10,6 +10,7 @@ mod names;
 mod node;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,9 @@ struct State {
     steps: u64,
     stop: Option<Stop>,
     stopped_in: Option<&'static str>,
+    /// Changes and questions so far.
+    calls: u64,
+    failing: Range<u64>,
     syncs_fail: bool,
     full: bool,
     dense: bool,
@@ -68,6 +72,8 @@ impl SimDisk {
             steps: 0,
             stop: None,
             stopped_in: None,
+            calls: 0,
+            failing: 0..0,
             syncs_fail: false,
             full: false,
             dense: false,
@@ -92,6 +98,13 @@ impl SimDisk {
         self.lock().stopped_in
     }
 
+    /// Makes so many calls fail, once so many more have been made. What fails changes nothing.
+    pub fn fail_calls(&self, after: u64, count: u64) {
+        let mut state = self.lock();
+        let first = state.calls + after;
+        state.failing = first..first + count;
+    }
+
     /// Makes syncs of data fail, or succeed again.
     pub fn fail_syncs(&self, fail: bool) {
         self.lock().syncs_fail = fail;
@@ -105,6 +118,12 @@ impl SimDisk {
     /// Makes holes take space, as on file systems without sparse files.
     pub fn without_holes(&self, dense: bool) {
         self.lock().dense = dense;
+    }
+
+    /// Bytes that all files below a folder take. No call that could fail.
+    pub fn stored_below(&self, dir: &str) -> u64 {
+        let state = self.lock();
+        state.names.files_below(dir).map(|id| state.stat(id).stored).sum()
     }
 
     /// Does something between the moment when the next change of a kind is made, and its return.
@@ -152,7 +171,7 @@ impl SimDisk {
             }
             _ => {}
         }
-        let result = apply(&mut state);
+        let result = state.call().and_then(|()| apply(&mut state));
         let waiting = state.after.iter().position(|(kind, _)| *kind == what);
         let work = waiting.map(|index| state.after.remove(index).1);
         drop(state);
@@ -166,6 +185,13 @@ impl SimDisk {
 }
 
 impl State {
+    /// One more call, which may be one of those that fail.
+    fn call(&mut self) -> io::Result<()> {
+        let number = self.calls;
+        self.calls += 1;
+        if self.failing.contains(&number) { Err(Errno::IO.into()) } else { Ok(()) }
+    }
+
     fn file(&self, path: &str) -> io::Result<u64> {
         match self.names.get(path) {
             Some(Entry::File(id)) => Ok(id),
@@ -217,7 +243,8 @@ impl Storage for SimDisk {
     }
 
     fn open(&self, path: &str, _access: Access) -> io::Result<Box<dyn StorageFile>> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.call()?;
         let id = state.file(path)?;
         Ok(self.handle(&state, id))
     }
@@ -308,7 +335,8 @@ impl Storage for SimDisk {
     }
 
     fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.call()?;
         Ok(match state.names.get(path) {
             None => None,
             Some(Entry::Attr(_)) => None,

@@ -80,6 +80,15 @@ impl Names {
         inside.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
     }
 
+    /// The files below a folder, however deep.
+    pub fn files_below(&self, dir: &str) -> impl Iterator<Item = u64> {
+        let inside = self
+            .now
+            .iter()
+            .filter(move |(path, _)| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')));
+        inside.filter_map(|(_, entry)| if let Entry::File(id) = entry { Some(*id) } else { None })
+    }
+
     pub fn change(&mut self, removed: Option<&str>, added: Option<(&str, Entry)>) {
         let change = Change {
             removed: removed.map(str::to_owned),

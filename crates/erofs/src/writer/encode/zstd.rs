@@ -1,9 +1,9 @@
 //! Zstandard: one frame a pcluster, with a window that readers have room for.
 //!
 //! The library cannot be told to fill a space. It can be told to end a block, and a frame may end behind any block:
-//! so the input goes in by pieces, the first one nearly as long as is predicted to fit, each as a block or a few. What
-//! goes beyond the space is dropped with its piece, and encoded again at the beginning of the next pcluster. Every byte
-//! is encoded little more than once, where mkfs.erofs encodes it some ten times to find the length that fits.
+//! so the input goes in by pieces of a block each, the first one somewhat shorter than is predicted to fit. What goes
+//! beyond the space is dropped with its piece, and encoded again at the beginning of the next pcluster. Every byte is
+//! encoded one and a half times, where mkfs.erofs encodes it some ten times to find the length that fits.
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, compress_bound};
@@ -14,10 +14,14 @@ use super::{Fill, Filled};
 /// Longest header of a frame as written here: magic, descriptor, window, and 32 bits of content size.
 const HEADER_BYTES_MAX: usize = 10;
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+/// Room for what a flush adds to a block: headers, and an empty block.
+const FLUSH_BYTES_MAX: usize = 64;
 /// Size of a block's header.
 const BLOCK_HEADER_BYTES: usize = 3;
-/// Pieces of a pcluster, at most.
-const PIECES_MAX: u32 = 4;
+/// Longest block: `ZSTD_BLOCKSIZE_MAX`. It is no longer than the window either.
+const BLOCK_BYTES_MAX: usize = 128 << 10;
+/// Shortest piece: what is shorter is not worth the header of a block.
+const PIECE_BYTES_MIN: usize = 16;
 /// Attempts at a pcluster whose input is nothing like the one before.
 const ATTEMPTS_MAX: u32 = 4;
 /// Space left that is not worth another piece: this part of the whole.
@@ -33,6 +37,13 @@ pub(super) struct Zstd {
     scratch: Vec<u8>,
 }
 
+/// What the pieces of an attempt came to. The blocks of what fits are in scratch, behind a header of the library's.
+struct Pieces {
+    fits: Option<Filled>,
+    /// With the piece that was too much.
+    exceeds: Option<Filled>,
+}
+
 impl Zstd {
     pub(super) fn new(level: u8, window_bytes: u32) -> Result<Self, OptionsFault> {
         let failed = OptionsFault::NotBuilt { name: "zstd with these settings" };
@@ -46,23 +57,24 @@ impl Zstd {
         Ok(Self { context, window_bytes, ratio: 0, scratch: Vec::new() })
     }
 
-    /// Encodes pieces of `input`, the first of `first` bytes, until `space` is nearly full.
+    /// Encodes pieces of `input`, the first of `first` bytes, until `space` is nearly full or exceeded.
     ///
-    /// Returns how much of the input is in how many bytes of scratch; `Err` with the encoded length of the first piece
-    /// when that alone is too long.
-    fn pieces(&mut self, input: &[u8], first: usize, space: usize) -> Option<Result<Filled, usize>> {
-        // What is pledged only chooses the tables; it must not be exceeded.
-        let pledged = input.len().min(first + first / 2 + 1024);
-        let bound = compress_bound(pledged) + 64 * PIECES_MAX as usize + 1024;
+    /// A piece is a block at most. A longer one would become several anyway, and would cost all of them when it does
+    /// not fit.
+    fn pieces(&mut self, input: &[u8], first: usize, space: usize) -> Option<Pieces> {
+        let block = self.window_bytes.min(BLOCK_BYTES_MAX);
+        let bound = space + compress_bound(block) + FLUSH_BYTES_MAX;
         if self.scratch.len() < bound {
             self.scratch.resize(bound, 0);
         }
+        // What is pledged only chooses the tables; it must not be exceeded.
+        let pledged = input.len().min((first + first / 2 + 1024).next_power_of_two());
         self.context.reset(ResetDirective::SessionOnly).ok()?;
         self.context.set_pledged_src_size(Some(pledged as u64)).ok()?;
-        let mut fits: Option<Filled> = None;
+        let mut pieces = Pieces { fits: None, exceeds: None };
         let (mut at, mut out_at, mut piece) = (0, 0, first);
-        for _ in 0..PIECES_MAX {
-            let end = pledged.min(at + piece);
+        while at < pledged {
+            let end = pledged.min(at + piece.min(block));
             let mut from = InBuffer::around(&input[at..end]);
             let mut to = OutBuffer::around_pos(&mut self.scratch[..], out_at);
             while self.context.compress_stream2(&mut to, &mut from, ZSTD_EndDirective::ZSTD_e_flush).ok()? > 0
@@ -71,21 +83,19 @@ impl Zstd {
             (at, out_at) = (end, to.pos());
             let produced = HEADER_BYTES_MAX + out_at - frame_header_bytes(&self.scratch);
             if produced > space {
-                return Some(fits.ok_or(produced));
-            }
-            fits = Some(Filled { consumed: at, produced: out_at });
-            let left = space - produced;
-            if at == pledged || left < space / SLACK {
+                pieces.exceeds = Some(Filled { consumed: at, produced });
                 break;
             }
+            pieces.fits = Some(Filled { consumed: at, produced: out_at });
+            let left = space - produced;
             // A little less than fits by the ratio so far, and room for the tables of one more block.
             let useful = left.saturating_sub(left / 12 + 24);
             piece = useful * at / produced;
-            if piece < 16 {
+            if left < space / SLACK || piece < PIECE_BYTES_MIN {
                 break;
             }
         }
-        fits.map(Ok)
+        Some(pieces)
     }
 
     /// Makes a frame of the blocks in scratch that end at `filled.produced`.
@@ -121,27 +131,31 @@ impl Fill for Zstd {
         let space = out.len();
         let ratio = if self.ratio == 0 { RATIO_USUAL } else { self.ratio };
         let predicted = (space * ratio) >> 16;
-        let mut first = predicted - predicted / 10;
+        // An overrun costs all of the first piece, a second piece little more than the header of a block.
+        let mut first = predicted - predicted / 5;
         for attempt in 1..=ATTEMPTS_MAX {
             // All of the input, if that is likely to fit.
             first = if input.len() <= first + first / 16 { input.len() } else { first.max(1) };
-            match self.pieces(input, first, space)? {
-                Ok(filled) => {
-                    self.ratio = (filled.consumed << 16) / filled.produced;
-                    let much_left = filled.consumed < input.len() && filled.produced < space / 4 * 3;
-                    if much_left && attempt < ATTEMPTS_MAX {
-                        first = ((space * self.ratio) >> 16) / 10 * 9;
-                        continue;
+            let Pieces { fits, exceeds } = self.pieces(input, first, space)?;
+            if let Some(known) = fits.or(exceeds) {
+                self.ratio = (known.consumed << 16) / known.produced;
+            }
+            match (fits, exceeds) {
+                (Some(filled), exceeds) => {
+                    let much_left = filled.consumed < input.len() && filled.produced < space / 5 * 3;
+                    if !much_left || attempt == ATTEMPTS_MAX {
+                        return Some(self.finish(filled, out));
                     }
-                    return Some(self.finish(filled, out));
+                    first = match exceeds {
+                        Some(exceeds) => between(filled, exceeds, space),
+                        None => ((space * self.ratio) >> 16) / 10 * 9,
+                    };
                 }
-                Err(produced) => {
-                    self.ratio = (first << 16) / produced;
-                    if first <= produced {
-                        return None;
-                    }
-                    first = first * space / produced * 9 / 10;
+                (None, Some(Filled { consumed, produced })) if consumed > produced => {
+                    first = consumed * space / produced * 9 / 10;
                 }
+                // What gets no shorter.
+                _ => return None,
             }
         }
         None
@@ -150,6 +164,12 @@ impl Fill for Zstd {
     fn forget(&mut self) {
         self.ratio = 0;
     }
+}
+
+/// A length that nearly fills `space`, on the line between one that fits and one that exceeds it.
+fn between(fits: Filled, exceeds: Filled, space: usize) -> usize {
+    let (bytes, encoded) = (exceeds.consumed - fits.consumed, exceeds.produced - fits.produced);
+    fits.consumed + (space - fits.produced) * bytes / encoded.max(1) * 9 / 10
 }
 
 /// Length of the frame header that the library wrote.

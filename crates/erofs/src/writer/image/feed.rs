@@ -34,6 +34,9 @@ impl<'a> TreeFeed<'a> {
     /// Whether the file system says that nothing is stored of these bytes.
     fn is_hole(&mut self, node: NodeId, start: u64, end: u64) -> Result<bool, Error> {
         let node = &self.tree.nodes[index(node)];
+        if let Content::Layer { layer, nid } = node.content {
+            return self.tree.layers[index(layer)].is_hole(nid, start, end);
+        }
         let Content::Host(host) = node.content else { return Ok(false) };
         if !host.sparse {
             return Ok(false);

@@ -28,8 +28,14 @@ pub(super) enum Entry {
     },
 }
 
-/// The entries of a file of `size` bytes.
-pub(super) fn entries(file: &EncodedFile, size: u64, block: BlockSize, big: bool) -> Vec<Entry> {
+/// The entries of a file of `size` bytes; `bases` are where the devices begin in the unified address space.
+pub(super) fn entries(
+    file: &EncodedFile,
+    size: u64,
+    block: BlockSize,
+    big: bool,
+    bases: &[u64],
+) -> Vec<Entry> {
     let count = usize::try_from(block.blocks(size)).expect("the index is held in memory");
     let unit = block.bytes();
     let mut entries = Vec::with_capacity(count);
@@ -55,7 +61,8 @@ pub(super) fn entries(file: &EncodedFile, size: u64, block: BlockSize, big: bool
         at = end;
     };
     for extent in &file.extents {
-        put(extent.len, extent.kind, extent.block, extent.blocks, extent.partial);
+        let block = narrow(bases[usize::from(extent.device)] + extent.block);
+        put(extent.len, extent.kind, block, extent.blocks, extent.partial);
     }
     match &file.tail {
         StoredTail::None => {}
@@ -213,5 +220,5 @@ fn kind_bits(kind: Kind) -> u16 {
 
 fn narrow(number: u64) -> u32 {
     u32::try_from(number)
-        .expect("an extent has at most 12 MiB, a fragment's place 64 bits of which these are half")
+        .expect("an extent has at most 12 MiB, a fragment's place 64 bits of which these are half; far blocks have records")
 }

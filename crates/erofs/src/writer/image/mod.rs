@@ -7,8 +7,11 @@ mod codecs;
 mod encoded;
 mod feed;
 mod index;
+mod merged;
+mod metabox;
 mod piece;
 mod place;
+mod point;
 mod segment;
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -21,21 +24,24 @@ use super::emit::MetaWriter;
 use super::encode::Encoder;
 use super::image_options::{Fragments, Hint, ImageOptions};
 use super::layout::Plan;
-use super::metadata::{HashWriter, emit_inodes, head, uuid_of};
-use super::node::{Content, Node, NodeId};
-use super::options::{Attributes, Geometry};
+use super::metadata::{HashWriter, emit_metadata, head, uuid_of};
+use super::node::{Content, NodeId};
+use super::options::Geometry;
 use super::order::order;
 use super::pipeline::{self, Feed, Worker};
 use super::recipe::Recipe;
 use super::tar::{Adder, Entries, TarFeed, TarOptions};
 use super::text::index as at;
 use super::tree::Tree;
-use crate::superblock::{SUPERBLOCK_AT, checksum, checksum_bytes};
+use crate::device::SLOT_BYTES;
+use crate::superblock::{SUPERBLOCK_AT, SUPERBLOCK_BYTES, checksum, checksum_bytes};
 use crate::{BlockSize, Error, FileType};
 
 use codecs::Codecs;
-pub(in crate::writer) use encoded::{EncodedFile, IndexRules};
+pub(in crate::writer) use encoded::{EncodedFile, IndexRules, Records};
 use feed::TreeFeed;
+pub use merged::{LayerDevice, LayerDevices, MergedSummary, write_merged};
+pub(in crate::writer) use metabox::Metabox;
 pub(in crate::writer) use piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece};
 pub(in crate::writer) use place::Place;
 use place::{Placer, Placing};
@@ -96,13 +102,13 @@ pub fn write_image<W: Write + Seek>(
     options: &ImageOptions<'_>,
     out: &mut W,
 ) -> Result<ImageSummary, Error> {
-    write(Source::<io::Empty>::Tree(Box::new(tree)), options, out)
+    write(Source::<'_, io::Empty>::Tree(Box::new(tree)), options, out)
 }
 
 /// Writes a tar archive as an image of one piece to `out`, from its current position.
 ///
 /// The archive is read once from front to back, and nothing is unpacked to disk. What comes later under the same
-/// name counts, as with `tar -x`. An archive that is compressed must be decoded on the way.
+/// name counts, as with `tar -x`. [`decode_archive`](super::decode_archive) reads one that is compressed.
 ///
 /// # Errors
 ///
@@ -124,7 +130,7 @@ pub fn write_image<W: Write + Seek>(
 /// ```
 pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
     archive: R,
-    tar: &TarOptions,
+    tar: &TarOptions<'_>,
     options: &ImageOptions<'_>,
     out: &mut W,
 ) -> Result<ImageSummary, Error> {
@@ -132,40 +138,59 @@ pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
 }
 
 /// Where the tree comes from.
-enum Source<R> {
+enum Source<'a, R> {
     Tree(Box<Tree>),
-    Tar(R, TarOptions),
+    Tar(R, TarOptions<'a>),
 }
 
 fn write<R: Read + Send, W: Write + Seek>(
-    source: Source<R>,
+    source: Source<'_, R>,
     options: &ImageOptions<'_>,
     out: &mut W,
 ) -> Result<ImageSummary, Error> {
     let block = options.check()?;
     let failed = |source| Error::WriteImage { source };
+    let codecs = Codecs::new(options, block).map_err(|fault| Error::Options { fault })?;
     let start = out.stream_position().map_err(failed)?;
     let mut buffered = BufWriter::with_capacity(1 << 20, &mut *out);
-    let data = write_contents(source, options, block, &mut buffered)?;
-    let plan = Plan::new(&data)?;
+    let mut data = write_contents(source, options, block, &codecs, &mut buffered)?;
+    if let Some(hint) = options.metabox {
+        let rules = rules(options, block);
+        let placing = placing(options, block, &codecs, &rules);
+        metabox::fill(&mut data, hint, options, &codecs, placing, &rules, &mut buffered)?;
+    }
+    finish(&data, options, buffered, start)
+}
+
+/// Writes metadata behind the data, and the head at the front, byte `start` of the output.
+fn finish<W: Write + Seek>(
+    data: &WrittenData,
+    options: &ImageOptions<'_>,
+    mut out: BufWriter<&mut W>,
+    start: u64,
+) -> Result<ImageSummary, Error> {
+    let failed = |source| Error::WriteImage { source };
+    let block = data.geometry.block;
+    let plan = Plan::new(data)?;
+    let slots = plan.layer_slots();
     let mut hasher = HashWriter(Sha256::new_with_prefix(data.content));
     {
-        let mut both = Both(&mut buffered, &mut hasher);
+        let mut both = Both(&mut out, &mut hasher);
         let mut writer = MetaWriter::behind_head(&mut both, plan.meta_at);
-        emit_inodes(&plan, &mut writer)?;
+        emit_metadata(&plan, &mut writer)?;
     }
-    let first = head(&plan, &[], [0; 16])?;
+    let first = head(&plan, &slots, [0; 16])?;
     hasher.0.update(&first);
     let uuid = options.uuid.unwrap_or_else(|| uuid_of(hasher.0));
-    let first = finished_head(&head(&plan, &[], uuid)?, block, options.checksum);
-    buffered.flush().map_err(failed)?;
-    drop(buffered);
+    let first = finished_head(&head(&plan, &slots, uuid)?, block, options.checksum);
+    out.flush().map_err(failed)?;
+    let out = out.get_mut();
     out.seek(SeekFrom::Start(start)).and_then(|_| out.write_all(&first)).map_err(failed)?;
     out.seek(SeekFrom::Start(start + plan.bytes)).map_err(failed)?;
     Ok(ImageSummary {
-        inodes: plan.inodes.len() as u64,
+        inodes: plan.inodes.len() as u64 + data.metabox.map_or(0, |metabox| metabox.inodes),
         bytes: plan.bytes,
-        metadata_bytes: plan.bytes - plan.meta_at,
+        metadata_bytes: plan.bytes - data.metabox.map_or(plan.meta_at, |metabox| metabox.metadata_at),
         file_bytes: data.totals.file_bytes,
         deduplicated_bytes: data.totals.deduplicated_bytes,
         uuid,
@@ -177,10 +202,16 @@ fn head_bytes(block: BlockSize) -> usize {
     (SUPERBLOCK_AT + checksum_bytes(block)).next_multiple_of(block.buffer_len())
 }
 
+/// As [`head_bytes`], with so many bytes of codec records and slots of devices.
+fn head_room(block: BlockSize, records: usize, slots: usize) -> usize {
+    let table = (SUPERBLOCK_AT + SUPERBLOCK_BYTES + records).next_multiple_of(SLOT_BYTES);
+    head_bytes(block).max((table + SLOT_BYTES * slots).next_multiple_of(block.buffer_len()))
+}
+
 /// Pads the head and puts its checksum in.
 fn finished_head(head: &[u8], block: BlockSize, with_checksum: bool) -> Vec<u8> {
     let mut head = head.to_vec();
-    head.resize(head_bytes(block), 0);
+    head.resize(head.len().max(head_bytes(block)).next_multiple_of(block.buffer_len()), 0);
     if with_checksum {
         let sum = checksum(&head[SUPERBLOCK_AT..SUPERBLOCK_AT + checksum_bytes(block)]);
         head[SUPERBLOCK_AT + 4..SUPERBLOCK_AT + 8].copy_from_slice(&sum.to_le_bytes());
@@ -190,46 +221,37 @@ fn finished_head(head: &[u8], block: BlockSize, with_checksum: bool) -> Vec<u8> 
 
 /// Writes the contents of all files, behind room for the head.
 fn write_contents<R: Read + Send>(
-    source: Source<R>,
+    source: Source<'_, R>,
     options: &ImageOptions<'_>,
     block: BlockSize,
+    codecs: &Codecs,
     out: &mut dyn Write,
 ) -> Result<WrittenData, Error> {
     let refused = |fault| Error::Options { fault };
-    let codecs = Codecs::new(options, block).map_err(refused)?;
     let rules = rules(options, block);
     let head = vec![0; head_bytes(block)];
     out.write_all(&head).map_err(|source| Error::WriteImage { source })?;
-    let placing = Placing {
-        block,
-        inline_bytes_max: if options.inline_data { inline_bytes_max(block) } else { 0 },
-        codecs: codecs.codecs(),
-        zeros: codecs.zeros(),
-        zeros_len: codecs.zeros_len(),
-        progress: options.progress,
-    };
+    let placing = placing(options, block, codecs, &rules);
     let mut placer = Placer::new(out, placing, block.blocks(head.len() as u64));
     let (mut tree, mut files) = match source {
         Source::Tree(tree) => {
-            let files = files(&tree);
+            let files = files(&tree, &order(&tree));
             let methods = feed::methods(&tree, &files, options, block).map_err(refused)?;
-            run_tree(&tree, &files, &methods, &codecs, &rules, options.jobs, &mut placer)?;
+            run_tree(&tree, &files, &methods, codecs, &rules, options.jobs, &mut placer)?;
             (*tree, files)
         }
         Source::Tar(archive, tar) => {
             let feed = TarFeed::new(Entries::new(archive), Adder::new(Tree::new(), tar), options, block);
-            let mut feed = run(feed, &|_| Ok(()), &codecs, &rules, options.jobs, &mut placer)?;
-            feed.entries.finish()?;
-            (feed.adder.finish()?, feed.files)
+            run(feed, &|_| Ok(()), codecs, &rules, options.jobs, &mut placer)?.finish()?
         }
     };
     let mut order = order(&tree);
     let packed = std::mem::take(&mut placer.packed);
-    let packed_node = if packed.is_empty() { None } else { Some(add_packed(&mut tree, packed)?) };
+    let packed_node = if packed.is_empty() { None } else { Some(add_unnamed(&mut tree, packed)?) };
     if let Some(node) = packed_node {
         let method = options.method(Hint::default(), block).map_err(refused)?;
         let rules = Rules { fragments: Fragments::None, inline_bytes_max: 0, ..rules };
-        run_tree(&tree, &[node], &[method], &codecs, &rules, options.jobs, &mut placer)?;
+        run_tree(&tree, &[node], &[method], codecs, &rules, options.jobs, &mut placer)?;
         files.push(node);
         order.push(node);
     }
@@ -247,11 +269,13 @@ fn write_contents<R: Read + Send>(
         file_of,
         runs,
         places,
-        index_rules: IndexRules { block, legacy: options.legacy_indexes, interlaced: rules.interlaced },
+        index_rules: IndexRules { block, legacy: options.legacy_indexes, records: Records::default() },
         geometry: Geometry { block, chunk_bits: block.bits() },
         recipe: Recipe::of_image(options, totals.next_block, features, records),
         packed: packed_node,
+        metabox: None,
         devices: Vec::new(),
+        layer_devices: Vec::new(),
         device_ids: vec![0],
         content: content.finalize().into(),
         totals: super::data::Totals {
@@ -262,13 +286,30 @@ fn write_contents<R: Read + Send>(
     })
 }
 
+fn placing<'a>(
+    options: &ImageOptions<'a>,
+    block: BlockSize,
+    codecs: &'a Codecs,
+    rules: &Rules,
+) -> Placing<'a> {
+    Placing {
+        block,
+        inline_bytes_max: if options.inline_data { inline_bytes_max(block) } else { 0 },
+        codecs: codecs.codecs(),
+        zeros: codecs.zeros(),
+        zeros_len: codecs.zeros_len(),
+        interlaced: rules.interlaced,
+        progress: options.progress,
+    }
+}
+
 /// The files with data, in the order in which they will lie.
-fn files(tree: &Tree) -> Vec<NodeId> {
-    let has_data = |id: &NodeId| {
-        let node = &tree.nodes[at(*id)];
+fn files(tree: &Tree, order: &[NodeId]) -> Vec<NodeId> {
+    let has_data = |id: &&NodeId| {
+        let node = &tree.nodes[at(**id)];
         node.kind == FileType::Regular && node.size > 0
     };
-    order(tree).into_iter().filter(has_data).collect()
+    order.iter().filter(has_data).copied().collect()
 }
 
 /// What stands behind an inode must lie in one block, and inodes begin at multiples of 32 bytes.
@@ -340,17 +381,13 @@ fn run<F: Feed<Load>>(
     pipeline::run(feed, jobs.get(), &worker, &mut |load| placer.take(load))
 }
 
-/// Adds the inode that holds the tails of others.
-fn add_packed(tree: &mut Tree, contents: Vec<u8>) -> Result<NodeId, Error> {
-    let id = u32::try_from(tree.nodes.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
+/// Adds an inode without a name, that has parts of others as its contents.
+fn add_unnamed(tree: &mut Tree, contents: Vec<u8>) -> Result<NodeId, Error> {
     let literal =
         u32::try_from(tree.literals.len()).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
-    let attributes =
-        Attributes { mode: 0, mtime: tree.nodes[at(Tree::ROOT)].mtime(), ..Attributes::default() };
     let size = contents.len() as u64;
-    tree.nodes.push(Node { size, ..Node::new(FileType::Regular, &attributes, Content::Literal(literal)) });
     tree.literals.push(contents);
-    Ok(id)
+    tree.add_unnamed(Content::Literal(literal), size)
 }
 
 /// Writes to both.

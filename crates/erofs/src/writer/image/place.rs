@@ -16,7 +16,9 @@ use crate::{BlockSize, Codec, Error};
 pub(in crate::writer) enum Place {
     /// In one run of blocks, or none, and this behind the inode.
     Flat {
-        first: Option<u32>,
+        first: Option<u64>,
+        /// Where the blocks are, in the writer's numbering of devices: 0 is the image itself.
+        device: u16,
         tail: Box<[u8]>,
     },
     /// Where its runs say.
@@ -26,7 +28,7 @@ pub(in crate::writer) enum Place {
 
 impl Place {
     /// The file, if it is compressed.
-    pub(super) fn encoded(&self) -> Option<&EncodedFile> {
+    pub(in crate::writer) fn encoded(&self) -> Option<&EncodedFile> {
         match self {
             Self::Encoded(file) => Some(file),
             _ => None,
@@ -50,6 +52,7 @@ pub(super) struct Placing<'a> {
     /// By compressor: the pcluster of `zeros_len` zeros.
     pub zeros: &'a [Vec<u8>],
     pub zeros_len: usize,
+    pub interlaced: bool,
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
 
@@ -91,6 +94,8 @@ const PLAIN: u32 = u32::MAX;
 const CHUNK: u32 = u32::MAX - 1;
 
 const TOO_LARGE: Error = Error::TooLarge { what: "more than 2^32 blocks" };
+/// Entries of a chunk table, at most: it is held in memory.
+const TABLE_ENTRIES_MAX: u64 = 1 << 24;
 
 impl<'a> Placer<'a> {
     /// Begins at block `first_block`, to which `out` has been filled.
@@ -174,11 +179,10 @@ impl<'a> Placer<'a> {
         if piece.last {
             let runs = self.runs.of(file);
             let place = match runs {
-                [] => Place::Flat { first: None, tail: std::mem::take(&mut self.tail) },
+                [] => Place::Flat { first: None, device: 0, tail: std::mem::take(&mut self.tail) },
                 [run] if is_data(run) => {
                     let Target::Data(at) = run.target else { unreachable!("just asked") };
-                    let first = u32::try_from(at.block()).map_err(|_| TOO_LARGE)?;
-                    Place::Flat { first: Some(first), tail: std::mem::take(&mut self.tail) }
+                    Place::Flat { first: Some(at.block()), device: 0, tail: std::mem::take(&mut self.tail) }
                 }
                 _ => Place::Chunks,
             };
@@ -218,12 +222,56 @@ impl<'a> Placer<'a> {
         };
         let extents = self.extents.as_slice().to_vec();
         self.extents.clear();
-        let file = EncodedFile { codec: self.rules.codecs[compressor], extents, tail };
+        let codec = self.rules.codecs[compressor];
+        let file = EncodedFile { codec, interlaced: self.rules.interlaced, extents, tail };
         self.places.push(match file.as_flat(self.rules.block) {
-            Some(first) => Place::Flat { first: Some(first), tail: Box::default() },
+            Some(first) => Place::Flat { first: Some(first), device: 0, tail: Box::default() },
             None => Place::Encoded(file),
         });
         Ok(())
+    }
+
+    /// Takes in a file whose blocks are on devices, and what stands behind them among the metadata.
+    pub(super) fn point(&mut self, runs: &[(u64, Target)], tail: &[u8]) -> Result<(), Error> {
+        self.runs.begin_file();
+        let file = self.places.len();
+        for &(blocks, target) in runs {
+            self.runs.push(blocks, target, 1);
+        }
+        if tail.is_empty() {
+            self.places.push(Place::Chunks);
+            return Ok(());
+        }
+        let first = match self.runs.of(file) {
+            [] => Some((0, None)),
+            [run] => match run.target {
+                Target::Data(at) => Some((at.device_number(), Some(at.block()))),
+                Target::Hole => None,
+            },
+            _ => None,
+        };
+        if let Some((device, first)) = first.filter(|_| tail.len() <= self.rules.inline_bytes_max) {
+            self.places.push(Place::Flat { first, device, tail: tail.into() });
+            return Ok(());
+        }
+        // A table ends with a block of its own: its chunks are as small as that may ask for.
+        let blocks: u64 = self.runs.of(file).iter().map(|run| run.chunks).sum();
+        if blocks > TABLE_ENTRIES_MAX {
+            return Err(Error::TooLarge { what: "a chunk table of more than 128 MiB" });
+        }
+        let at = BlockRef::new(0, self.totals.next_block).ok_or(TOO_LARGE)?;
+        let mut block = tail.to_vec();
+        block.resize(self.rules.block.buffer_len(), 0);
+        self.write(&block)?;
+        self.runs.push(1, Target::Data(at), 1);
+        self.places.push(Place::Chunks);
+        Ok(())
+    }
+
+    /// Takes in a file whose pclusters are on devices.
+    pub(super) fn point_encoded(&mut self, file: EncodedFile) {
+        self.runs.begin_file();
+        self.places.push(Place::Encoded(file));
     }
 
     /// Stores an extent, unless one with the same key has been.
@@ -290,7 +338,14 @@ impl<'a> Placer<'a> {
 }
 
 fn stored(extent: &Extent, block: u32, blocks: u16) -> StoredExtent {
-    StoredExtent { len: extent.len, block, blocks, kind: extent.kind, partial: false }
+    StoredExtent {
+        len: extent.len,
+        block: block.into(),
+        device: 0,
+        blocks,
+        kind: extent.kind,
+        partial: false,
+    }
 }
 
 fn is_data(run: &super::super::runs::Run) -> bool {

@@ -1,9 +1,11 @@
 //! [`Adder`]: puts the entries of an archive into a tree.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::super::node::{Content, Node, NodeId};
 use super::super::options::Attributes;
+use super::super::overlay::{Mark, OPAQUE_XATTR, is_whiteout, mark};
 use super::super::text::index;
 use super::super::tree::Tree;
 use super::entries::{Entry, EntryKind, clean};
@@ -11,34 +13,44 @@ use crate::error::path_of;
 use crate::{Error, FileType, Rdev, Xattr};
 
 /// How to take in an archive.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TarOptions {
+#[derive(Clone, Copy, Default)]
+pub struct TarOptions<'a> {
     /// Turn the whiteouts of AUFS and OCI layers (`.wh.NAME`, `.wh..wh..opq`) into those of overlayfs.
     pub aufs: bool,
     /// Leave out what makes an image a layer: device nodes 0:0, and attributes that begin with `trusted.overlay.`.
     pub strip_overlay: bool,
+    /// Leave out extended attributes, but for those that whiteouts become.
+    pub strip_xattrs: bool,
+    /// What becomes of the attributes of every object, the root included.
+    pub attributes: Option<&'a MapAttributes<'a>>,
 }
 
-/// Marks names of whiteouts.
-const WHITEOUT: &[u8] = b".wh.";
-/// Names of AUFS's own: of these only the next means anything.
-const WHITEOUT_META: &[u8] = b".wh..wh.";
-/// Hides what layers below have in the directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// How overlayfs marks such a directory.
-const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
+/// Makes other attributes of those that an archive has.
+pub type MapAttributes<'a> = dyn Fn(Attributes) -> Attributes + Sync + 'a;
+
+impl fmt::Debug for TarOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { aufs, strip_overlay, strip_xattrs, attributes: _ } = self;
+        f.debug_struct("TarOptions")
+            .field("aufs", aufs)
+            .field("strip_overlay", strip_overlay)
+            .field("strip_xattrs", strip_xattrs)
+            .finish_non_exhaustive()
+    }
+}
+
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 
 /// Puts entries into a tree: what comes later counts.
 #[derive(Debug)]
-pub(in crate::writer) struct Adder {
+pub(in crate::writer) struct Adder<'a> {
     pub tree: Tree,
-    options: TarOptions,
+    options: TarOptions<'a>,
     opaque: BTreeSet<Vec<u8>>,
 }
 
-impl Adder {
-    pub(in crate::writer) fn new(tree: Tree, options: TarOptions) -> Self {
+impl<'a> Adder<'a> {
+    pub(in crate::writer) fn new(tree: Tree, options: TarOptions<'a>) -> Self {
         Self { tree, options, opaque: BTreeSet::new() }
     }
 
@@ -68,7 +80,7 @@ impl Adder {
                 self.tree.add_symlink(&path, target, &attributes)?;
             }
             EntryKind::Special(FileType::CharDevice, rdev)
-                if *rdev == Rdev::default() && self.options.strip_overlay =>
+                if is_whiteout(FileType::CharDevice, *rdev) && self.options.strip_overlay =>
             {
                 return Ok(None);
             }
@@ -89,7 +101,7 @@ impl Adder {
         Ok(None)
     }
 
-    /// Marks the opaque directories and gives the tree back.
+    /// Marks the opaque directories, changes attributes as asked and gives the tree back.
     pub(in crate::writer) fn finish(mut self) -> Result<Tree, Error> {
         if !self.options.strip_overlay {
             for path in &self.opaque {
@@ -99,6 +111,9 @@ impl Adder {
                 self.tree.set_xattrs(path, &xattrs)?;
             }
         }
+        if let Some(change) = self.options.attributes {
+            self.tree.map_attributes(&mut |attributes| change(attributes));
+        }
         Ok(self.tree)
     }
 
@@ -106,15 +121,17 @@ impl Adder {
     fn whiteout(&mut self, path: &[u8]) -> Result<bool, Error> {
         let slash = path.iter().rposition(|&byte| byte == b'/');
         let (parent, name) = slash.map_or((&path[..0], path), |slash| (&path[..slash], &path[slash + 1..]));
-        if name == OPAQUE {
-            self.tree.make_dirs(parent)?;
-            self.opaque.insert(parent.to_vec());
-            return Ok(true);
-        }
-        let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(false) };
-        if name.starts_with(WHITEOUT_META) || self.options.strip_overlay {
-            return Ok(true);
-        }
+        let hidden = match mark(name) {
+            None => return Ok(false),
+            Some(Mark::Opaque) => {
+                self.tree.make_dirs(parent)?;
+                self.opaque.insert(parent.to_vec());
+                return Ok(true);
+            }
+            Some(Mark::Other) => return Ok(true),
+            Some(Mark::Hides(_)) if self.options.strip_overlay => return Ok(true),
+            Some(Mark::Hides(hidden)) => hidden,
+        };
         let path = [&path[..slash.map_or(0, |slash| slash + 1)], hidden].concat();
         if self.tree.find(&path)?.is_some() {
             // The layer itself puts something there: that counts, in whatever order they stand.
@@ -140,7 +157,8 @@ impl Adder {
     /// Sets attributes, but for those that EROFS has no prefix for.
     fn set_xattrs(&mut self, path: &[u8], xattrs: &[Xattr]) -> Result<(), Error> {
         let stays = |xattr: &&Xattr| {
-            crate::xattr::split(&xattr.name).is_some()
+            !self.options.strip_xattrs
+                && crate::xattr::split(&xattr.name).is_some()
                 && !(self.options.strip_overlay && xattr.name.starts_with(OVERLAY_XATTRS))
         };
         let xattrs: Vec<Xattr> = xattrs.iter().filter(stays).cloned().collect();

@@ -5,7 +5,7 @@ use std::io::Read;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::data::{DataDevice, NO_FILE, Totals, WrittenData};
-use super::super::image::IndexRules;
+use super::super::image::{IndexRules, Records};
 use super::super::image_options::ImageOptions;
 use super::super::options::Geometry;
 use super::super::order::order;
@@ -30,10 +30,11 @@ const BLOCK_BITS: u8 = 9;
 /// [`Error::Unrepresentable`] for a sparse file whose pieces do not begin at multiples of 512 bytes.
 pub fn index_tar<R: Read>(
     reader: R,
-    tar: &TarOptions,
+    tar: &TarOptions<'_>,
     options: &ImageOptions<'_>,
 ) -> Result<WrittenData, Error> {
-    let options = &ImageOptions { block_bits: BLOCK_BITS, compressors: Vec::new(), ..options.clone() };
+    let options =
+        &ImageOptions { block_bits: BLOCK_BITS, compressors: Vec::new(), metabox: None, ..options.clone() };
     let block = options.check()?;
     let mut entries = Entries::new(Hashing { reader, hasher: Xxh3::new() });
     let mut adder = Adder::new(Tree::new(), *tar);
@@ -67,11 +68,13 @@ pub fn index_tar<R: Read>(
         file_of,
         runs,
         places: Vec::new(),
-        index_rules: IndexRules { block, legacy: false, interlaced: false },
+        index_rules: IndexRules { block, legacy: false, records: Records::default() },
         geometry: Geometry { block, chunk_bits: block.bits() },
         recipe: Recipe::of_image(options, 0, Incompat::empty(), (0, Vec::new())),
         packed: None,
+        metabox: None,
         devices: vec![DataDevice::Blob { bytes }],
+        layer_devices: Vec::new(),
         device_ids: vec![1],
         content,
         totals: Totals { file_bytes, blob_bytes: bytes, ..Totals::default() },

@@ -4,6 +4,9 @@
 //! records. Whatever the bytes say, memory stays bounded and nothing is read beyond them.
 
 mod add;
+mod batches;
+mod contents;
+mod decoded;
 mod entries;
 mod feed;
 mod header;
@@ -11,10 +14,12 @@ mod index;
 mod pax;
 mod sparse;
 
-pub use add::TarOptions;
+pub use add::{MapAttributes, TarOptions};
+pub use decoded::{ArchiveCodec, PeekedArchive, decode_archive, peek_archive};
 pub use entries::TarFault;
 pub use index::index_tar;
 
 pub(super) use add::Adder;
+pub(super) use batches::TarBatches;
 pub(super) use entries::{Entries, EntryKind};
 pub(super) use feed::TarFeed;

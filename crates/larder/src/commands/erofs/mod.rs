@@ -1,4 +1,4 @@
-//! `larder erofs`: look into EROFS image files, check them, take them apart.
+//! `larder erofs`: look into EROFS image files, check them, take them apart, merge them.
 
 mod cat;
 mod diff;
@@ -6,6 +6,7 @@ mod dump;
 mod extract;
 mod fsck;
 mod ls;
+mod merge;
 mod stat;
 
 use std::ffi::OsStr;
@@ -27,7 +28,8 @@ Examples:
   larder erofs extract app.erofs out                 unpack, with both processors
   larder erofs fsck app.erofs                        every fault there is
   larder erofs dump --extents app.erofs /bin/sh      where the bytes of a file lie
-  larder erofs diff old.erofs new.erofs              what changed";
+  larder erofs diff old.erofs new.erofs              what changed
+  larder erofs merge all.erofs base.erofs app.erofs  one image of many layers";
 
 /// Arguments of `larder erofs`.
 #[derive(clap::Args, Debug)]
@@ -53,6 +55,8 @@ enum Command {
     Dump(dump::Args),
     /// Tell in what two images differ
     Diff(diff::Args),
+    /// Make one image of many layers
+    Merge(merge::Args),
 }
 
 /// Runs `larder erofs`.
@@ -69,6 +73,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Fsck(args) => fsck::run(&args, global),
         Command::Dump(args) => dump::run(&args, global),
         Command::Diff(args) => diff::run(&args, global),
+        Command::Merge(args) => merge::run(&args, global),
     }
 }
 

@@ -1,23 +1,25 @@
-//! `mkfs.erofs`: an image from a directory.
+//! `mkfs.erofs`: an image from a directory, a tar archive or other images.
 
+mod make;
 mod options;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use larder_erofs::writer::{Attributes, ImageSummary, ScanEntry, ScanOptions, Tree, write_image};
+use larder_erofs::writer::ImageSummary;
 
-use super::getopt::Parsed;
-use super::{Tool, parse, version};
+use super::line::{begin, end, misused};
+use super::{Tool, version};
 use crate::erofs::describe;
 use crate::output;
-use options::{Asked, OPTIONS, Owner, asked};
+use make::make;
+use options::{Asked, OPTIONS, asked};
 
 const HELP: &str = "\
-Usage: mkfs.erofs [OPTIONS] FILE SOURCE
-Generate EROFS image (FILE) from the directory SOURCE.
+Usage: mkfs.erofs [OPTIONS] FILE SOURCE(s)
+Generate EROFS image (FILE) from SOURCE(s): a directory; with --tar an archive (default: standard input);
+or EROFS images, the lowest first, which become the devices of the result.
 
 General options:
  -V, --version         print the version number and exit
@@ -31,13 +33,18 @@ General options:
  -EX[,...]             X=extended options: noinline_data, nosbcrc, legacy-compress,
                        force-inode-compact, force-inode-extended, ztailpacking,
                        fragments, all-fragments, dedupe, 48bit
+ -m#[:X]              put metadata into a metabox (# = size of its physical
+                       clusters; X = one of the compressors of -z)
  -L volume-label       set the volume label (maximum 15 bytes)
  -T#                   specify a fixed UNIX timestamp # as build time
     --all-time         the timestamp is also applied to all files (default)
     --mkfs-time        the timestamp is applied as build time only
  -UX                   use a given filesystem UUID, clear, or random
  --all-root            make all files owned by root
+ --aufs                replace aufs special files with overlayfs metadata
+ --blobdev=X           specify an extra device X to store chunked data
  --chunksize=#         generate chunk-based files with #-byte chunks
+ --clean=data          run full clean build (default); of images, copy their data
  --exclude-path=X      avoid including file X (X = exact literal path)
  --force-uid=#         set all file uids to # (# = UID)
  --force-gid=#         set all file gids to # (# = GID)
@@ -45,77 +52,34 @@ General options:
  --gid-offset=#        add offset # to all file gids
  --ignore-mtime        use build time instead of strict per-file modification time
  --max-extent-bytes=#  set maximum decompressed extent size # in bytes
+ --ovlfs-strip=<0,1>   strip overlayfs metadata in the target image (e.g. whiteouts)
  --preserve-mtime      keep per-file modification time strictly
  --quiet               do not write anything to standard output
+ --sort=none           store data in the order of the archive (default)
+ --tar=X               generate a full or index-only image from a tarball
+                       (X = f|i; f=full mode, i=index mode); full mode decodes
+                       gzip, zstd and xz without being asked
+ --ungzip[=X]          filter the tarball stream through gzip
+                       (and optionally dump the raw stream to X together)
+ --unxz[=X]            filter the tarball stream through xz
+                       (and optionally dump the raw stream to X together)
  --workers=#           set the number of worker threads to #
 ";
 
 pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let Ok(parsed) = parse(Tool::Mkfs, &OPTIONS, args) else { return Ok(ExitCode::FAILURE) };
-    for item in &parsed {
-        match item {
-            Parsed::Option("h" | "help", _) => {
-                output::write(HELP.as_bytes())?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            Parsed::Option("V" | "version", _) => {
-                output::line(version(Tool::Mkfs))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            _ => {}
-        }
-    }
-    let asked = match asked(parsed, std::env::var_os("SOURCE_DATE_EPOCH").as_deref()) {
+    let line = match begin(Tool::Mkfs, &OPTIONS, HELP, args)? {
+        ControlFlow::Continue(line) => line,
+        ControlFlow::Break(status) => return Ok(status),
+    };
+    let asked = match asked(line, std::env::var_os("SOURCE_DATE_EPOCH").as_deref()) {
         Ok(asked) => asked,
-        Err(wrong) => {
-            super::Say::default().error(wrong);
-            super::say::to_stderr("Try 'mkfs.erofs --help' for more information.");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(wrong) => return Ok(misused(Tool::Mkfs, wrong)),
     };
     if !asked.quiet {
         output::line(version(Tool::Mkfs))?;
     }
-    match make(&asked).and_then(|summary| if asked.quiet { Ok(()) } else { tell(&asked, &summary) }) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.is::<output::StdoutClosed>() => Err(error),
-        Err(error) => {
-            asked.say.failure(&error);
-            Ok(ExitCode::FAILURE)
-        }
-    }
-}
-
-fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
-    let mut tree = Tree::new();
-    let scan = ScanOptions { xattrs: asked.xattrs, ..ScanOptions::default() };
-    let excluded = |path: &[u8]| {
-        asked.excluded.iter().any(|excluded| excluded.strip_prefix(b"/").unwrap_or(excluded) == path)
-    };
-    tree.add_root_from(&asked.source, b"", &scan, &mut |entry: &ScanEntry<'_>| !excluded(entry.path))?;
-    let owner = asked.owner;
-    tree.map_attributes(&mut |attributes| owned(owner, attributes));
-    let named = || format!("{}: cannot be written", asked.image.display());
-    // As mkfs.erofs: what is there is written over. A block device keeps its length.
-    let mut out =
-        OpenOptions::new().write(true).create(true).truncate(false).open(&asked.image).with_context(named)?;
-    let is_file = out.metadata().with_context(named)?.is_file();
-    if is_file {
-        out.set_len(0).with_context(named)?;
-    }
-    let summary = write_image(tree, &asked.options, &mut out)?;
-    if is_file {
-        out.set_len(summary.bytes).with_context(named)?;
-    }
-    Ok(summary)
-}
-
-fn owned(owner: Owner, attributes: Attributes) -> Attributes {
-    Attributes {
-        uid: owner.uid.unwrap_or(attributes.uid).wrapping_add(owner.uid_offset),
-        gid: owner.gid.unwrap_or(attributes.gid).wrapping_add(owner.gid_offset),
-        ..attributes
-    }
+    let done = make(&asked).and_then(|summary| if asked.quiet { Ok(()) } else { tell(&asked, &summary) });
+    end(asked.say, done.map(|()| ExitCode::SUCCESS), |_| ExitCode::FAILURE)
 }
 
 fn tell(asked: &Asked, summary: &ImageSummary) -> anyhow::Result<()> {

@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use larder_erofs::writer::{Compressor, Fragments, ImageOptions, InodeForm, Times};
+use larder_erofs::writer::{ArchiveCodec, Compressor, Fragments, Hint, ImageOptions, InodeForm, Times};
 
-use super::super::getopt::{Options, Parsed, Takes};
+use super::super::getopt::{Options, Takes};
+use super::super::line::{Line, unsupported};
 use super::super::{Say, number};
 
 /// The options that are followed.
@@ -41,11 +42,16 @@ pub(super) const OPTIONS: Options = Options(&[
     ("max-extent-bytes", Takes::Value),
     ("quiet", Takes::Nothing),
     ("workers", Takes::Value),
+    ("aufs", Takes::Nothing),
+    ("blobdev", Takes::Value),
+    ("ovlfs-strip", Takes::Maybe),
+    ("sort", Takes::Value),
+    ("tar", Takes::Maybe),
+    ("ungzip", Takes::Maybe),
+    ("unxz", Takes::Maybe),
     // Known to erofs-utils, and refused here by name.
     ("zD", Takes::Maybe),
     ("MZ", Takes::Maybe),
-    ("aufs", Takes::Nothing),
-    ("blobdev", Takes::Value),
     ("compress-hints", Takes::Value),
     ("dsunit", Takes::Value),
     ("exclude-regex", Takes::Value),
@@ -57,13 +63,8 @@ pub(super) const OPTIONS: Options = Options(&[
     ("mount-point", Takes::Value),
     ("oci", Takes::Maybe),
     ("offset", Takes::Value),
-    ("ovlfs-strip", Takes::Maybe),
     ("root-xattr-isize", Takes::Value),
     ("s3", Takes::Value),
-    ("sort", Takes::Value),
-    ("tar", Takes::Maybe),
-    ("ungzip", Takes::Maybe),
-    ("unxz", Takes::Maybe),
     ("vmdk-desc", Takes::Value),
     ("xattr-inode-digest", Takes::Maybe),
     ("xattr-prefix", Takes::Value),
@@ -75,16 +76,55 @@ pub(super) struct Asked {
     pub say: Say,
     pub quiet: bool,
     pub image: PathBuf,
-    pub source: PathBuf,
+    pub source: Source,
     pub options: ImageOptions<'static>,
-    /// `None` leaves extended attributes out.
+    /// Whether extended attributes are stored.
     pub xattrs: bool,
     pub owner: Owner,
     pub excluded: Vec<Vec<u8>>,
+    /// Whether whiteouts of AUFS become those of overlayfs.
+    pub aufs: bool,
+    /// Whether whiteouts and the like are left out.
+    pub strip_overlay: bool,
+    /// Where data go that are stored apart.
+    pub blob: Option<PathBuf>,
+    /// `--clean=data`: data of images are copied, not pointed at.
+    pub copy_data: bool,
+    /// `--tar`, with the mode and what else is said of the archive.
+    archive: Option<Archive>,
+    decode: Option<ArchiveCodec>,
+    raw: Option<PathBuf>,
+    block_size_asked: bool,
+    /// `-m`: how the metabox is stored.
+    metabox: Option<String>,
     /// `-T`: a time, and whether files get it too.
     timestamp: Option<i64>,
     all_times: bool,
     ignore_mtime: bool,
+}
+
+/// What the image is made from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// All that is in a directory.
+    Directory(PathBuf),
+    /// What an archive holds.
+    Tar(Archive),
+    /// What a stack of images shows, the lowest first.
+    Images(Vec<PathBuf>),
+}
+
+/// A tar archive, and what becomes of it.
+#[derive(Debug, Default)]
+pub(super) struct Archive {
+    /// `None`: standard input.
+    pub file: Option<PathBuf>,
+    /// Only metadata are written; data stay in the archive.
+    pub index: bool,
+    /// What it must be compressed with; `None` takes it as it comes.
+    pub decode: Option<ArchiveCodec>,
+    /// Where it goes once it is decoded.
+    pub raw: Option<PathBuf>,
 }
 
 /// Whose files they become.
@@ -97,12 +137,12 @@ pub(super) struct Owner {
 }
 
 /// Reads a command line; `epoch` is `SOURCE_DATE_EPOCH`.
-pub(super) fn asked(parsed: Vec<Parsed>, epoch: Option<&OsStr>) -> Result<Asked, String> {
+pub(super) fn asked(line: Line, epoch: Option<&OsStr>) -> Result<Asked, String> {
     let mut asked = Asked {
         say: Say::default(),
         quiet: false,
         image: PathBuf::new(),
-        source: PathBuf::new(),
+        source: Source::Directory(PathBuf::new()),
         options: ImageOptions {
             jobs: std::thread::available_parallelism().unwrap_or(std::num::NonZero::<usize>::MIN),
             ..ImageOptions::default()
@@ -110,23 +150,25 @@ pub(super) fn asked(parsed: Vec<Parsed>, epoch: Option<&OsStr>) -> Result<Asked,
         xattrs: true,
         owner: Owner::default(),
         excluded: Vec::new(),
+        aufs: false,
+        strip_overlay: false,
+        blob: None,
+        copy_data: false,
+        archive: None,
+        decode: None,
+        raw: None,
+        block_size_asked: false,
+        metabox: None,
         timestamp: None,
         all_times: true,
         ignore_mtime: false,
     };
-    let mut operands = Vec::new();
-    for item in parsed {
-        match item {
-            Parsed::Operand(operand) => operands.push(operand),
-            Parsed::Option(name, value) => asked.take(name, &value.unwrap_or_default())?,
-        }
+    for (name, value) in line.options {
+        asked.take(name, &value.unwrap_or_default())?;
     }
-    let mut operands = operands.into_iter();
+    let mut operands = line.operands.into_iter();
     asked.image = operands.next().ok_or("missing argument: FILE")?.into();
-    asked.source = operands.next().ok_or("missing argument: SOURCE(s)")?.into();
-    if let Some(extra) = operands.next() {
-        return Err(format!("more than one source is not supported by larder: {}", extra.display()));
-    }
+    asked.source = asked.source(operands.map(PathBuf::from).collect())?;
     asked.finish(epoch)?;
     Ok(asked)
 }
@@ -140,7 +182,10 @@ impl Asked {
             u32::try_from(number).map_err(|_| format!("invalid number for {name}: {}", value.display()))
         };
         match name {
-            "b" => self.options.block_bits = power_of_two(wide()?).ok_or("invalid block size")?,
+            "b" => {
+                self.options.block_bits = power_of_two(wide()?).ok_or("invalid block size")?;
+                self.block_size_asked = true;
+            }
             "d" => self.say = Say::at(wide()?),
             "x" => self.tolerance(text()?)?,
             "z" => {
@@ -151,6 +196,7 @@ impl Asked {
                 }
             }
             "C" => self.options.pcluster_bytes = narrow()?,
+            "m" => self.metabox = Some(text()?.to_owned()),
             "E" => text()?.split(',').try_for_each(|word| self.extended(word))?,
             "L" => self.label(value.as_bytes())?,
             "T" => {
@@ -182,11 +228,101 @@ impl Asked {
             "async-queue-limit" => {
                 wide()?;
             }
-            "clean" if value == "data" => {}
-            other if other.len() == 1 => return Err(format!("option -{other} is not supported by larder")),
-            other => return Err(format!("option --{other} is not supported by larder")),
+            "clean" if value == "data" => self.copy_data = true,
+            "aufs" => self.aufs = true,
+            "blobdev" => self.blob = Some(value.into()),
+            "ovlfs-strip" => {
+                self.strip_overlay = match value.as_bytes() {
+                    b"" | b"1" => true,
+                    b"0" => false,
+                    _ => return Err(format!("invalid argument for --ovlfs-strip: {}", value.display())),
+                };
+            }
+            "sort" if value == "none" => {}
+            "sort" => return Err(format!("--sort={} is not supported by larder", value.display())),
+            "tar" => {
+                let index = match value.as_bytes() {
+                    b"" | b"f" => false,
+                    b"i" => true,
+                    _ => return Err(format!("--tar={} is not supported by larder", value.display())),
+                };
+                self.archive = Some(Archive { index, ..Archive::default() });
+            }
+            "ungzip" => self.filter(ArchiveCodec::Gzip, value),
+            "unxz" => self.filter(ArchiveCodec::Xz, value),
+            other => return Err(unsupported(other)),
         }
         Ok(())
+    }
+
+    /// An archive is to be decoded, and perhaps kept.
+    fn filter(&mut self, codec: ArchiveCodec, raw: &OsStr) {
+        self.decode = Some(codec);
+        self.raw = (!raw.is_empty()).then(|| raw.into());
+    }
+
+    /// What the image is made from, once all options are known; refuses what does not go together.
+    fn source(&mut self, mut operands: Vec<PathBuf>) -> Result<Source, String> {
+        // As there: what is no directory is an image.
+        let images = self.archive.is_none() && operands.first().is_some_and(|first| first.is_file());
+        if let Some(extra) = operands.get(1).filter(|_| !images) {
+            return Err(format!("more than one source is not supported by larder: {}", extra.display()));
+        }
+        if images {
+            return self.images(operands);
+        }
+        let operand = operands.pop();
+        if self.blob.is_some() && self.options.chunk_bits == 0 {
+            return Err("--blobdev must be used together with --chunksize".to_owned());
+        }
+        if self.blob.is_some() && self.metabox.is_some() {
+            return Err("-m does not go with --blobdev".to_owned());
+        }
+        let Some(archive) = self.archive.take() else {
+            let alone = [
+                (self.aufs, "--aufs"),
+                (self.strip_overlay, "--ovlfs-strip"),
+                (self.decode.is_some(), "--ungzip and --unxz"),
+            ];
+            if let Some((_, name)) = alone.iter().find(|(asked, _)| *asked) {
+                return Err(format!("larder supports {name} with --tar or images only"));
+            }
+            return Ok(Source::Directory(operand.ok_or("missing argument: SOURCE(s)")?));
+        };
+        let apart = [
+            (self.blob.is_some(), "--blobdev"),
+            (!self.excluded.is_empty(), "--exclude-path"),
+            (archive.index && !self.options.compressors.is_empty(), "-z"),
+            (archive.index && self.options.chunk_bits > 0, "--chunksize"),
+            (archive.index && self.metabox.is_some(), "-m"),
+            (archive.index && self.block_size_asked && self.options.block_bits != 9, "-b"),
+        ];
+        if let Some((_, name)) = apart.iter().find(|(asked, _)| *asked) {
+            return Err(format!("{name} does not go with --tar={}", if archive.index { "i" } else { "f" }));
+        }
+        if archive.index {
+            // Archives keep contents at multiples of 512 bytes.
+            self.options.block_bits = 9;
+        }
+        Ok(Source::Tar(Archive { file: operand, decode: self.decode, raw: self.raw.take(), ..archive }))
+    }
+
+    /// Images to be merged; refuses what does not go with them.
+    fn images(&self, images: Vec<PathBuf>) -> Result<Source, String> {
+        let apart = [
+            (self.blob.is_some(), "--blobdev"),
+            (self.decode.is_some(), "--ungzip and --unxz"),
+            (!self.excluded.is_empty(), "--exclude-path"),
+            (!self.xattrs, "-x below 0"),
+            (self.block_size_asked && !self.copy_data, "-b without --clean=data"),
+            (!self.options.compressors.is_empty() && !self.copy_data, "-z without --clean=data"),
+            (self.options.chunk_bits > 0 && !self.copy_data, "--chunksize without --clean=data"),
+            (self.metabox.is_some() && !self.copy_data, "-m without --clean=data"),
+        ];
+        match apart.iter().find(|(asked, _)| *asked) {
+            Some((_, name)) => Err(format!("{name} does not go with images as sources")),
+            None => Ok(Source::Images(images)),
+        }
     }
 
     /// `-x`: how many inodes must have an attribute until it is stored once for all; below 0, none is stored.
@@ -228,8 +364,21 @@ impl Asked {
         Ok(())
     }
 
-    /// What depends on several options: times.
+    /// `-m`: bytes of a pcluster of the metabox, and perhaps which compressor it has; else it is the first.
+    fn metabox(&self, text: &str) -> Result<Hint, String> {
+        let (bytes, name) = text.split_once(':').map_or((text, None), |(bytes, name)| (bytes, Some(name)));
+        let pcluster_bytes =
+            bytes.parse().map_err(|_| format!("invalid pcluster size of metadata -m{text}"))?;
+        let compressors = &self.options.compressors;
+        let Some(name) = name else { return Ok(Hint { compressor: Some(0), pcluster_bytes }) };
+        let index = compressors.iter().position(|compressor| compressor.name() == name);
+        let index = index.ok_or_else(|| format!("-m{text}: with a compressor of -z only, in larder"))?;
+        Ok(Hint { compressor: Some(index), pcluster_bytes })
+    }
+
+    /// What depends on several options: metadata, times.
     fn finish(&mut self, epoch: Option<&OsStr>) -> Result<(), String> {
+        self.options.metabox = self.metabox.as_deref().map(|text| self.metabox(text)).transpose()?;
         let epoch = match epoch {
             None => None,
             Some(text) => {
@@ -290,9 +439,13 @@ mod tests {
     use super::*;
 
     fn of(args: &[&str], epoch: Option<&str>) -> Result<Asked, String> {
-        let args = args.iter().chain(&["image", "dir"]).map(OsString::from).collect();
+        of_operands(args, &["image", "dir"], epoch)
+    }
+
+    fn of_operands(args: &[&str], operands: &[&str], epoch: Option<&str>) -> Result<Asked, String> {
+        let args = args.iter().chain(operands).map(OsString::from).collect();
         let parsed = super::super::super::getopt::parse(&OPTIONS, args).map_err(|error| error.to_string())?;
-        asked(parsed, epoch.map(OsStr::new))
+        asked(Line::of(parsed), epoch.map(OsStr::new))
     }
 
     #[test]
@@ -313,6 +466,24 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_comes_from_a_file_or_from_standard_input() {
+        let archive = |args: &[&str], operands: &[&str]| match of_operands(args, operands, None)?.source {
+            Source::Tar(archive) => Ok((archive.index, archive.file.is_some(), archive.decode)),
+            Source::Directory(dir) => Err(dir.display().to_string()),
+            Source::Images(images) => Err(format!("{} images", images.len())),
+        };
+        assert_eq!(archive(&["--tar=f", "--aufs"], &["image"]), Ok((false, false, None)));
+        assert_eq!(
+            archive(&["--tar=i", "--ungzip=x"], &["image", "a"]),
+            Ok((true, true, Some(ArchiveCodec::Gzip)))
+        );
+        assert_eq!(archive(&["--tar"], &["image", "a"]), Ok((false, true, None)));
+        assert_eq!(archive(&[], &["image", "dir"]), Err("dir".to_owned()));
+        assert_eq!(archive(&[], &["image"]), Err("missing argument: SOURCE(s)".to_owned()));
+        assert_eq!(of(&["--tar=i"], None).map(|asked| asked.options.block_bits), Ok(9));
+    }
+
+    #[test]
     fn times_come_from_the_option_then_from_the_environment() {
         let times = |args: &[&str], epoch| of(args, epoch).map(|asked| asked.options.times);
         assert_eq!(times(&["-T5"], Some("9")), Ok(Times::All(5)));
@@ -327,7 +498,18 @@ mod tests {
         for (args, word) in [
             (&["-Efoo"][..], "foo"),
             (&["--s3=x"], "--s3"),
-            (&["-m4096"], "-m "),
+            (&["--tar=headerball"], "--tar=headerball"),
+            (&["--tar=i", "-zlz4"], "-z does not go with --tar=i"),
+            (&["--tar=i", "-b4096"], "-b does not go with --tar=i"),
+            (&["--tar=f", "--chunksize=4096", "--blobdev=x"], "--blobdev does not go"),
+            (&["--blobdev=x"], "--chunksize"),
+            (&["--aufs"], "--aufs with --tar or images only"),
+            (&["--sort=path"], "--sort=path"),
+            (&["--ovlfs-strip=2"], "--ovlfs-strip"),
+            (&["-mx"], "-mx"),
+            (&["-m4096:zstd", "-zlz4"], "-m4096:zstd: with a compressor of -z"),
+            (&["-m4096", "--tar=i"], "-m does not go with --tar=i"),
+            (&["-m4096", "--chunksize=4096", "--blobdev=x"], "-m does not go with --blobdev"),
             (&["-zbrotli"], "brotli"),
             (&["-Ushort"], "UUID short"),
             (&["--chunksize=5000"], "power of two"),

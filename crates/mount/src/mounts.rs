@@ -1,19 +1,36 @@
-//! [`Mounts`]: which mounts the kernel still has, and the names of their objects.
+//! [`Mounts`]: which mounts of a front end the kernel still has, and the names of what they are made of.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::names::{Names, User};
 use crate::erofs::Superblock;
 
-/// The mounts of this front end; one that was taken away stays as long as somebody reads from it.
-#[derive(Default)]
-pub(super) struct Mounts {
-    names: Names,
-    next: AtomicU64,
+/// One mount, as the tables of a front end know it; never reused. Not the mount's id: what failed to mount under an id
+/// that is in use must not take anything from the mount that lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct User(u64);
+
+impl User {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The names by which the kernel asks for what mounts are made of.
+pub(crate) trait Names {
+    /// Forgets the mount `user`. The kernel must not ask for anything of it any more.
+    fn leave(&self, user: User);
+}
+
+/// The mounts of a front end; one that was taken away stays as long as somebody reads from it.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts<N> {
+    names: N,
     live: Mutex<Vec<Live>>,
 }
 
+#[derive(Debug)]
 struct Live {
     user: User,
     superblock: Superblock,
@@ -21,23 +38,22 @@ struct Live {
     leaving: bool,
 }
 
-impl Mounts {
-    pub(super) fn names(&self) -> &Names {
+impl<N: Names> Mounts<N> {
+    pub(crate) fn new(names: N) -> Self {
+        Self { names, live: Mutex::default() }
+    }
+
+    pub(crate) fn names(&self) -> &N {
         &self.names
     }
 
-    /// A number for a new mount.
-    pub(super) fn new_user(&self) -> User {
-        User(self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// The mount is made.
-    pub(super) fn add(&self, user: User, superblock: Superblock) {
+    pub(crate) fn add(&self, user: User, superblock: Superblock) {
         self.lock().push(Live { user, superblock, leaving: false });
     }
 
     /// The mount was taken away.
-    pub(super) fn take_away(&self, user: User) {
+    pub(crate) fn take_away(&self, user: User) {
         if let Some(live) = self.lock().iter_mut().find(|live| live.user == user) {
             live.leaving = true;
         }
@@ -45,17 +61,17 @@ impl Mounts {
     }
 
     /// Whether the kernel has the mount no more.
-    pub(super) fn is_gone(&self, user: User) -> bool {
+    pub(crate) fn is_gone(&self, user: User) -> bool {
         self.release_what_is_gone();
         !self.lock().iter().any(|live| live.user == user)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
     /// Forgets the mounts that were taken away and whose superblocks are gone.
-    pub(super) fn release_what_is_gone(&self) {
+    pub(crate) fn release_what_is_gone(&self) {
         let gone = |live: &mut Live| live.leaving && live.superblock.is_gone();
         for live in self.lock().extract_if(.., gone) {
             self.names.leave(live.user);
@@ -71,16 +87,27 @@ impl Mounts {
 mod tests {
     use super::*;
 
+    /// Who has left.
+    #[derive(Default)]
+    struct Left(Mutex<Vec<User>>);
+
+    impl Names for Left {
+        fn leave(&self, user: User) {
+            self.0.lock().unwrap().push(user);
+        }
+    }
+
     #[test]
     fn a_mount_is_forgotten_when_it_was_taken_away_and_nobody_reads_from_it_any_more() {
-        let mounts = Mounts::default();
-        let (one, other) = (mounts.new_user(), mounts.new_user());
+        let mounts = Mounts::new(Left::default());
+        let (one, other) = (User::new(), User::new());
         mounts.add(one, Superblock::named("erofs-no-such"));
         mounts.add(other, Superblock::default());
         assert!(!mounts.is_gone(one), "nobody has taken it away");
         mounts.take_away(one);
         mounts.take_away(other);
         assert!(mounts.is_gone(one));
+        assert_eq!(*mounts.names().0.lock().unwrap(), [one]);
         assert!(!mounts.is_gone(other), "nothing is known about its superblock");
         assert!(!mounts.is_empty());
     }

@@ -1,0 +1,15 @@
+//! Damages a golden image as the input says (`damaged.rs`) and merges it as a layer.
+//!
+//! Invariants: no panic, no loop; what comes out can be opened.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[path = "../support/damaged.rs"]
+mod damaged;
+#[path = "../../tests/support/merge.rs"]
+mod merge;
+
+larder_fuzz::fuzz_target!(Vec::new, |bytes| {
+    let Some(image) = damaged::image(bytes) else { return };
+    merge::merge(&image);
+});

@@ -1,0 +1,64 @@
+//! Tar archives made by hand.
+
+#![allow(dead_code, reason = "each user needs its part")]
+
+/// A ustar header with its checksum.
+pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{size:011o}\0"));
+    put(136, "00000000000\0");
+    put(157, link);
+    put(257, "ustar\0");
+    header[156] = kind;
+    mend(&mut header);
+    header
+}
+
+/// Makes the checksum right wherever a header may be.
+pub fn mend(archive: &mut [u8]) {
+    for header in archive.chunks_exact_mut(512).filter(|header| header[257..262] == *b"ustar") {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
+/// An archive with an entry of every kind that is understood.
+pub fn every_kind() -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut add = |name: &str, kind, link: &str, contents: &[u8]| {
+        archive.extend(header(name, kind, contents.len() as u64, link));
+        archive.extend(contents);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    };
+    add("dir", b'5', "", b"");
+    add("dir/file", b'0', "", b"contents");
+    add("dir/.wh.gone", b'0', "", b"");
+    add("link", b'2', "dir/file", b"");
+    add("twin", b'1', "dir/file", b"");
+    add("fifo", b'6', "", b"");
+    add("null", b'3', "", b"");
+    add("x", b'L', "", b"a long name\0");
+    add("short", b'0', "", &[7; 700]);
+    add("x", b'K', "", b"a long target\0");
+    add("other", b'2', "short", b"");
+    add("x", b'g', "", b"14 uid=100000\n");
+    add("x", b'x', "", b"20 mtime=1700.00001\n27 SCHILY.xattr.user.a=value\n");
+    add("with records", b'0', "", b"1");
+    add("x", b'x', "", b"30 GNU.sparse.map=0,5,512,200\n23 GNU.sparse.size=900\n");
+    add("sparse by records", b'0', "", &[1; 205]);
+    let mut old = header("sparse of old", b'S', 512, "");
+    for (at, number) in [(386, 0), (398, 512), (410, 1024), (422, 0), (483, 1024)] {
+        old[at..at + 12].copy_from_slice(format!("{number:011o}\0").as_bytes());
+    }
+    archive.extend(old);
+    archive.extend([2; 512]);
+    archive.resize(archive.len() + 1024, 0);
+    mend(&mut archive);
+    archive
+}

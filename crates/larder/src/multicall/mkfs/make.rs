@@ -1,0 +1,165 @@
+//! Makes the image that was asked for, from a directory, a tar archive or other images.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use larder_erofs::DeviceTag;
+use larder_erofs::writer::{
+    Attributes, ImageSummary, LayerDevices, MergeOptions, Options, ScanEntry, ScanOptions, Summary,
+    TarOptions, Tree, WriteSink, WrittenData, index_tar, write_data, write_image, write_image_from_tar,
+    write_merged,
+};
+
+use crate::erofs::open::Parts;
+use crate::erofs::{archive as stream, merge};
+
+use super::options::{Archive, Asked, Owner, Source};
+
+/// Makes it.
+pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
+    let owner = asked.owner;
+    let change = move |attributes| owned(owner, attributes);
+    let tar = TarOptions {
+        aufs: asked.aufs,
+        strip_overlay: asked.strip_overlay,
+        strip_xattrs: !asked.xattrs,
+        attributes: Some(&change),
+    };
+    match (&asked.source, &asked.blob) {
+        (Source::Directory(dir), None) => {
+            let tree = scan(asked, dir)?;
+            into_file(&asked.image, |out| Ok(write_image(tree, &asked.options, out)?))
+        }
+        (Source::Directory(dir), Some(blob)) => with_blob(asked, scan(asked, dir)?, blob),
+        (Source::Images(images), _) => merge(asked, images),
+        (Source::Tar(archive), _) if archive.index => {
+            let data = index_tar(open(archive)?, &tar, &asked.options)?;
+            into_file(&asked.image, |out| write_metadata(&data, out))
+        }
+        (Source::Tar(archive), _) => {
+            let reader = open(archive)?;
+            into_file(&asked.image, |out| Ok(write_image_from_tar(reader, &tar, &asked.options, out)?))
+        }
+    }
+}
+
+fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
+    let mut tree = Tree::new();
+    let scan = ScanOptions { xattrs: asked.xattrs, ..ScanOptions::default() };
+    let excluded = |path: &[u8]| {
+        asked.excluded.iter().any(|excluded| excluded.strip_prefix(b"/").unwrap_or(excluded) == path)
+    };
+    tree.add_root_from(dir, b"", &scan, &mut |entry: &ScanEntry<'_>| !excluded(entry.path))?;
+    let owner = asked.owner;
+    tree.map_attributes(&mut |attributes| owned(owner, attributes));
+    Ok(tree)
+}
+
+/// Merges images: into one that has them all as devices, whether it needs them or not, or into a copy.
+fn merge(asked: &Asked, images: &[PathBuf]) -> anyhow::Result<ImageSummary> {
+    let layers: Vec<Parts> =
+        images.iter().map(|image| Parts { image: image.clone(), ..Parts::default() }).collect();
+    let options = MergeOptions { oci_whiteouts: asked.aufs, strip_overlay: asked.strip_overlay };
+    let mut tree = merge::tree(&layers, &options)?;
+    let owner = asked.owner;
+    tree.map_attributes(&mut |attributes| owned(owner, attributes));
+    into_file(&asked.image, |out| {
+        Ok(if asked.copy_data {
+            write_image(tree, &asked.options, out)?
+        } else {
+            write_merged(tree, &asked.options, LayerDevices::All, out)?.image
+        })
+    })
+}
+
+/// Gives a file the owner that was asked for.
+fn owned(owner: Owner, attributes: Attributes) -> Attributes {
+    Attributes {
+        uid: owner.uid.unwrap_or(attributes.uid).wrapping_add(owner.uid_offset),
+        gid: owner.gid.unwrap_or(attributes.gid).wrapping_add(owner.gid_offset),
+        ..attributes
+    }
+}
+
+/// Opens an archive, or standard input, and decodes it on the way.
+fn open(archive: &Archive) -> anyhow::Result<Box<dyn Read + Send>> {
+    let opened = stream::Archive::open(archive.file.as_deref())?;
+    let (name, found) = (&opened.name, opened.codec);
+    if let (Some(wanted), true) = (archive.decode, found != archive.decode) {
+        anyhow::bail!("{name}: is not compressed with {}", wanted.name());
+    }
+    if let (Some(codec), true, None) = (found, archive.index, &archive.raw) {
+        // The image refers to the archive's bytes as they are once decoded, and nobody would have those.
+        anyhow::bail!(
+            "{name}: is compressed with {}; an index needs the archive itself: --ungzip=FILE or --unxz=FILE keeps it",
+            codec.name()
+        );
+    }
+    let reader = opened.decode()?;
+    let Some(raw) = &archive.raw else { return Ok(reader) };
+    let copy = File::create(raw).with_context(|| format!("{}: cannot be written", raw.display()))?;
+    Ok(Box::new(Tee { reader, copy }))
+}
+
+/// Copies what is read.
+struct Tee<R> {
+    reader: R,
+    copy: File,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.reader.read(buf)?;
+        self.copy.write_all(&buf[..len])?;
+        Ok(len)
+    }
+}
+
+/// Writes data to a file of their own, in chunks, and the image that refers to it.
+fn with_blob(asked: &Asked, tree: Tree, blob: &Path) -> anyhow::Result<ImageSummary> {
+    let named = || format!("{}: cannot be written", blob.display());
+    let sink = BufWriter::with_capacity(1 << 20, File::create(blob).with_context(named)?);
+    let options = Options {
+        block_bits: asked.options.block_bits,
+        chunk_bits: asked.options.chunk_bits,
+        jobs: asked.options.jobs,
+        ..Options::default()
+    };
+    let mut sink = WriteSink(sink);
+    let mut data = write_data(tree, &options, &mut sink)?;
+    sink.0.flush().with_context(named)?;
+    data.shape(&asked.options);
+    into_file(&asked.image, |out| write_metadata(&data, out))
+}
+
+fn write_metadata(data: &WrittenData, out: &mut File) -> anyhow::Result<ImageSummary> {
+    let mut buffered = BufWriter::with_capacity(1 << 20, out);
+    let tags = vec![DeviceTag::EMPTY; data.devices().len()];
+    let Summary { inodes, metadata_bytes, file_bytes, deduplicated_bytes, uuid, .. } =
+        data.write_metadata(&tags, &mut buffered)?;
+    buffered.flush()?;
+    Ok(ImageSummary { inodes, bytes: metadata_bytes, metadata_bytes, file_bytes, deduplicated_bytes, uuid })
+}
+
+/// Has an image written to the file or block device at `path`.
+///
+/// As mkfs.erofs: what is there is written over. A block device keeps its length.
+fn into_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> anyhow::Result<ImageSummary>,
+) -> anyhow::Result<ImageSummary> {
+    let named = || format!("{}: cannot be written", path.display());
+    let mut out =
+        OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(named)?;
+    let is_file = out.metadata().with_context(named)?.is_file();
+    if is_file {
+        out.set_len(0).with_context(named)?;
+    }
+    let summary = write(&mut out)?;
+    if is_file {
+        out.set_len(summary.bytes).with_context(named)?;
+    }
+    Ok(summary)
+}

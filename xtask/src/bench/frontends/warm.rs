@@ -1,0 +1,136 @@
+//! Warm: what programs do with a complete image, through each front end and through its peer.
+//!
+//! The kernel's own EROFS is measured against a plain mount of copies of the same files. So is what the file system in
+//! user space passes through; the rest of it against Debian's erofsfuse, each time with nothing in the kernel's caches but the
+//! backing files: what they hold comes from neither program.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::erofs::spent::timed;
+use super::super::larder::{Larder, text};
+use super::super::stats::{Row, Target, median};
+use super::super::warm::{copy_backing_files, fill_in_turns, random_file};
+use super::FRONT_ENDS;
+use super::deeds::{DEEDS, Deed, FILE, FILE_BYTES, FILES, MANY, PROGRAM};
+use super::peer::{Peer, PeerKind};
+
+/// Measures each front end that works here.
+pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let image = image(binary, dir)?;
+    let mut rows = Vec::new();
+    for front_end in FRONT_ENDS {
+        let dir = dir.join(front_end);
+        std::fs::create_dir(&dir)?;
+        let larder = Larder::new(binary, &dir);
+        let ours = dir.join("larder");
+        if let Err(error) = larder.mount_through(front_end, &image, &ours) {
+            eprintln!("bench: without {front_end}: {error:#}");
+            continue;
+        }
+        read_everything(&ours)?;
+        larder.wait_until_complete()?;
+        let copies = copy_backing_files(&larder, &dir)?;
+        let comparisons: &[(PeerKind, &[Deed], f64)] = match front_end {
+            "fuse" => &[(PeerKind::Native, &DEEDS[..2], 0.9), (PeerKind::Erofsfuse, &DEEDS, 2.0)],
+            _ => &[(PeerKind::Native, &DEEDS, 0.97)],
+        };
+        for (kind, deeds, goal) in comparisons {
+            let peer = match Peer::mount(*kind, &copies, &dir.join(kind.name())) {
+                Ok(peer) => peer,
+                Err(error) => {
+                    eprintln!("bench: {front_end} has no peer: {error:#}");
+                    continue;
+                }
+            };
+            let backing = [larder.backing_files()?, copies.clone()].concat();
+            for deed in *deeds {
+                let (ours, theirs) = (&*ours, peer.target());
+                let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing };
+                rows.push(pair.compare(deed, rounds, *goal)?);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// An image with a large file, a large program, and many files in one directory.
+fn image(binary: &Path, dir: &Path) -> anyhow::Result<String> {
+    let tree = dir.join("tree");
+    std::fs::create_dir_all(tree.join(MANY))?;
+    random_file(&tree.join(FILE), FILE_BYTES)?;
+    std::fs::copy(binary, tree.join(PROGRAM))?;
+    for number in 0..FILES {
+        std::fs::write(tree.join(MANY).join(number.to_string()), number.to_string().repeat(100))?;
+    }
+    let image = format!("oci:{}", text(&dir.join("layout"))?);
+    timed(Command::new(binary).args(["build", &format!("dir:{}", text(&tree)?), &image]))?;
+    Ok(image)
+}
+
+fn read_everything(root: &Path) -> anyhow::Result<()> {
+    for name in [FILE, PROGRAM] {
+        std::fs::read(root.join(name))?;
+    }
+    for number in 0..FILES {
+        std::fs::read(root.join(MANY).join(number.to_string()))?;
+    }
+    Ok(())
+}
+
+/// A front end and its peer.
+struct Pair<'a> {
+    front_end: &'a str,
+    kind: PeerKind,
+    ours: &'a Path,
+    theirs: &'a Path,
+    /// What both of them read.
+    backing: &'a [PathBuf],
+}
+
+impl Pair<'_> {
+    /// Takes turns. Both page caches are filled the same way first.
+    fn compare(&self, deed: &Deed, rounds: usize, goal: f64) -> anyhow::Result<Row> {
+        drop_caches()?;
+        fill_in_turns(&self.ours.join(FILE), &self.theirs.join(FILE))?;
+        for root in [self.ours, self.theirs] {
+            (deed.run)(root)?;
+        }
+        let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
+        for round in 0..rounds.max(1) {
+            // Whoever comes second may find warmer caches: swap.
+            if round % 2 == 0 {
+                of_ours.push(self.measure(deed, self.ours)?);
+                of_theirs.push(self.measure(deed, self.theirs)?);
+            } else {
+                of_theirs.push(self.measure(deed, self.theirs)?);
+                of_ours.push(self.measure(deed, self.ours)?);
+            }
+        }
+        let (of_ours, of_theirs) = (median(of_ours), median(of_theirs));
+        Ok(Row {
+            name: format!("{}, warm: {}, against {}", self.front_end, deed.name, self.kind.name()),
+            larder: format!("{:.2} ms", of_ours * 1e3),
+            peer: format!("{:.2} ms", of_theirs * 1e3),
+            figure: of_theirs / of_ours,
+            target: Target::AtLeast(goal),
+        })
+    }
+
+    fn measure(&self, deed: &Deed, root: &Path) -> anyhow::Result<f64> {
+        if self.kind == PeerKind::Erofsfuse {
+            drop_caches()?;
+            for file in self.backing {
+                io::copy(&mut std::fs::File::open(file)?, &mut io::sink())?;
+            }
+        }
+        Ok((deed.run)(root)?.as_secs_f64())
+    }
+}
+
+/// Empties the kernel's caches: of pages, names and inodes.
+fn drop_caches() -> anyhow::Result<()> {
+    rustix::fs::sync();
+    Ok(std::fs::write("/proc/sys/vm/drop_caches", "3")?)
+}
