@@ -130,6 +130,24 @@ pub trait FrontEnd: Send + Sync {
     /// a mount that is not known gets an error. Happens by itself a minute after the start.
     fn finish_resume(&self) {}
 
+    /// Gives the readers of the mount `id`, which could not be taken up, errors until [`resume`](Self::resume) does take it
+    /// up. Does nothing where [`finish_resume`](Self::finish_resume) has seen to that.
+    ///
+    /// # Errors
+    ///
+    /// What keeps them from being answered: they wait.
+    fn refuse(&self, _id: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Forgets the mount `id` of an earlier worker, which is unmounted or detached and was never taken up: who still reads
+    /// from it gets errors, and this is not [idle](Self::is_idle) before the last of them has gone.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from being forgotten; the call can be repeated.
+    fn abandon(&self, id: &str) -> Result<(), Error>;
+
     /// Gives every reader that asks from now on an error, until the process ends or mounts something else; readers of
     /// mounts that were not taken up, too, after [`finish_resume`](Self::finish_resume). For a process that stands in for
     /// a worker: readers must not find nobody.

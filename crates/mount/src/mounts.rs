@@ -52,6 +52,13 @@ impl<N: Names> Mounts<N> {
         self.lock().push(Live { user, superblock, leaving: false });
     }
 
+    /// A mount was taken away that this process has never known; it counts while somebody reads from it.
+    pub(crate) fn add_abandoned(&self, superblock: Superblock) {
+        if !superblock.is_unknown() && !superblock.is_gone() {
+            self.lock().push(Live { user: User::new(), superblock, leaving: true });
+        }
+    }
+
     /// The mount was taken away.
     pub(crate) fn take_away(&self, user: User) {
         if let Some(live) = self.lock().iter_mut().find(|live| live.user == user) {

@@ -22,6 +22,7 @@ pub mod tracing;
 pub mod trees;
 pub mod upkeep;
 pub mod view;
+pub mod waiting;
 pub mod worker;
 
 use std::sync::atomic::AtomicBool;
@@ -39,6 +40,7 @@ use live::Live;
 use start::Options;
 use table::MountTable;
 use trees::Trees;
+use waiting::Waiting;
 
 /// The running worker: what the API's endpoints work on.
 pub struct Daemon {
@@ -50,6 +52,8 @@ pub struct Daemon {
     front_ends: Arc<FrontEnds>,
     trees: Trees,
     mounts: MountTable,
+    /// Mounted, but not taken up yet.
+    waiting: Waiting,
     /// Unmounted, but somebody may still read from them.
     leaving: Mutex<Vec<Arc<Live>>>,
     /// Absent when the worker was started without one.

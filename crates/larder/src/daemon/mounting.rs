@@ -115,6 +115,9 @@ impl Daemon {
     /// When nothing of ours is mounted there, or it is in use and `lazy` is false.
     pub async fn umount(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
         let target = self.known_target(target);
+        if self.umount_waiting(&target, lazy).await? {
+            return Ok(());
+        }
         let (live, reservation) = self.mounts.take(&target)?;
         let work = spawn_blocking({
             let (live, mounts) = (Arc::clone(&live), self.paths.mounts());
@@ -151,7 +154,9 @@ impl Daemon {
 
     /// The target as the table knows it: links in the path to it are followed where that does not block.
     fn known_target(&self, target: &Path) -> PathBuf {
-        let is_known = |path: &Path| self.mounts.all().iter().any(|live| live.record.target == path);
+        let is_known = |path: &Path| {
+            self.mounts.all().iter().any(|live| live.record.target == path) || self.waiting.contains(path)
+        };
         if is_known(target) {
             return target.to_owned();
         }

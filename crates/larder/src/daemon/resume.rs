@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
-use larder_mount::FrontEndKind;
+use larder_mount::{FrontEnd, FrontEndKind};
 use tokio::task::spawn_blocking;
 
 use super::Daemon;
@@ -16,7 +16,7 @@ use super::record::MountRecord;
 use crate::inventory::{Catalogue, KnownImage};
 use crate::store::{Place, connect_or_gone};
 
-/// How often a mount is taken up before it is given up, and the first pause, which doubles: most of a second in all.
+/// How often a mount is taken up before it is left for later, and the first pause, which doubles: most of a second in all.
 const RESUME_TRIES: u32 = 5;
 const RESUME_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,7 +35,9 @@ impl Daemon {
                 Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
                 Err(error) => {
                     tracing::error!(target = %target.display(), image = record.image, "not resumed: {error:#}");
-                    self.give_up(record).await;
+                    if !(is_for_good(&error) && self.give_up(&record).await) {
+                        self.take_up_later(record, &error).await;
+                    }
                 }
             }
         }
@@ -84,7 +86,7 @@ impl Daemon {
         }
     }
 
-    /// Tries again what may pass: readers wait meanwhile, and a mount that is given up is gone.
+    /// Tries again what may pass: readers wait meanwhile.
     async fn resume_patiently(&self, record: &MountRecord) -> anyhow::Result<()> {
         let mut pause = RESUME_PAUSE;
         for _ in 1..RESUME_TRIES {
@@ -100,7 +102,7 @@ impl Daemon {
         self.resume(record.clone()).await
     }
 
-    async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
+    pub(super) async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
         if record.tree.is_some() {
             return self.resume_tree(record).await;
         }
@@ -143,27 +145,60 @@ impl Daemon {
         place.unwrap_or_else(|error| Place::gone(version, error.to_string()))
     }
 
-    /// Forgets a mount that cannot be taken up; what the kernel still has of it is detached, so that nobody reads what
-    /// nobody vouches for.
-    async fn give_up(&self, record: MountRecord) {
-        self.forget_tree(&record);
-        let mounts = self.paths.mounts();
+    /// Forgets a mount that is not to be taken up any more; what the kernel still has of it is detached, so that nobody
+    /// reads what nobody vouches for. Tells whether that is done.
+    pub(super) async fn give_up(&self, record: &MountRecord) -> bool {
+        let (mounts, front_end, gone) = (self.paths.mounts(), self.front_end_of(record), record.clone());
         let done = spawn_blocking(move || {
-            if super::stale::detach(&record.target)? {
-                tracing::warn!(target = %record.target.display(), "poisoned: detached");
+            if super::stale::detach(&gone.target)? {
+                tracing::warn!(target = %gone.target.display(), "detached");
             }
-            MountRecord::remove(&mounts, &record.id)
+            if let Some(front_end) = front_end()? {
+                front_end.abandon(&gone.id)?;
+            }
+            MountRecord::remove(&mounts, &gone.id)
         });
-        match done.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!("give up: {error:#}"),
-            Err(error) => tracing::error!("give up: {error}"),
+        match done.await.map_err(anyhow::Error::from).flatten() {
+            Ok(()) => {
+                self.forget_tree(record);
+                true
+            }
+            Err(error) => {
+                tracing::error!(target = %record.target.display(), "give up: {error:#}");
+                false
+            }
+        }
+    }
+
+    /// Has the readers of `record`, which could not be taken up, get errors.
+    pub(super) async fn refuse_readers(&self, record: &MountRecord) {
+        let (front_end, id) = (self.front_end_of(record), record.id.clone());
+        let done = spawn_blocking(move || match front_end()? {
+            Some(front_end) => Ok(front_end.refuse(&id)?),
+            None => Ok(()),
+        });
+        if let Err(error) = done.await.map_err(anyhow::Error::from).flatten() {
+            tracing::error!(target = %record.target.display(), "its readers wait: {error:#}");
+        }
+    }
+
+    /// Opens the front end that mounted `record`, if this release has it; to be called where blocking is allowed.
+    fn front_end_of(
+        &self,
+        record: &MountRecord,
+    ) -> impl FnOnce() -> anyhow::Result<Option<Arc<dyn FrontEnd>>> + Send + use<> {
+        let (front_ends, trees) = (Arc::clone(&self.front_ends), self.trees.front_end());
+        let (is_tree, kind) = (record.tree.is_some(), record.frontend.parse::<FrontEndKind>());
+        move || match kind {
+            _ if is_tree => Ok(Some(trees)),
+            Ok(kind) => front_ends.get(kind).map(Some),
+            Err(_) => Ok(None),
         }
     }
 }
 
 /// Whether there is nothing to take up any more.
-fn is_for_good(error: &anyhow::Error) -> bool {
+pub(super) fn is_for_good(error: &anyhow::Error) -> bool {
     use larder_mount::Error::{Gone, Poisoned};
     matches!(error.downcast_ref(), Some(Gone { .. } | Poisoned { .. }))
 }

@@ -22,9 +22,10 @@ use tokio::task::spawn_blocking;
 use super::formats::Formats;
 use super::front_ends::FrontEnds;
 use super::record::MountRecord;
+use super::waiting::failing;
 use super::{listener, replace, stale, upkeep, view, worker};
 use crate::api::server;
-use crate::api::types::{GaveUp, Mount, MountKind, MountState, ReplaceRequest, Replacing, Status};
+use crate::api::types::{GaveUp, ReplaceRequest, Replacing, Status};
 use crate::errors::{Kind, Report, told};
 use crate::paths::Paths;
 use crate::runtime;
@@ -241,24 +242,5 @@ impl StandIn {
         listener::remove(&self.paths.socket(), &self.keeper);
         self.keeper.stop();
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn failing(record: MountRecord) -> Mount {
-    let kind = if record.tree.is_some() { MountKind::Tree } else { MountKind::Image };
-    Mount {
-        id: record.id,
-        path: record.target,
-        kind,
-        image: record.image,
-        manifest: record.manifest,
-        frontend: record.frontend,
-        state: MountState::Failing,
-        image_bytes: 0,
-        fetched_bytes: record.fetched_bytes,
-        requests: record.requests,
-        last_error: None,
-        last_error_at_ms: None,
-        blobs: Vec::new(),
     }
 }

@@ -78,6 +78,7 @@ impl Daemon {
                 failed = failed.or(Some(error));
             }
         }
+        self.umount_all_waiting(lazy).await.inspect_err(|error| tracing::warn!("umount: {error:#}"))?;
         failed.map_or(Ok(()), Err)
     }
 }

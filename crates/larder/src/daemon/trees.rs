@@ -8,7 +8,7 @@ use larder_cachefiles::Cachefiles;
 use larder_fscache::Cache;
 use larder_mount::fuse::{FileSystem, Fuse, Place};
 use larder_mount::keeper::Holder;
-use larder_mount::{FrontEndKind, Mounted};
+use larder_mount::{FrontEnd, FrontEndKind, Mounted};
 use larder_netfs::{Limits, Netfs};
 use larder_ondemand::Engine;
 use larder_remote::tree::{TreeAddress, TreePath, TreeStore};
@@ -49,6 +49,11 @@ impl Trees {
     /// The files of all trees.
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// What mounts them.
+    pub fn front_end(&self) -> Arc<dyn FrontEnd> {
+        Arc::clone(&self.fuse) as _
     }
 
     /// Waits until what was downloaded has been copied to the cache. Blocks.

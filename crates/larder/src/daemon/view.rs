@@ -33,7 +33,7 @@ impl Daemon {
             gave_up: None,
             trace_listeners: self.trace.listeners(),
             blobs: blobs(&mounts),
-            mounts: mounts.iter().map(|live| live.view()).collect(),
+            mounts: mounts.iter().map(|live| live.view()).chain(self.waiting.view()).collect(),
         }
     }
 

@@ -22,6 +22,7 @@ use super::holder::Kept;
 use super::start::Options;
 use super::table::MountTable;
 use super::trees::Trees;
+use super::waiting::Waiting;
 use super::{Daemon, formats, listener, start, upkeep};
 use crate::api::server;
 use crate::errors::Report;
@@ -99,6 +100,7 @@ async fn work(
         store,
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
+        waiting: Waiting::default(),
         leaving: Mutex::default(),
         keeper,
         trace,

@@ -165,6 +165,13 @@ impl FrontEnd for CachefilesDaemon {
         self.server.finish_resume();
     }
 
+    fn abandon(&self, id: &str) -> Result<(), Error> {
+        let name = kept_name(id);
+        self.server.mounts().add_abandoned(Superblock::kept(&*self.holder, &name)?);
+        self.holder.release(&name);
+        Ok(())
+    }
+
     fn give_up(&self) {
         self.server.give_up();
     }

@@ -175,6 +175,20 @@ impl FrontEnd for Fanotify {
         self.server.finish_resume();
     }
 
+    fn abandon(&self, id: &str) -> Result<(), Error> {
+        let name = kept_name(id);
+        let superblock = Superblock::kept(&*self.holder, &name)?;
+        if !superblock.is_unknown() && !superblock.is_gone() {
+            self.server.retiring().add(User::new(), superblock);
+            self.server
+                .retiring()
+                .keep(&*self.holder)
+                .map_err(|source| Error::Keep { name: name.clone(), source })?;
+        }
+        self.holder.release(&name);
+        Ok(())
+    }
+
     fn give_up(&self) {
         self.server.give_up();
         // The group stays until the last superblock is gone, whoever made it.

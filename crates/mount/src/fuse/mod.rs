@@ -20,7 +20,7 @@ mod readahead;
 mod refusing;
 mod serve;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::num::NonZero;
 use std::os::fd::AsFd;
@@ -58,6 +58,8 @@ pub struct Fuse {
     pool: Pool,
     /// Names of the descriptors that this process reads requests from.
     served: Mutex<BTreeSet<String>>,
+    /// By the same names: who answers with errors until the mount is taken up.
+    refused: Mutex<BTreeMap<String, Served>>,
 }
 
 impl Fuse {
@@ -68,7 +70,7 @@ impl Fuse {
     /// [`Error::Kernel`] when no descriptor is left.
     pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
         let pool = Pool::new().map_err(kernel("making an epoll"))?;
-        Ok(Self { holder, engine, pool, served: Mutex::default() })
+        Ok(Self { holder, engine, pool, served: Mutex::default(), refused: Mutex::default() })
     }
 
     fn image_fs(&self, spec: &MountSpec) -> Result<Arc<dyn FileSystem>, Error> {
@@ -103,13 +105,18 @@ impl Fuse {
         Ok(served)
     }
 
-    /// Answers every question of the mount whose descriptor is kept as `name` with an error.
-    fn refuse(&self, name: &str) -> Result<(), Error> {
+    /// Answers every question of the mount whose descriptor is kept as `name` with an error, until it is resumed.
+    fn refuse_kept(&self, name: &str) -> Result<(), Error> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.contains_key(name) {
+            return Ok(());
+        }
         let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
         let Some(fd) = kept else { return Ok(()) };
         let channel = Channel::new(fd);
         ask_for_resend(&channel, name);
-        self.serve_channel(name.to_owned(), Arc::new(Refusing), channel).map(drop)
+        refused.insert(name.to_owned(), self.serve_channel(name.to_owned(), Arc::new(Refusing), channel)?);
+        Ok(())
     }
 
     /// Mounts any file system at `place`. On an error nothing is left mounted or kept.
@@ -160,6 +167,10 @@ impl Fuse {
             return Err(Error::Gone { target: place.target });
         };
         let fs = open()?;
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        if let Some(refused) = refused {
+            refused.end();
+        }
         let channel = Channel::new(fd);
         ask_for_resend(&channel, &name);
         self.serve(place, fs, channel)
@@ -268,12 +279,25 @@ impl FrontEnd for Fuse {
         self.resume_file_system(Place::of(&spec), || self.image_fs(&spec))
     }
 
+    fn refuse(&self, id: &str) -> Result<(), Error> {
+        self.refuse_kept(&kept_name(id))
+    }
+
+    /// The connection lives as long as somebody answers, and gives errors after that.
+    fn abandon(&self, id: &str) -> Result<(), Error> {
+        let name = kept_name(id);
+        // It ends with the connection.
+        drop(self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name));
+        self.holder.release(&name);
+        Ok(())
+    }
+
     /// Mounts that this process has taken up are served on.
     fn give_up(&self) {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let names = self.holder.names();
         for name in names.iter().filter(|name| name.starts_with(KEPT) && !served.contains(*name)) {
-            if let Err(error) = self.refuse(name) {
+            if let Err(error) = self.refuse_kept(name) {
                 tracing::error!(%error, "who reads from this mount waits");
             }
         }

@@ -32,10 +32,20 @@ pub(super) struct Pool {
 
 /// A mount in a pool.
 pub(super) struct Served {
+    shared: Arc<Shared>,
+    number: u64,
     is_over: Arc<AtomicBool>,
 }
 
 impl Served {
+    /// Leaves the connection to somebody else: once this returns, no more requests are taken from it here. Waits for the
+    /// one that is being answered, where the order of requests matters.
+    pub fn end(self) {
+        if let Some(line) = self.shared.take_out(self.number) {
+            drop(line.turn.lock());
+        }
+    }
+
     /// Whether the connection has ended.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
@@ -94,7 +104,7 @@ impl Pool {
             state.lines.remove(&number);
             return Err(error.into());
         }
-        Ok(Served { is_over })
+        Ok(Served { shared: Arc::clone(&self.shared), number, is_over })
     }
 
     fn start_threads(&self) -> io::Result<()> {
@@ -149,15 +159,21 @@ impl Shared {
 
     fn answer(&self, number: u64, buffers: &mut Buffers) {
         let Some(line) = self.lock().lines.get(&number).map(Arc::clone) else { return };
-        if line.answer(buffers) {
-            let mut state = self.lock();
-            if state.lines.remove(&number).is_some() {
-                // With the last copy of its descriptor closed it would go by itself; the keeper may have one.
-                let _ = epoll::delete(&self.epoll, line.server.device());
-                line.is_over.store(true, Ordering::Release);
-            }
-            self.end_if_done(&state);
+        if line.answer(buffers) && self.take_out(number).is_some() {
+            line.is_over.store(true, Ordering::Release);
         }
+    }
+
+    /// Serves the line `number` no more; `None` when it was taken out before.
+    fn take_out(&self, number: u64) -> Option<Arc<Line>> {
+        let mut state = self.lock();
+        let line = state.lines.remove(&number);
+        if let Some(line) = &line {
+            // With the last copy of its descriptor closed it would go by itself; the keeper may have one.
+            let _ = epoll::delete(&self.epoll, line.server.device());
+        }
+        self.end_if_done(&state);
+        line
     }
 
     /// Lets the threads end once nothing more can come.

@@ -156,6 +156,13 @@ impl FrontEnd for FuseBlob {
         self.files.shown().finish_resume();
     }
 
+    fn abandon(&self, id: &str) -> Result<(), Error> {
+        let name = kept_name(id);
+        self.files.mounts().add_abandoned(Superblock::kept(&*self.holder, &name)?);
+        self.holder.release(&name);
+        Ok(())
+    }
+
     fn give_up(&self) {
         self.files.set_given_up(true);
     }

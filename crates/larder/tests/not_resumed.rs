@@ -1,0 +1,195 @@
+//! A mount that a worker cannot take up, for a reason that passes: it stays, its readers get errors, the others go on, and it
+//! is taken up when the reason is gone (P1, P3, P4).
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use larder_testkit::Fault;
+use rustix::process::Signal;
+use serde_json::Value;
+use support::daemon::kill;
+use support::program::User;
+use support::{Image, Larder, skip, tree};
+
+const FILE_BYTES: usize = 1 << 20;
+
+/// How long something may take that the daemon does by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An image, mounted; nothing of its files has been read.
+struct Mounted {
+    image: Image,
+    source: PathBuf,
+    target: PathBuf,
+}
+
+impl Mounted {
+    fn new(larder: &Larder, frontend: &str, name: &str, seed: u64) -> Self {
+        let source = larder.dir(&format!("{name}-source"));
+        for n in 0..2 {
+            fs::write(source.join(format!("file-{n}")), tree::noise(seed + n, FILE_BYTES)).expect("a file");
+        }
+        let image = Image::build(larder, &source, &format!("{name}-layout"));
+        let target = larder.mount(&image.reference(), name, frontend);
+        Self { image, source, target }
+    }
+
+    fn file(&self, n: usize) -> PathBuf {
+        self.target.join(format!("file-{n}"))
+    }
+
+    fn assert_serves(&self) {
+        support::compare::assert_same(&self.source, &self.target);
+    }
+
+    /// Kills the worker, and keeps the next one from taking this mount up: its manifest is gone, here and there.
+    fn kill_worker_and_lose_manifest(&self, larder: &Larder) {
+        let manifest = larder.mount_status(&self.target)["manifest"].clone();
+        let manifest = manifest.as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
+        let (worker, keeper) = (larder.worker(), larder.root().join("state/images/sha256"));
+        self.image.registry.fail(Fault::Status(404));
+        self.image.registry.set_latency(Duration::ZERO);
+        fs::remove_file(keeper.join(manifest)).expect("the daemon keeps it");
+        kill(worker, Signal::KILL);
+    }
+
+    /// The mount's status, once it has the state `state`.
+    #[track_caller]
+    fn wait_for(&self, larder: &Larder, is_wanted: impl Fn(&str) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let status = larder.mount_status(&self.target);
+            if is_wanted(status["state"].as_str().expect("a word")) {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{status:#}\n{}", larder.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A daemon for `frontend`; `None` when it does not work here, or its worker cannot be killed under readers.
+fn larder_with(test: &str, frontend: &str) -> Option<Larder> {
+    let larder = Larder::new(User::Same);
+    let cannot =
+        larder.cannot(frontend).or_else(|| support::cannot_replace(frontend, true).map(str::to_owned));
+    match cannot {
+        Some(why) => {
+            skip(&format!("{test} ({frontend})"), &why);
+            None
+        }
+        None => Some(larder),
+    }
+}
+
+fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can(frontend: &str) {
+    let Some(larder) = larder_with("p4_a_mount_that_cannot_be_taken_up_stays_until_it_can", frontend) else {
+        return;
+    };
+    let lost = Mounted::new(&larder, frontend, "lost", 0);
+    let other = Mounted::new(&larder, frontend, "other", 7);
+    // So that nobody has its bytes before the worker dies.
+    lost.image.registry.set_latency(Duration::from_secs(600));
+    let waiting = thread::spawn({
+        let file = lost.file(0);
+        move || fs::read(file).map(drop)
+    });
+    lost.kill_worker_and_lose_manifest(&larder);
+
+    waiting.join().expect("it does not panic").expect_err("nobody can bring its bytes");
+    let status = lost.wait_for(&larder, |state| state == "failing");
+    let error = status["last_error"].as_str().expect("a text");
+    assert!(error.contains("404"), "{error}");
+    fs::read(lost.file(1)).map(drop).expect_err("nobody can bring its bytes");
+    other.assert_serves();
+    let said = larder.run([OsStr::new("umount"), lost.target.as_os_str()]).failed();
+    assert!(said.contains("could not be taken up") && said.contains("--lazy"), "{said}");
+    let said = larder.run(["mount".as_ref(), OsStr::new(&other.image.reference()), lost.target.as_os_str()]);
+    said.failed();
+
+    lost.image.registry.clear_faults();
+    lost.wait_for(&larder, |state| state != "failing");
+    lost.assert_serves();
+    other.assert_serves();
+    for target in [&lost.target, &other.target] {
+        larder.run([OsStr::new("umount"), target.as_os_str()]).ok();
+    }
+}
+
+#[test]
+fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can_through_fanotify() {
+    p4_a_mount_that_cannot_be_taken_up_stays_until_it_can("fanotify");
+}
+
+#[test]
+fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can_through_fuse_blob() {
+    p4_a_mount_that_cannot_be_taken_up_stays_until_it_can("fuse-blob");
+}
+
+#[test]
+fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can_through_cachefiles() {
+    p4_a_mount_that_cannot_be_taken_up_stays_until_it_can("cachefiles");
+}
+
+#[test]
+fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can_through_fuse() {
+    p4_a_mount_that_cannot_be_taken_up_stays_until_it_can("fuse");
+}
+
+fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros(
+    frontend: &str,
+    away: impl FnOnce(&Mounted, &Larder),
+) {
+    let Some(larder) = larder_with("p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros", frontend)
+    else {
+        return;
+    };
+    let lost = Mounted::new(&larder, frontend, "lost", 0);
+    let file = File::open(lost.file(0)).expect("it is in the image");
+    lost.kill_worker_and_lose_manifest(&larder);
+    lost.wait_for(&larder, |state| state == "failing");
+    away(&lost, &larder);
+    assert!(larder.mounted().is_empty(), "{}", larder.log());
+    for at in [0, FILE_BYTES / 2] {
+        let at = u64::try_from(at).expect("small");
+        file.read_exact_at(&mut [0; 4096], at).expect_err("these bytes were never here");
+    }
+    drop(file);
+    larder.run(["daemon", "--stop"]);
+    let begun = Instant::now();
+    while !larder.processes().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "{}", larder.log());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros_through_fanotify() {
+    p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros("fanotify", |_, larder| {
+        let said = larder.run(["daemon", "--stop"]).failed();
+        assert!(said.contains("--lazy"), "{said}");
+        larder.run(["daemon", "--stop", "--lazy"]).ok();
+    });
+}
+
+#[test]
+fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros_through_fuse_blob() {
+    p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros("fuse-blob", |lost, larder| {
+        larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).ok();
+        assert_eq!(larder.status()["mounts"].as_array().map(Vec::len), Some(0));
+    });
+}
+
+#[test]
+fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros_through_fuse() {
+    p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros("fuse", |lost, larder| {
+        larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).ok();
+        assert_eq!(larder.status()["mounts"].as_array().map(Vec::len), Some(0));
+    });
+}
