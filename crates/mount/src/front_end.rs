@@ -161,7 +161,7 @@ pub trait FrontEnd: Send + Sync {
 
     /// Leaves every question to the next worker: those in hand stay unanswered, no more are taken. To be called when
     /// this process is about to be replaced while the keeper lives on.
-    fn hand_over(&self) {}
+    fn hand_over(&self);
 }
 
 /// One mount. Dropping it leaves it mounted, for the next worker.

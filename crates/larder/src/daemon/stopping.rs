@@ -66,6 +66,7 @@ impl Daemon {
         for front_end in self.front_ends.made() {
             front_end.hand_over();
         }
+        self.trees.front_end().hand_over();
         self.trees.flush();
         self.commit_all();
     }

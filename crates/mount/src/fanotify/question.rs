@@ -104,9 +104,10 @@ impl Question {
         self.answer(if fits { Response::Allow } else { Response::Deny });
     }
 
-    /// Gives the reader EIO.
-    pub(super) fn deny(mut self) {
-        self.answer(Response::Deny);
+    /// Gives the reader EIO; while the group is handed over, leaves it to the next worker: what went wrong here may be the
+    /// end of this one.
+    pub(super) fn deny(self) {
+        drop(self);
     }
 
     fn answer(&mut self, response: Response) {

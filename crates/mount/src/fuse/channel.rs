@@ -19,7 +19,7 @@ use crate::sys::fuse as sys;
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
     fd: Arc<OwnedFd>,
-    /// Readable once every question is left to the next worker.
+    /// Set once every question is left to the next worker.
     handed_over: Option<Arc<HandedOver>>,
 }
 
@@ -32,10 +32,22 @@ pub(super) enum Taken {
     End,
 }
 
-#[derive(Debug)]
-struct HandedOver {
-    event: OwnedFd,
+/// Whether the questions of some channels are left to the next worker.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOver {
     is_so: AtomicBool,
+    /// Readable then, for threads that wait in [`Channel::receive`].
+    event: Option<OwnedFd>,
+}
+
+impl HandedOver {
+    /// From now on nothing is received and nothing is answered: the kernel will send it again.
+    pub(crate) fn set(&self) {
+        self.is_so.store(true, Ordering::Release);
+        if let Some(event) = &self.event {
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
+    }
 }
 
 impl Channel {
@@ -49,16 +61,19 @@ impl Channel {
 
     /// One that can [hand over](Self::hand_over).
     pub(crate) fn with_successor(fd: OwnedFd) -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let handed_over = HandedOver { event, is_so: AtomicBool::new(false) };
-        Ok(Self { handed_over: Some(Arc::new(handed_over)), ..Self::new(fd) })
+        let event = Some(eventfd(0, EventfdFlags::CLOEXEC)?);
+        Ok(Self::handed_over_with(fd, Arc::new(HandedOver { event, ..HandedOver::default() })))
     }
 
-    /// From now on nothing is received and nothing is answered: the kernel will send it again.
+    /// One that is handed over when `handed_over` says so.
+    pub(super) fn handed_over_with(fd: OwnedFd, handed_over: Arc<HandedOver>) -> Self {
+        Self { handed_over: Some(handed_over), ..Self::new(fd) }
+    }
+
+    /// Leaves every question to the next worker.
     pub(crate) fn hand_over(&self) {
         if let Some(handed_over) = &self.handed_over {
-            handed_over.is_so.store(true, Ordering::Release);
-            let _ = rustix::io::write(&handed_over.event, &1_u64.to_ne_bytes());
+            handed_over.set();
         }
     }
 
@@ -107,8 +122,9 @@ impl Channel {
 
     fn wait(&self) -> io::Result<()> {
         let device = PollFd::new(&*self.fd, PollFlags::IN);
-        let waited = match &self.handed_over {
-            Some(handed_over) => poll(&mut [device, PollFd::new(&handed_over.event, PollFlags::IN)], None),
+        let event = self.handed_over.as_ref().and_then(|handed_over| handed_over.event.as_ref());
+        let waited = match event {
+            Some(event) => poll(&mut [device, PollFd::new(event, PollFlags::IN)], None),
             None => poll(&mut [device], None),
         };
         match waited {

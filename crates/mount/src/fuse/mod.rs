@@ -23,7 +23,7 @@ mod serve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::num::NonZero;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +31,7 @@ use larder_erofs::Image;
 use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
 
+use self::channel::HandedOver;
 use self::device::Style;
 use self::pool::{Pool, Served};
 use self::refusing::Refusing;
@@ -60,6 +61,7 @@ pub struct Fuse {
     served: Mutex<BTreeSet<String>>,
     /// By the same names: who answers with errors until the mount is taken up.
     refused: Mutex<BTreeMap<String, Served>>,
+    handed_over: Arc<HandedOver>,
 }
 
 impl Fuse {
@@ -70,7 +72,8 @@ impl Fuse {
     /// [`Error::Kernel`] when no descriptor is left.
     pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
         let pool = Pool::new().map_err(kernel("making an epoll"))?;
-        Ok(Self { holder, engine, pool, served: Mutex::default(), refused: Mutex::default() })
+        let (served, refused, handed_over) = Default::default();
+        Ok(Self { holder, engine, pool, served, refused, handed_over })
     }
 
     fn image_fs(&self, spec: &MountSpec) -> Result<Arc<dyn FileSystem>, Error> {
@@ -80,6 +83,10 @@ impl Fuse {
         let fs = ImageFs::new(image, spec.devices.clone(), Arc::clone(&self.engine));
         let fs = fs.map_err(|error| metadata(std::io::Error::other(error)))?;
         Ok(Arc::new(ImageServer::new(Arc::new(fs))))
+    }
+
+    fn channel(&self, fd: OwnedFd) -> Channel {
+        Channel::handed_over_with(fd, Arc::clone(&self.handed_over))
     }
 
     fn serve(
@@ -113,7 +120,7 @@ impl Fuse {
         }
         let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
         let Some(fd) = kept else { return Ok(()) };
-        let channel = Channel::new(fd);
+        let channel = self.channel(fd);
         ask_for_resend(&channel, name);
         refused.insert(name.to_owned(), self.serve_channel(name.to_owned(), Arc::new(Refusing), channel)?);
         Ok(())
@@ -137,7 +144,7 @@ impl Fuse {
             .holder
             .keep(&name, fd.as_fd())
             .map_err(|source| Error::Keep { name: name.clone(), source })
-            .and_then(|()| self.serve(place, fs, Channel::new(fd)));
+            .and_then(|()| self.serve(place, fs, self.channel(fd)));
         served.inspect_err(|_| {
             self.holder.release(&name);
             let _ = device::unmount(&target, true);
@@ -171,7 +178,7 @@ impl Fuse {
         if let Some(refused) = refused {
             refused.end();
         }
-        let channel = Channel::new(fd);
+        let channel = self.channel(fd);
         ask_for_resend(&channel, &name);
         self.serve(place, fs, channel)
     }
@@ -290,6 +297,10 @@ impl FrontEnd for Fuse {
         drop(self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name));
         self.holder.release(&name);
         Ok(())
+    }
+
+    fn hand_over(&self) {
+        self.handed_over.set();
     }
 
     /// Mounts that this process has taken up are served on.
