@@ -22,6 +22,12 @@ pub trait DescriptorHolder: Send + Sync {
     /// Lets go what is kept under `name`, if anything.
     fn release(&self, name: &str);
 
+    /// The same for the last descriptor by which `file` can be written, and which nobody has open but us: whoever watches
+    /// over the file may stop that.
+    fn release_last(&self, name: &str, _file: BorrowedFd<'_>) {
+        self.release(name);
+    }
+
     /// The names of all that is kept, of whatever kind.
     fn names(&self) -> Vec<String>;
 }

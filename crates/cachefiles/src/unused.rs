@@ -43,13 +43,16 @@ impl Store {
     /// EBUSY while its file is open elsewhere: a mount that nobody counts any more may still be read, and nothing of it
     /// may be taken away yet.
     pub fn let_go(&self, name: &Name, place: &Place) -> io::Result<()> {
-        if let Some(fill) = self.holder.take(&place.fill)?
+        let fill = self.holder.take(&place.fill)?;
+        if let Some(fill) = &fill
             && self.storage.is_open_elsewhere(fill.as_fd())?
         {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         self.holder.release(&place.live);
-        self.holder.release(&place.fill);
+        if let Some(fill) = &fill {
+            self.holder.release_last(&place.fill, fill.as_fd());
+        }
         if self.index.get(name).is_some_and(|row| row.complete) {
             self.seal_for_good(place);
         }

@@ -142,6 +142,98 @@ fn p4_a_mount_that_cannot_be_taken_up_stays_until_it_can_through_fuse() {
     p4_a_mount_that_cannot_be_taken_up_stays_until_it_can("fuse");
 }
 
+/// What the mount had left on the blob's file is taken off, or whoever writes to it would wait for itself.
+#[test]
+fn p3_an_image_whose_mount_was_not_taken_up_and_was_taken_away_is_mounted_again() {
+    for frontend in support::FRONT_ENDS {
+        let test = "p3_an_image_whose_mount_was_not_taken_up_and_was_taken_away_is_mounted_again";
+        let Some(larder) = larder_with(test, frontend) else { continue };
+        let lost = Mounted::new(&larder, frontend, "lost", 0);
+        lost.kill_worker_and_lose_manifest(&larder);
+        lost.wait_for(&larder, |state| state == "failing");
+        larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).ok();
+        lost.image.registry.clear_faults();
+        // Upkeep lets go of what nobody uses every five seconds; from then on the file is opened anew.
+        thread::sleep(Duration::from_secs(7));
+        let target = larder.mount(&lost.image.reference(), "again", frontend);
+        support::compare::assert_same(&lost.source, &target);
+        larder.run([OsStr::new("umount"), target.as_os_str()]).ok();
+    }
+}
+
+/// Nobody knows where it is mounted: its readers get errors, and the end of the daemon waits for them.
+fn p1_a_mount_without_a_record_gives_errors(frontend: &str) {
+    let Some(larder) = larder_with("p1_a_mount_without_a_record_gives_errors", frontend) else { return };
+    let lost = Mounted::new(&larder, frontend, "lost", 0);
+    let worker = larder.worker();
+    for entry in fs::read_dir(larder.root().join("state/mounts")).expect("the daemon's own") {
+        fs::remove_file(entry.expect("readable").path()).expect("the daemon's own");
+    }
+    kill(worker, Signal::KILL);
+    fs::read(lost.file(0)).map(drop).expect_err("nobody can bring its bytes");
+    assert_eq!(larder.status()["mounts"].as_array().map(Vec::len), Some(0));
+    larder.run(["daemon", "--stop", "--lazy"]).ok();
+    fs::read(lost.file(1)).map(drop).expect_err("nobody can bring its bytes");
+    rustix::mount::unmount(&lost.target, rustix::mount::UnmountFlags::DETACH).expect("it is mounted");
+    let begun = Instant::now();
+    while !larder.processes().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "{}", larder.log());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn p1_a_mount_without_a_record_gives_errors_through_fanotify() {
+    p1_a_mount_without_a_record_gives_errors("fanotify");
+}
+
+#[test]
+fn p1_a_mount_without_a_record_gives_errors_through_fuse_blob() {
+    p1_a_mount_without_a_record_gives_errors("fuse-blob");
+}
+
+#[test]
+fn p1_a_mount_without_a_record_gives_errors_through_fuse() {
+    p1_a_mount_without_a_record_gives_errors("fuse");
+}
+
+/// A stop that comes while an image is still being opened: nothing is mounted that nobody would serve.
+#[test]
+fn p1_what_is_being_mounted_when_the_daemon_stops_is_not_left_behind() {
+    for frontend in support::FRONT_ENDS {
+        let test = "p1_what_is_being_mounted_when_the_daemon_stops_is_not_left_behind";
+        let Some(larder) = larder_with(test, frontend) else { continue };
+        let there = Mounted::new(&larder, frontend, "there", 0);
+        let coming = larder.dir("coming");
+        let source = larder.dir("coming-source");
+        fs::write(source.join("file"), tree::noise(9, FILE_BYTES)).expect("a file");
+        let image = Image::build(&larder, &source, "coming-layout");
+        for wait_ms in [30, 100, 250, 600] {
+            image.registry.set_latency(Duration::from_millis(100));
+            let mounting = larder
+                .command(["mount", "--frontend", frontend, &image.reference()])
+                .arg(&coming)
+                .stderr(std::process::Stdio::null())
+                .spawn();
+            let mut mounting = mounting.expect("the program");
+            thread::sleep(Duration::from_millis(wait_ms));
+            larder.run(["daemon", "--stop", "--lazy"]);
+            mounting.wait().expect("a child");
+            let begun = Instant::now();
+            while !larder.processes().is_empty() && larder.mounted().is_empty() {
+                assert!(begun.elapsed() < PATIENCE, "{}", larder.log());
+                thread::sleep(Duration::from_millis(10));
+            }
+            if larder.processes().is_empty() {
+                assert!(larder.mounted().is_empty(), "mounted, and nobody serves it: {}", larder.log());
+            }
+            image.registry.set_latency(Duration::ZERO);
+            larder.run([OsStr::new("mount"), there.image.reference().as_ref(), there.target.as_os_str()]);
+            larder.run(["umount".as_ref(), "--lazy".as_ref(), coming.as_os_str()]);
+        }
+    }
+}
+
 fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros(
     frontend: &str,
     away: impl FnOnce(&Mounted, &Larder),

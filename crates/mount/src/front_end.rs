@@ -1,6 +1,7 @@
 //! [`FrontEnd`]: one way in which the kernel's questions arrive, and [`Mounted`]: one mount made through it.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -147,6 +148,13 @@ pub trait FrontEnd: Send + Sync {
     ///
     /// What keeps it from being forgotten; the call can be repeated.
     fn abandon(&self, id: &str) -> Result<(), Error>;
+
+    /// The ids of the mounts that the keeper has something of, known here or not.
+    fn kept_ids(&self) -> Vec<String>;
+
+    /// Takes off `file`, which nobody reads any more, what an earlier worker may have left on it: to be called before the
+    /// last descriptor goes by which it can be written without a question.
+    fn let_go(&self, _file: BorrowedFd<'_>) {}
 
     /// Gives every reader that asks from now on an error, until the process ends or mounts something else; readers of
     /// mounts that were not taken up, too, after [`finish_resume`](Self::finish_resume). For a process that stands in for

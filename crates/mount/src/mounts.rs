@@ -1,9 +1,14 @@
 //! [`Mounts`]: which mounts of a front end the kernel still has, and the names of what they are made of.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::erofs::Superblock;
+use larder_ondemand::Blob;
+
+use crate::erofs::{Kept, Superblock};
+use crate::keeper::Holder;
+use crate::{Error, Mounted, target};
 
 /// One mount, as the tables of a front end know it; never reused. Not the mount's id: what failed to mount under an id
 /// that is in use must not take anything from the mount that lives.
@@ -52,11 +57,9 @@ impl<N: Names> Mounts<N> {
         self.lock().push(Live { user, superblock, leaving: false });
     }
 
-    /// A mount was taken away that this process has never known; it counts while somebody reads from it.
-    pub(crate) fn add_abandoned(&self, superblock: Superblock) {
-        if !superblock.is_unknown() && !superblock.is_gone() {
-            self.lock().push(Live { user: User::new(), superblock, leaving: true });
-        }
+    /// A mount was taken away that this process has never known.
+    pub(crate) fn add_leaving(&self, superblock: Superblock) {
+        self.lock().push(Live { user: User::new(), superblock, leaving: true });
     }
 
     /// The mount was taken away.
@@ -87,6 +90,53 @@ impl<N: Names> Mounts<N> {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who answers for the names of mounts.
+pub(crate) trait Answers: Send + Sync {
+    /// The names.
+    type Names: Names;
+
+    /// The mounts.
+    fn mounts(&self) -> &Mounts<Self::Names>;
+
+    /// Questions that wait for bytes.
+    fn waiting(&self) -> usize;
+}
+
+/// A mount of the kernel's EROFS on names that a front end answers for.
+pub(crate) struct NamedMount<A> {
+    pub(crate) answers: Arc<A>,
+    pub(crate) holder: Arc<dyn Holder>,
+    /// What the keeper calls it.
+    pub(crate) kept_name: String,
+    pub(crate) user: User,
+    pub(crate) target: PathBuf,
+}
+
+impl<A: Answers> Mounted for NamedMount<A> {
+    fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn unmount(&self, lazy: bool) -> Result<(), Error> {
+        target::unmount(&self.target, lazy)?;
+        Kept::new(&*self.holder, self.kept_name.clone()).release();
+        self.answers.mounts().take_away(self.user);
+        Ok(())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.answers.mounts().is_gone(self.user)
+    }
+
+    /// The kernel asks only for what it does not have, and open files inside EROFS cannot be exchanged: a next mount goes to
+    /// the plain files where the front end can do that.
+    fn on_complete(&self, _: &Arc<Blob>) {}
+
+    fn waiting(&self) -> usize {
+        self.answers.waiting()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -89,6 +90,12 @@ impl Blob {
     /// What belongs in the cookie.
     pub fn table(&self) -> &Arc<ChunkTable> {
         &self.table
+    }
+
+    /// What neighbouring chunks hold: from the first one's start to the last one's end.
+    pub(crate) fn decoded(&self, chunks: &Range<u32>) -> ObjectRange {
+        let (first, last) = (self.table.chunk(chunks.start), self.table.chunk(chunks.end - 1));
+        ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(first.decoded)
     }
 
     /// Who has the bytes.

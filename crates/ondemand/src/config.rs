@@ -93,11 +93,9 @@ impl EngineConfig {
         }
     }
 
-    /// Requests that one blob may have on the wire. What is on this machine is limited by the processors alone: they find
-    /// the next ones ready while the answers to the last travel through the runtime.
-    pub(crate) fn at_once_max(&self, priority: Priority, is_here: bool) -> usize {
+    /// Requests that one blob may have on the wire.
+    pub(crate) fn at_once_max(&self, priority: Priority) -> usize {
         match priority {
-            _ if is_here => self.decoders.get().saturating_mul(3),
             Priority::Demand => self.demand_requests_per_blob,
             Priority::Readahead => self.readahead_requests_per_blob,
             Priority::Profile => self.profile_requests_per_blob,

@@ -22,7 +22,8 @@ use crate::{
     cause::{PerPriority, Priority},
     demand::{EngineTables, Entered},
     flight::{Booked, Ticket},
-    plan::{Shape, Wanted, plan},
+    lane::Queue,
+    plan::{Request, Shape, Wanted, plan},
     record::Ring,
     trip::Trip,
 };
@@ -255,8 +256,20 @@ impl Engine {
         self.urgent.borrow().readers
     }
 
-    pub(crate) fn record_fill(&self, record: FillRecord) {
-        lock(&self.fills).push(record);
+    /// Takes note of a request that went out at a time since the engine's start, and took so long.
+    pub(crate) fn note_fill(
+        &self,
+        blob: &Blob,
+        request: &Request,
+        cause: Cause,
+        (at, took): (Duration, Duration),
+        ok: bool,
+    ) {
+        let range = blob.decoded(&request.chunks);
+        debug!(blob = %blob.name(), start = range.start(), len = range.len(), stored = request.stored.len(),
+            cause = cause.as_str(), ?took, ok, "filled");
+        let (blob, stored) = (Arc::clone(blob.name()), request.stored);
+        lock(&self.fills).push(FillRecord { at, blob, range, stored, cause, took, ok });
     }
 
     pub(crate) fn tell_complete(&self, blob: &Arc<Blob>) {
@@ -385,7 +398,12 @@ impl Engine {
         }
         drop(flights);
         let _ = point(Site::OndemandBooked);
-        for request in plan(mine, self.shape(priority)) {
+        let requests = plan(mine, self.shape(priority));
+        if blob.source().here().is_some() {
+            Queue::bring(self, held, booking, cause, requests);
+            return Ok(tickets);
+        }
+        for request in requests {
             let trip = Trip::new(Arc::clone(self), held.clone(), booking, request.chunks, cause);
             self.handle.spawn(trip.run());
         }

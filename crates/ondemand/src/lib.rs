@@ -34,6 +34,7 @@ mod demand;
 mod engine;
 mod held;
 mod here;
+mod lane;
 mod settle;
 mod sync;
 mod trip;

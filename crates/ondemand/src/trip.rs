@@ -1,27 +1,23 @@
 //! [`Trip`]: one booking's run of neighbouring chunks, from the queue to the cache.
 
-use std::{ops::Range, sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use futures_util::future::join;
-use larder_faults::{Site, point};
-use larder_fscache::ObjectRange;
-use larder_remote::BlobRange;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
-use tracing::debug;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
-    Blob, Cause, Engine, FillError, FillRecord,
+    Blob, Cause, Engine, FillError,
     flight::BookingId,
     held::HeldBlob,
-    here::{bring_piece, pieces},
     inbox::Inbox,
     plan::{Request, Wanted, plan},
     schedule::Wish,
     settle::{Arrived, Settled, Tries, settle},
+};
+use bytes::Bytes;
+use futures_util::future::join;
+use larder_faults::{Site, point};
+use larder_remote::BlobRange;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
 };
 
 /// Chunks that go to a decoding thread at once, so that small ones do not pay for the way there each.
@@ -64,27 +60,15 @@ impl Trip {
     async fn bring(&self) {
         let _pass = self.engine.admission.admit(self.wish()).await;
         let _ = point(Site::OndemandAdmitted);
-        for request in self.take_off() {
-            match self.blob.source().here() {
-                Some(_) => self.fetch_here(&request).await,
-                None => self.fly(&request).await,
-            }
+        for request in take_off(&self.engine, &self.blob, self.booking, self.cause, &self.chunks) {
+            self.fly(&request).await;
         }
     }
 
     fn wish(&self) -> Wish {
         let priority = self.cause.priority();
-        let is_here = self.blob.source().here().is_some();
-        let at_once_max = self.engine.config.at_once_max(priority, is_here);
+        let at_once_max = self.engine.config.at_once_max(priority);
         Wish { blob: self.blob.object(), priority, bytes: self.stored(&self.chunks).len(), at_once_max }
-    }
-
-    /// The chunks that are still this trip's, as requests: one, unless something was taken out of the middle.
-    fn take_off(&self) -> Vec<Request> {
-        let mut flights = self.blob.flights();
-        let ours = self.chunks.clone().filter(|number| flights.take_off(*number, self.booking));
-        let wanted = ours.map(|number| Wanted { number, stored: self.blob.table().chunk(number).stored });
-        plan(wanted, self.engine.shape(self.cause.priority()))
     }
 
     async fn fly(&self, request: &Request) {
@@ -109,34 +93,7 @@ impl Trip {
             };
             self.fail(unpacked..request.chunks.end, &error);
         }
-        self.record(request, at, began, ok);
-    }
-
-    fn record(&self, request: &Request, at: Duration, began: Instant, ok: bool) {
-        let took = began.elapsed();
-        let range = self.decoded(&request.chunks);
-        debug!(blob = %self.blob.name(), start = range.start(), len = range.len(), stored = request.stored.len(),
-            cause = self.cause.as_str(), ?took, ok, "filled");
-        let (blob, stored, cause) = (Arc::clone(self.blob.name()), request.stored, self.cause);
-        self.engine.record_fill(FillRecord { at, blob, range, stored, cause, took, ok });
-    }
-
-    /// Reads, verifies, decodes and writes the whole request on one thread that may block: bytes that are on this machine
-    /// are not worth a way through the runtime each.
-    async fn fetch_here(&self, request: &Request) {
-        let (at, began) = (self.engine.now(), Instant::now());
-        self.blob.counters().requests.add(1);
-        // Never closed, so that the error cannot happen.
-        let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
-        let (engine, blob, booking) = (Arc::clone(&self.engine), self.blob.clone(), self.booking);
-        let chunks = request.chunks.clone();
-        let work = move || {
-            let _permit = permit;
-            pieces(blob.table(), chunks)
-                .fold(true, |ok, piece| ok & bring_piece(&engine, &blob, booking, piece))
-        };
-        let ok = self.engine.handle.spawn_blocking(work).await.unwrap_or(false);
-        self.record(request, at, began, ok);
+        self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
     }
 
     /// Settles chunks as their bytes arrive. Returns the first chunk whose bytes did not come, and what came of those
@@ -270,11 +227,6 @@ impl Trip {
         let (first, last) = (self.blob.table().chunk(chunks.start), self.blob.table().chunk(chunks.end - 1));
         BlobRange::new(first.stored.start(), last.stored.end()).unwrap_or(first.stored)
     }
-
-    fn decoded(&self, chunks: &Range<u32>) -> ObjectRange {
-        let (first, last) = (self.blob.table().chunk(chunks.start), self.blob.table().chunk(chunks.end - 1));
-        ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(first.decoded)
-    }
 }
 
 /// What came of chunks whose bytes have come.
@@ -306,6 +258,20 @@ impl Drop for Trip {
             flights.land(number, self.booking, Err(abandoned()));
         }
     }
+}
+
+/// Those of `chunks` that are still this booking's, as requests: one, unless something was taken out of the middle.
+pub(crate) fn take_off(
+    engine: &Engine,
+    blob: &Blob,
+    booking: BookingId,
+    cause: Cause,
+    chunks: &Range<u32>,
+) -> Vec<Request> {
+    let mut flights = blob.flights();
+    let ours = chunks.clone().filter(|number| flights.take_off(*number, booking));
+    let wanted = ours.map(|number| Wanted { number, stored: blob.table().chunk(number).stored });
+    plan(wanted, engine.shape(cause.priority()))
 }
 
 pub(crate) fn land(

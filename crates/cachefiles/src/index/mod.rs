@@ -10,7 +10,7 @@
 mod row;
 mod touched;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
@@ -55,7 +55,7 @@ struct State {
     /// When objects were used last, beyond what their rows say.
     touched: Touched,
     totals: Totals,
-    /// The database has failed: what is pending is dropped, and the next start walks.
+    /// The database has failed: what is pending stays in memory, where everybody finds it, and the next start walks.
     damaged: bool,
 }
 
@@ -226,30 +226,52 @@ impl Index {
     }
 
     fn visit_from(&self, from: &str, mut visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
-        let touched = {
+        let (touched, pending) = {
             let mut state = self.lock();
             self.flush_locked(&mut state, Durability::None);
-            state.touched.clone()
+            // Empty unless the database has failed.
+            let pending = state.pending.iter().filter(|(key, _)| key.as_str() >= from);
+            let pending: BTreeMap<String, Option<Row>> =
+                pending.map(|(key, row)| (key.clone(), *row)).collect();
+            (state.touched.clone(), pending)
         };
-        let mut read = || -> Result<(), Failed> {
+        let mut pending = pending.into_iter().peekable();
+        let mut tell = |key: &str, row: Row| match name_of(key) {
+            Some(name) => visit(name, touched.told(key, row)),
+            None => ControlFlow::Continue(()),
+        };
+        let mut read = || -> Result<ControlFlow<()>, Failed> {
             let transaction = self.db.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(ControlFlow::Continue(())),
                 other => other?,
             };
             for entry in table.range(from..)? {
                 let (key, row) = entry?;
-                let (Some(name), Some(row)) = (name_of(key.value()), Row::parse(row.value())) else {
-                    continue;
-                };
-                if visit(name, touched.told(key.value(), row)).is_break() {
-                    break;
+                let mut row = Row::parse(row.value());
+                while let Some((newer, changed)) = pending.next_if(|(newer, _)| newer.as_str() <= key.value())
+                {
+                    if newer == key.value() {
+                        row = changed;
+                    } else if changed.is_some_and(|changed| tell(&newer, changed).is_break()) {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                if row.is_some_and(|row| tell(key.value(), row).is_break()) {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         };
-        if let Err(error) = read() {
-            self.fail(&mut self.lock(), &*error);
+        match read() {
+            Ok(ControlFlow::Break(())) => return,
+            Ok(ControlFlow::Continue(())) => {}
+            Err(error) => self.fail(&mut self.lock(), &*error),
+        }
+        for (key, changed) in pending {
+            if changed.is_some_and(|changed| tell(&key, changed).is_break()) {
+                return;
+            }
         }
     }
 
@@ -341,10 +363,10 @@ impl Index {
     }
 
     fn flush_locked(&self, state: &mut State, durability: Durability) {
-        let pending = std::mem::take(&mut state.pending);
-        if state.damaged || (pending.is_empty() && matches!(durability, Durability::None)) {
+        if state.damaged || (state.pending.is_empty() && matches!(durability, Durability::None)) {
             return;
         }
+        let pending = std::mem::take(&mut state.pending);
         let write = || -> Result<(), Failed> {
             let mut transaction = self.db.begin_write()?;
             transaction.set_durability(durability)?;
@@ -360,6 +382,8 @@ impl Index {
         };
         if let Err(error) = write() {
             self.fail(state, &*error);
+            // Without its row nobody would know what an object is charged for.
+            state.pending = pending;
         }
     }
 

@@ -14,6 +14,7 @@ enum Step {
     Remove { volume: u8, cookie: u8 },
     RemoveVolume { volume: u8 },
     Flush,
+    Damage,
     Reopen { clean: bool },
 }
 
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..3, 0u8..9).prop_map(|(volume, cookie)| Step::Remove { volume, cookie }),
         1 => (0u8..3).prop_map(|volume| Step::RemoveVolume { volume }),
         2 => Just(Step::Flush),
+        1 => Just(Step::Damage),
         1 => any::<bool>().prop_map(|clean| Step::Reopen { clean }),
     ]
 }
@@ -63,7 +65,7 @@ proptest! {
         let path = dir.path().join("index.redb");
         let (mut index, sums) = Index::open(&path).expect("writable");
         prop_assert_eq!(sums, None);
-        let mut model = BTreeMap::new();
+        let (mut model, mut damaged) = (BTreeMap::new(), false);
         for step in steps {
             match step {
                 Step::Put { volume, cookie, row } => {
@@ -97,14 +99,20 @@ proptest! {
                     prop_assert_eq!(index.remove_volume(&volume(number)), charge);
                 }
                 Step::Flush => index.flush(Durability::None),
+                Step::Damage => {
+                    index.lock().damaged = true;
+                    damaged = true;
+                }
                 Step::Reopen { clean } => {
                     let sums = Sums { charged: 7, graves: model.len() as u64 };
                     if clean {
+                        // Leaves no mark where it is damaged.
                         index.close(sums);
                     }
                     drop(index);
                     let (again, found) = Index::open(&path).expect("writable");
                     index = again;
+                    let clean = !std::mem::take(&mut damaged) && clean;
                     prop_assert_eq!(found, clean.then_some(sums));
                     if !clean {
                         model.clear();

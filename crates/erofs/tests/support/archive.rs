@@ -28,30 +28,34 @@ pub fn mend(archive: &mut [u8]) {
     }
 }
 
+/// Entries of most kinds: name, kind, target of a link, contents.
+const ENTRIES: [(&str, u8, &str, &[u8]); 16] = [
+    ("dir", b'5', "", b""),
+    ("dir/file", b'0', "", b"contents"),
+    ("dir/.wh.gone", b'0', "", b""),
+    ("link", b'2', "dir/file", b""),
+    ("twin", b'1', "dir/file", b""),
+    ("fifo", b'6', "", b""),
+    ("null", b'3', "", b""),
+    ("x", b'L', "", b"a long name\0"),
+    ("short", b'0', "", &[7; 700]),
+    ("x", b'K', "", b"a long target\0"),
+    ("other", b'2', "short", b""),
+    ("x", b'g', "", b"14 uid=100000\n"),
+    ("x", b'x', "", b"20 mtime=1700.00001\n27 SCHILY.xattr.user.a=value\n"),
+    ("with records", b'0', "", b"1"),
+    ("x", b'x', "", b"30 GNU.sparse.map=0,5,512,200\n23 GNU.sparse.size=900\n"),
+    ("sparse by records", b'0', "", &[1; 205]),
+];
+
 /// An archive with an entry of every kind that is understood.
 pub fn every_kind() -> Vec<u8> {
     let mut archive = Vec::new();
-    let mut add = |name: &str, kind, link: &str, contents: &[u8]| {
+    for (name, kind, link, contents) in ENTRIES {
         archive.extend(header(name, kind, contents.len() as u64, link));
         archive.extend(contents);
         archive.resize(archive.len().next_multiple_of(512), 0);
-    };
-    add("dir", b'5', "", b"");
-    add("dir/file", b'0', "", b"contents");
-    add("dir/.wh.gone", b'0', "", b"");
-    add("link", b'2', "dir/file", b"");
-    add("twin", b'1', "dir/file", b"");
-    add("fifo", b'6', "", b"");
-    add("null", b'3', "", b"");
-    add("x", b'L', "", b"a long name\0");
-    add("short", b'0', "", &[7; 700]);
-    add("x", b'K', "", b"a long target\0");
-    add("other", b'2', "short", b"");
-    add("x", b'g', "", b"14 uid=100000\n");
-    add("x", b'x', "", b"20 mtime=1700.00001\n27 SCHILY.xattr.user.a=value\n");
-    add("with records", b'0', "", b"1");
-    add("x", b'x', "", b"30 GNU.sparse.map=0,5,512,200\n23 GNU.sparse.size=900\n");
-    add("sparse by records", b'0', "", &[1; 205]);
+    }
     let mut old = header("sparse of old", b'S', 512, "");
     for (at, number) in [(386, 0), (398, 512), (410, 1024), (422, 0), (483, 1024)] {
         old[at..at + 12].copy_from_slice(format!("{number:011o}\0").as_bytes());

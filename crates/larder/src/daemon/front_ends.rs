@@ -1,6 +1,7 @@
 //! [`FrontEnds`]: which front end mounts, and the one instance of each.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,6 +78,13 @@ impl FrontEnds {
     pub fn inherited(names: &[String]) -> impl Iterator<Item = FrontEndKind> {
         let is_of = |kind: FrontEndKind| move |name: &String| name.split('/').next() == Some(kind.as_str());
         FrontEndKind::ALL.into_iter().filter(move |kind| names.iter().any(is_of(*kind)))
+    }
+
+    /// Takes off `file`, which nobody reads any more, what an earlier worker may have left on it.
+    pub fn let_go(&self, file: BorrowedFd<'_>) {
+        for front_end in self.made() {
+            front_end.let_go(file);
+        }
     }
 
     /// Those that were made.

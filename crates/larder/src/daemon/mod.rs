@@ -25,13 +25,14 @@ pub mod view;
 pub mod waiting;
 pub mod worker;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use larder_mount::keeper::{self, Holder, NoKeeper};
 use larder_remote::HttpClient;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock, RwLockReadGuard, Semaphore};
 
+use crate::errors::{Kind, told};
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::trace::Hub;
@@ -54,6 +55,10 @@ pub struct Daemon {
     mounts: MountTable,
     /// Mounted, but not taken up yet.
     waiting: Waiting,
+    /// Held by whoever is about to mount something; a stop waits for them.
+    coming: RwLock<()>,
+    /// How many images may be opened at once.
+    opening: Semaphore,
     /// Unmounted, but somebody may still read from them.
     leaving: Mutex<Vec<Arc<Live>>>,
     /// Absent when the worker was started without one.
@@ -69,6 +74,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// The right to mount something, until it is dropped; what is mounted must be in the table then.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon is stopping: whatever is mounted from now on, nobody would unmount.
+    async fn may_mount(&self) -> anyhow::Result<RwLockReadGuard<'_, ()>> {
+        let coming = self.coming.read().await;
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(told(Kind::Conflict, "the daemon is stopping", "try again when it has stopped"));
+        }
+        Ok(coming)
+    }
+
     fn holder(&self) -> &dyn Holder {
         match &self.keeper {
             Some(keeper) => keeper,

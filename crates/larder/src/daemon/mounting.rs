@@ -25,9 +25,8 @@ impl Daemon {
     ///
     /// What kept it from being mounted; nothing is left of it then.
     pub async fn mount(&self, request: MountRequest) -> anyhow::Result<Mount> {
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(told(Kind::Conflict, "the daemon is stopping", "try again when it has stopped"));
-        }
+        // Before anything is fetched; what counts is asked again.
+        drop(self.may_mount().await?);
         if request.tree.is_some() {
             return self.mount_tree(request).await;
         }
@@ -45,6 +44,7 @@ impl Daemon {
         let place = self.connect(&reference, request.insecure).await.with_context(cannot)?;
         let image = larder_image::load(&*place.repository, &place.version).await;
         let image = image.map_err(anyhow::Error::from).with_context(cannot)?;
+        let _turn = self.opening.acquire().await?;
         let open = self.store.open_for(&front_end, image).await.with_context(cannot)?;
         let keys = open.keys();
         self.tell_tracers(
@@ -53,10 +53,16 @@ impl Daemon {
             &target,
             &keys.clone().into_all(),
         );
-        match self.attach(&request, &target, (front_end, &place), open).await {
+        let attached = async {
+            let coming = self.may_mount().await?;
+            let live = self.attach(&request, &target, (front_end, &place), open).await?;
+            reservation.fill(Arc::clone(&live));
+            drop(coming);
+            anyhow::Ok(live)
+        };
+        match attached.await {
             Ok(live) => {
                 let view = live.view();
-                reservation.fill(Arc::clone(&live));
                 // Again: who has begun to listen in between found the mount neither there nor coming.
                 self.tell_tracers_of(&live);
                 crate::sys::trim_malloc();
@@ -207,7 +213,7 @@ fn opening_cost(place: &Place, open: &OpenImage) -> Cost {
     Cost::new(bytes, requests)
 }
 
-/// Mounts, with the record written first: a worker that dies in between leaves nothing that its successor does not
+/// Mounts an image, with the record written first: a worker that dies in between leaves nothing that its successor does not
 /// know. Blocks.
 fn mount_on_record(
     front_end: &dyn FrontEnd,
@@ -220,9 +226,18 @@ fn mount_on_record(
         front_end.mount(spec)?.unmount(true)?;
         anyhow::bail!("{}: was in use a moment ago", record.target.display());
     }
+    on_record(record, records, || Ok(front_end.mount(spec)?))
+}
+
+/// Saves the record, then mounts. Blocks.
+pub(super) fn on_record(
+    record: &MountRecord,
+    records: &Path,
+    mount: impl FnOnce() -> anyhow::Result<Box<dyn Mounted>>,
+) -> anyhow::Result<Box<dyn Mounted>> {
     record.save(records)?;
     point(Site::LarderRecord);
-    front_end.mount(spec).map_err(anyhow::Error::from).inspect_err(|_| {
+    mount().inspect_err(|_| {
         if let Err(error) = MountRecord::remove(records, &record.id) {
             tracing::warn!(target = %record.target.display(), "mount_record: {error:#}");
         }

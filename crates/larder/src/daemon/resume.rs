@@ -1,13 +1,15 @@
 //! Taking up the mounts of an earlier worker: from the records, the kept descriptors and the cache, with no registry.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
 use larder_mount::{FrontEnd, FrontEndKind};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Daemon;
 use super::front_ends::FrontEnds;
@@ -20,6 +22,18 @@ use crate::store::{Place, connect_or_gone};
 const RESUME_TRIES: u32 = 5;
 const RESUME_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long the registry of an image may take whose documents are damaged here: all other mounts wait meanwhile.
+const RESTORE_MAX: Duration = Duration::from_secs(5);
+
+/// What the kernel still has of a mount that is given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Left {
+    /// The mount: it is detached.
+    Mount,
+    /// Nothing on its target, where something of somebody else's may be mounted by now.
+    Nothing,
+}
+
 impl Daemon {
     /// Takes up every mount there is a record of; one that cannot be does not keep the others from it.
     ///
@@ -29,19 +43,25 @@ impl Daemon {
     pub async fn resume_all(self: &Arc<Self>) -> anyhow::Result<()> {
         let records = MountRecord::load_all(&self.paths.mounts())?;
         self.forget_images(&records);
+        let known: BTreeSet<String> = records.iter().map(|record| record.id.clone()).collect();
         for record in records {
             let target = record.target.clone();
             match self.resume_patiently(&record).await {
                 Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
                 Err(error) => {
                     tracing::error!(target = %target.display(), image = record.image, "not resumed: {error:#}");
-                    if !(is_for_good(&error) && self.give_up(&record).await) {
+                    if !(is_for_good(&error) && self.give_up(&record, Left::Nothing).await) {
                         self.take_up_later(record, &error).await;
                     }
                 }
             }
         }
         for front_end in self.front_ends.made() {
+            spawn_blocking({
+                let (front_end, known) = (Arc::clone(&front_end), known.clone());
+                move || abandon_unknown(&*front_end, &known)
+            })
+            .await?;
             front_end.finish_resume();
         }
         Ok(())
@@ -86,12 +106,12 @@ impl Daemon {
         }
     }
 
-    /// Tries again what may pass: readers wait meanwhile.
+    /// Tries again what may pass: readers wait meanwhile, and so do the other mounts.
     async fn resume_patiently(&self, record: &MountRecord) -> anyhow::Result<()> {
-        let mut pause = RESUME_PAUSE;
+        let (begun, mut pause) = (Instant::now(), RESUME_PAUSE);
         for _ in 1..RESUME_TRIES {
             match self.resume(record.clone()).await {
-                Err(error) if !is_for_good(&error) => {
+                Err(error) if !is_for_good(&error) && begun.elapsed() < RESTORE_MAX => {
                     tracing::warn!(target = %record.target.display(), "not resumed yet: {error:#}");
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -112,13 +132,21 @@ impl Daemon {
         let place = self.connect_or_gone(&reference, record.insecure).await;
         let image = self.restore(&record, &place).await?;
         let front_end = self.front_ends.get(kind)?;
+        let _turn = self.opening.acquire().await?;
         let open = self.store.open_for(&front_end, image).await?;
+        let keys = open.keys();
         let live = spawn_blocking(move || {
             let mounted = front_end.resume(open.spec(&record))?;
             let opening = Cost::new(record.fetched_bytes, record.requests);
             anyhow::Ok(open.into_live(record, opening, mounted))
         });
-        let live: Arc<Live> = live.await??;
+        let live: Arc<Live> = match live.await.map_err(anyhow::Error::from).flatten() {
+            Ok(live) => live,
+            Err(error) => {
+                self.store.close(keys).await;
+                return Err(error);
+            }
+        };
         self.tell_tracers_of(&live);
         reservation.fill(live);
         Ok(())
@@ -132,7 +160,9 @@ impl Daemon {
             Ok(image) => Ok(image),
             Err(error) => {
                 tracing::warn!(image = record.image, %error, "loaded again");
-                Ok(larder_image::load(&*place.repository, &Version::Digest(manifest)).await?)
+                let version = Version::Digest(manifest);
+                let loaded = larder_image::load(&*place.repository, &version);
+                Ok(timeout(RESTORE_MAX, loaded).await.context("its registry does not answer in time")??)
             }
         }
     }
@@ -145,12 +175,12 @@ impl Daemon {
         place.unwrap_or_else(|error| Place::gone(version, error.to_string()))
     }
 
-    /// Forgets a mount that is not to be taken up any more; what the kernel still has of it is detached, so that nobody
-    /// reads what nobody vouches for. Tells whether that is done.
-    pub(super) async fn give_up(&self, record: &MountRecord) -> bool {
+    /// Forgets a mount that is not to be taken up any more; what is left of it is detached, so that nobody reads what
+    /// nobody vouches for. Tells whether that is done.
+    pub(super) async fn give_up(&self, record: &MountRecord, left: Left) -> bool {
         let (mounts, front_end, gone) = (self.paths.mounts(), self.front_end_of(record), record.clone());
         let done = spawn_blocking(move || {
-            if super::stale::detach(&gone.target)? {
+            if left == Left::Mount && super::stale::detach(&gone.target)? {
                 tracing::warn!(target = %gone.target.display(), "detached");
             }
             if let Some(front_end) = front_end()? {
@@ -193,6 +223,17 @@ impl Daemon {
             _ if is_tree => Ok(Some(trees)),
             Ok(kind) => front_ends.get(kind).map(Some),
             Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Refuses and forgets what the keeper has of mounts that no record tells of: nobody else would answer their readers, and the
+/// end of the daemon would not wait for them. Blocks.
+fn abandon_unknown(front_end: &dyn FrontEnd, known: &BTreeSet<String>) {
+    for id in front_end.kept_ids().into_iter().filter(|id| !known.contains(id)) {
+        tracing::error!(kind = %front_end.kind(), id, "a mount without a record: its readers get errors");
+        if let Err(error) = front_end.refuse(&id).and_then(|()| front_end.abandon(&id)) {
+            tracing::error!(id, %error, "abandon");
         }
     }
 }

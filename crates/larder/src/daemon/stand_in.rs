@@ -76,7 +76,10 @@ pub fn run(paths: Paths, reason: String) -> anyhow::Result<ExitCode> {
     // The keeper has given this process the command line of a worker.
     let worker_argv: Vec<OsString> = std::env::args_os().collect();
     let keeper = worker::connect(worker_argv.clone(), true)?;
-    runtime::for_worker()?.block_on(stand_in(paths, keeper, worker_argv, reason))
+    let runtime = runtime::for_worker()?;
+    let result = runtime.block_on(stand_in(paths, keeper, worker_argv, reason));
+    worker::leave(runtime, &result);
+    result
 }
 
 async fn stand_in(

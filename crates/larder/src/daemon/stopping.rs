@@ -22,6 +22,8 @@ impl Daemon {
     /// When a mount is in use and `lazy` is false: the daemon goes on, with what is still mounted.
     pub async fn stop(self: &Arc<Self>, lazy: bool) -> anyhow::Result<()> {
         let was_stopping = self.stopping.swap(true, Ordering::AcqRel);
+        // Who is mounting something has looked at that before, and puts it into the table first.
+        drop(self.coming.write().await);
         if let Err(error) = self.unmount_all(lazy).await {
             self.stopping.store(was_stopping, Ordering::Release);
             return Err(error);
@@ -72,6 +74,8 @@ impl Daemon {
     }
 
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {
+        // They are detached or nothing is, before anything else is unmounted.
+        self.umount_all_waiting(lazy).await.inspect_err(|error| tracing::warn!("umount: {error:#}"))?;
         let mut failed = None;
         for live in self.mounts.all() {
             if let Err(error) = self.umount(&live.record.target, lazy).await {
@@ -79,7 +83,6 @@ impl Daemon {
                 failed = failed.or(Some(error));
             }
         }
-        self.umount_all_waiting(lazy).await.inspect_err(|error| tracing::warn!("umount: {error:#}"))?;
         failed.map_or(Ok(()), Err)
     }
 }

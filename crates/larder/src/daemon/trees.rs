@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::Daemon;
 use super::live::{Cost, Live};
-use super::mounting::check_target;
+use super::mounting::{check_target, on_record};
 use super::record::MountRecord;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell};
@@ -86,19 +86,17 @@ impl Daemon {
         let image = address.to_string();
         let mut record = MountRecord::new(target.clone(), image, request.insecure, fuse, String::new());
         record.tree = Some(options);
+        let _coming = self.may_mount().await?;
         let attached = spawn_blocking({
             let (record, store, attach) = (record.clone(), Arc::clone(&store), self.attach_tree(&record));
-            move || attach(store, |fuse, place, fs| Ok(fuse.mount_file_system(place, fs()?)?), &record)
-        });
-        let mounted = attached.await?.with_context(cannot)?;
-        let (mounts, saved) = (self.paths.mounts(), record.clone());
-        if let Err(error) = spawn_blocking(move || saved.save(&mounts)).await? {
-            if let Err(stuck) = mounted.unmount(true) {
-                tracing::error!(target = %target.display(), "unmount: {stuck}");
+            let mounts = self.paths.mounts();
+            move || {
+                on_record(&record, &mounts, || {
+                    attach(store, |fuse, place, fs| Ok(fuse.mount_file_system(place, fs()?)?), &record)
+                })
             }
-            self.forget_tree(&record);
-            return Err(error.context(cannot()));
-        }
+        });
+        let mounted = attached.await?.inspect_err(|_| self.forget_tree(&record)).with_context(cannot)?;
         let live = live(record, store, mounted);
         let view = live.view();
         reservation.fill(live);

@@ -156,7 +156,8 @@ impl Daemon {
                 continue;
             }
             (record.fetched_bytes, record.requests) = (view.fetched_bytes, view.requests);
-            if let Err(error) = record.save(&self.paths.mounts()) {
+            let saved = self.mounts.while_live(&live, || record.save(&self.paths.mounts()));
+            if let Some(Err(error)) = saved {
                 tracing::warn!("mount_record: {error:#}");
             }
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Daemon;
 use super::record::MountRecord;
-use super::resume::is_for_good;
+use super::resume::{Left, is_for_good};
 use crate::api::types::{Mount, MountKind, MountState};
 use crate::errors::{Kind, told};
 
@@ -112,6 +112,7 @@ impl Daemon {
             if !self.waiting.contains(&record.target) {
                 return;
             }
+            let Ok(_coming) = self.may_mount().await else { return };
             match self.resume(record.clone()).await {
                 Ok(()) => {
                     self.waiting.remove(&record.target);
@@ -121,10 +122,12 @@ impl Daemon {
                 Err(error) => {
                     tracing::warn!(target = %record.target.display(), "still not resumed: {error:#}");
                     self.waiting.note(&record, &error);
-                    if is_for_good(&error) && self.give_up(&record).await {
+                    if is_for_good(&error) && self.give_up(&record, Left::Nothing).await {
                         self.waiting.remove(&record.target);
                         return;
                     }
+                    // What kept them from being refused, or from being taken up half way, may have passed.
+                    self.refuse_readers(&record).await;
                 }
             }
             pause = (pause * 2).min(PAUSE_MAX);
@@ -149,7 +152,7 @@ impl Daemon {
         }
         let _turn = self.waiting.turn.lock().await;
         let Some(record) = self.waiting.remove(target) else { return Ok(false) };
-        if self.give_up(&record).await {
+        if self.give_up(&record, Left::Mount).await {
             return Ok(true);
         }
         self.waiting.note(&record, &anyhow::anyhow!("it cannot be detached: the daemon's log tells why"));

@@ -14,8 +14,9 @@ use larder_mount::keeper::{self, Holder, NoKeeper};
 use larder_ondemand::{Engine, EngineConfig};
 use larder_remote::{HttpClient, Policy};
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, RwLock, Semaphore, mpsc};
 
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
@@ -34,6 +35,9 @@ use crate::trace::Hub;
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 pub(super) const AGAIN: u8 = 75;
 
+/// Images that are opened and mounted at once: each may hold a thread up that waits for a fill, and fills need threads, too.
+const OPENING_MAX: usize = 4;
+
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
@@ -47,7 +51,9 @@ pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<Ex
     // What an earlier one died of.
     drop(std::fs::remove_file(paths.start_error()));
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
-    let result = runtime::for_worker()?.block_on(work(paths.clone(), options, keeper.clone(), trace));
+    let runtime = runtime::for_worker()?;
+    let result = runtime.block_on(work(paths.clone(), options, keeper.clone(), trace));
+    leave(runtime, &result);
     if let Err(error) = &result {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
@@ -56,6 +62,14 @@ pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<Ex
         }
     }
     result
+}
+
+/// Ends `runtime`. A process that makes way waits for nothing: a thread of its may be in the kernel, in a mount that waits
+/// for an answer which only the next worker gives.
+pub(super) fn leave(runtime: Runtime, result: &anyhow::Result<ExitCode>) {
+    if result.as_ref().is_ok_and(|code| *code == ExitCode::from(AGAIN)) {
+        runtime.shutdown_background();
+    }
 }
 
 fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<keeper::Client>> {
@@ -87,20 +101,24 @@ async fn work(
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
+    let front_ends = Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine)));
+    let kept = Kept { holder: Arc::clone(&holder), front_ends: Arc::clone(&front_ends) };
     let cachefiles = Cachefiles::open(Config {
         limits: options.limits.limits(),
         tag: options.limits.tag(),
-        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::new(Kept(Arc::clone(&holder))))
+        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::new(kept))
     })?;
     let store = Store::new(cachefiles, Arc::clone(&engine))?;
     let trees = Trees::new(Arc::clone(&holder), Arc::clone(&engine), store.cache())?;
     let daemon = Arc::new(Daemon {
         trees,
-        front_ends: Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine))),
+        front_ends,
         store,
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
         waiting: Waiting::default(),
+        coming: RwLock::default(),
+        opening: Semaphore::new(OPENING_MAX),
         leaving: Mutex::default(),
         keeper,
         trace,

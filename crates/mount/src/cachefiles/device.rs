@@ -21,13 +21,6 @@ const NAME: &str = "cachefiles/device";
 /// The cache's name in the kernel's log.
 const TAG: &str = "larder";
 
-/// Whether an earlier worker had the device.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Origin {
-    New,
-    Inherited,
-}
-
 /// The open device.
 #[derive(Debug)]
 pub(crate) struct Device {

@@ -21,25 +21,24 @@ mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use larder_ondemand::{Blob, Engine};
+use larder_ondemand::Engine;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::mount::fsconfig_set_string;
 
 pub(crate) use self::device::Device;
-use self::device::Origin;
 use self::names::MountNames;
 pub use self::root::discard;
 use self::serve::Server;
 use crate::content::Content;
-use crate::erofs::{self, Creator, Options, Superblock, VALUE_BYTES_MAX};
-use crate::keeper::Holder;
-use crate::mounts::{Names as _, User};
-use crate::target::{self, What};
+use crate::erofs::{self, Creator, Kept, Options, Origin, Superblock, VALUE_BYTES_MAX};
+use crate::keeper::{self, Holder};
+use crate::mounts::{Answers as _, NamedMount, Names as _, User};
+use crate::target;
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 /// The front end.
@@ -102,8 +101,12 @@ impl CachefilesDaemon {
 
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         self.server.mounts().add(user, superblock);
-        let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
-        Box::new(FsidMount { server, holder, user, id: spec.id, target: spec.target })
+        let (answers, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
+        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, target: spec.target })
+    }
+
+    fn kept(&self, id: &str) -> Kept<'_> {
+        Kept::new(&*self.holder, kept_name(id))
     }
 
     fn wake(&self) {
@@ -131,31 +134,13 @@ impl FrontEnd for CachefilesDaemon {
             configure(context, &names, &spec)
         })
         .inspect_err(|_| leave())?;
-        let name = kept_name(&spec.id);
-        let kept = superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd()));
-        let mounted = self.mounted(spec, user, superblock);
-        match kept {
-            Ok(()) => Ok(mounted),
-            Err(source) => {
-                let _ = mounted.unmount(true);
-                Err(keep(name, source))
-            }
-        }
+        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
-        if self.origin == Origin::New {
-            // The device was closed: the kernel's cache is dead, and what is mounted on it gives EIO for ever.
-            let detached = target::detach(&spec.target, What::Erofs)?;
-            self.holder.release(&kept_name(&spec.id));
-            let target = spec.target;
-            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
-        }
-        if target::what(&spec.target) != Some(What::Erofs) {
-            return Err(Error::Gone { target: spec.target });
-        }
-        let superblock = Superblock::kept(&*self.holder, &kept_name(&spec.id))?;
+        // On a new device: the kernel's cache is dead, and what is mounted on it gives EIO for ever.
+        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin)?;
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
         Ok(self.mounted(spec, user, superblock))
@@ -165,11 +150,15 @@ impl FrontEnd for CachefilesDaemon {
         self.server.finish_resume();
     }
 
+    fn kept_ids(&self) -> Vec<String> {
+        keeper::ids_below(&*self.holder, KEPT)
+    }
+
     fn abandon(&self, id: &str) -> Result<(), Error> {
-        let name = kept_name(id);
-        self.server.mounts().add_abandoned(Superblock::kept(&*self.holder, &name)?);
-        self.holder.release(&name);
-        Ok(())
+        self.kept(id).abandon(|superblock| {
+            self.server.mounts().add_leaving(superblock);
+            Ok(())
+        })
     }
 
     fn give_up(&self) {
@@ -209,41 +198,11 @@ fn configure(context: &OwnedFd, names: &MountNames, spec: &MountSpec) -> io::Res
     Ok(())
 }
 
-/// One mount.
-struct FsidMount {
-    server: Arc<Server>,
-    holder: Arc<dyn Holder>,
-    user: User,
-    id: String,
-    target: PathBuf,
-}
-
-impl Mounted for FsidMount {
-    fn target(&self) -> &Path {
-        &self.target
-    }
-
-    fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        target::unmount(&self.target, lazy)?;
-        self.holder.release(&kept_name(&self.id));
-        self.server.mounts().take_away(self.user);
-        Ok(())
-    }
-
-    fn is_gone(&self) -> bool {
-        self.server.mounts().is_gone(self.user)
-    }
-
-    /// Nothing is to be taken off: the kernel asks only for what it does not have.
-    fn on_complete(&self, _: &Arc<Blob>) {}
-
-    fn waiting(&self) -> usize {
-        self.server.in_hand()
-    }
-}
+/// What the names of mounts begin with that the keeper has something of.
+const KEPT: &str = "cachefiles/mount/";
 
 fn kept_name(id: &str) -> String {
-    format!("cachefiles/mount/{id}")
+    format!("{KEPT}{id}")
 }
 
 fn keep(name: String, source: io::Error) -> Error {

@@ -16,13 +16,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::Command;
 use super::cull;
-use super::device::{Device, Origin};
+use super::device::Device;
 use super::fill;
 use super::message::{self, Body, MESSAGE_BYTES_MAX, Malformed, MessageId, Name, Open, OpeningId};
 use super::names::Names;
 use super::objects::{Objects, Opening};
 use crate::content::Content;
-use crate::mounts::Mounts;
+use crate::erofs::Origin;
+use crate::mounts::{Answers, Mounts};
 use crate::sys::cachefiles::read_complete;
 use crate::sys::process::inherit;
 
@@ -52,6 +53,18 @@ struct Parked {
     fd: OwnedFd,
 }
 
+impl Answers for Server {
+    type Names = Names;
+
+    fn mounts(&self) -> &Mounts<Names> {
+        &self.mounts
+    }
+
+    fn waiting(&self) -> usize {
+        self.in_hand.load(Ordering::Relaxed)
+    }
+}
+
 impl Server {
     pub(super) fn new(device: Device, origin: Origin, engine: Arc<Engine>) -> Self {
         Self {
@@ -64,15 +77,6 @@ impl Server {
             given_up: AtomicBool::new(false),
             handing_over: AtomicBool::new(false),
         }
-    }
-
-    pub(super) fn mounts(&self) -> &Mounts<Names> {
-        &self.mounts
-    }
-
-    /// READs that wait for bytes.
-    pub(super) fn in_hand(&self) -> usize {
-        self.in_hand.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel has nothing of ours.

@@ -1,5 +1,6 @@
 //! Mounting the kernel's EROFS, whatever its bytes come from.
 
+mod kept;
 mod scratch;
 mod superblock;
 
@@ -19,6 +20,7 @@ use rustix::mount::{
 use crate::Error;
 use crate::sys::child::create_in_child;
 
+pub(crate) use kept::{Kept, Origin};
 pub(crate) use scratch::scratch_image;
 pub(crate) use superblock::Superblock;
 use superblock::erofs_devices;

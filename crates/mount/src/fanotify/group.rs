@@ -7,18 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use larder_faults::{Site, check};
 
 use super::journal::Journal;
+use crate::erofs::Origin;
 use crate::keeper::{Holder, raise_descriptor_limit};
 use crate::sys::fanotify as sys;
 
 const GROUP: &str = "fanotify";
 const JOURNAL: &str = "journal";
-
-/// Whether an earlier worker had the group.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Origin {
-    New,
-    Inherited,
-}
 
 /// What became of an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

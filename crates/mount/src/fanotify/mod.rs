@@ -20,7 +20,7 @@ mod serve;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -30,13 +30,13 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use self::blobs::Device;
 use self::erofs_mount::Primary;
-use self::group::{Group, Origin};
+use self::group::Group;
 use self::serve::Server;
 pub use crate::erofs::Options;
-use crate::erofs::Superblock;
-use crate::keeper::Holder;
+use crate::erofs::{Kept, Origin, Superblock};
+use crate::keeper::{self, Holder};
 use crate::mounts::User;
-use crate::target::{self, What};
+use crate::target;
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 /// The front end.
@@ -104,6 +104,10 @@ impl Fanotify {
         Ok((metadata, spec.devices.iter().map(watch).collect::<Result<_, _>>()?))
     }
 
+    fn kept(&self, id: &str) -> Kept<'_> {
+        Kept::new(&*self.holder, kept_name(id))
+    }
+
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
         Box::new(ErofsMount { server, holder, user, id: spec.id, target: spec.target, superblock })
@@ -141,30 +145,14 @@ impl FrontEnd for Fanotify {
         let primary = watched.as_ref().map_or(Primary::Complete(metadata.as_fd()), Primary::Watched);
         let superblock = erofs_mount::mount(primary, &devices, &spec.target, &self.options)
             .inspect_err(|_| self.server.release(user))?;
-        let name = kept_name(&spec.id);
-        match superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd())) {
-            Ok(()) => Ok(self.mounted(spec, user, superblock)),
-            Err(source) => {
-                let mounted = self.mounted(spec, user, superblock);
-                let _ = mounted.unmount(true);
-                Err(Error::Keep { name, source })
-            }
-        }
+        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
-        if self.origin == Origin::New || self.server.has_overflowed() {
-            // While nobody held the group the kernel read holes as zeros, and keeps them in its page cache.
-            let detached = target::detach(&spec.target, What::Erofs)?;
-            self.holder.release(&kept_name(&spec.id));
-            let target = spec.target;
-            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
-        }
-        if target::what(&spec.target) != Some(What::Erofs) {
-            return Err(Error::Gone { target: spec.target });
-        }
-        let superblock = Superblock::kept(&*self.holder, &kept_name(&spec.id))?;
+        // While nobody held the group the kernel read holes as zeros, and keeps them in its page cache.
+        let origin = if self.server.has_overflowed() { Origin::New } else { self.origin };
+        let superblock = self.kept(&spec.id).take_up(&spec.target, origin)?;
         let user = User::new();
         // The kernel still reads from it: the marks of an earlier worker must stay.
         self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;
@@ -175,18 +163,25 @@ impl FrontEnd for Fanotify {
         self.server.finish_resume();
     }
 
-    fn abandon(&self, id: &str) -> Result<(), Error> {
-        let name = kept_name(id);
-        let superblock = Superblock::kept(&*self.holder, &name)?;
-        if !superblock.is_unknown() && !superblock.is_gone() {
-            self.server.retiring().add(User::new(), superblock);
-            self.server
-                .retiring()
-                .keep(&*self.holder)
-                .map_err(|source| Error::Keep { name: name.clone(), source })?;
+    fn let_go(&self, file: BorrowedFd<'_>) {
+        match self.server.group().unmark(file) {
+            Ok(()) => tracing::debug!("took off the mark of an earlier worker"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(%error, "a mark of an earlier worker stays: who writes to its file waits")
+            }
         }
-        self.holder.release(&name);
-        Ok(())
+    }
+
+    fn kept_ids(&self) -> Vec<String> {
+        keeper::ids_below(&*self.holder, KEPT)
+    }
+
+    fn abandon(&self, id: &str) -> Result<(), Error> {
+        self.kept(id).abandon(|superblock| {
+            let kept = self.server.retiring().add_and_keep(User::new(), superblock, &*self.holder);
+            kept.map_err(|source| Error::Keep { name: kept_name(id), source })
+        })
     }
 
     fn give_up(&self) {
@@ -237,17 +232,17 @@ impl Mounted for ErofsMount {
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
         target::unmount(&self.target, lazy)?;
-        self.holder.release(&kept_name(&self.id));
         if self.superblock.is_gone() {
             self.server.release(self.user);
         } else {
             // Somebody reads on, in another namespace or from an open file, or nothing is known about it: the marks
-            // stay until the last has gone for certain.
-            self.server.retiring().add(self.user, self.superblock.clone());
-            if let Err(error) = self.server.retiring().keep(&*self.holder) {
+            // stay until the last has gone for certain. A next worker has to know that before it forgets the mount.
+            let (retiring, superblock) = (self.server.retiring(), self.superblock.clone());
+            if let Err(error) = retiring.add_and_keep(self.user, superblock, &*self.holder) {
                 tracing::warn!(%error, "a next worker will not know that this mount is still read");
             }
         }
+        self.holder.release(&kept_name(&self.id));
         Ok(())
     }
 

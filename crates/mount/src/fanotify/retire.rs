@@ -30,9 +30,18 @@ impl Retiring {
         self.lock().is_empty()
     }
 
-    /// Writes the list down with `holder`: a successor must not end while somebody still reads.
-    pub(super) fn keep(&self, holder: &dyn Holder) -> io::Result<()> {
-        let memfd = Superblock::all_of(self.lock().iter().map(|(_, superblock)| superblock)).persist()?;
+    /// Puts the mount `user` on the list, and writes that down with `holder`: a successor must not end while somebody
+    /// still reads.
+    pub(super) fn add_and_keep(
+        &self,
+        user: User,
+        superblock: Superblock,
+        holder: &dyn Holder,
+    ) -> io::Result<()> {
+        let mut waiting = self.lock();
+        waiting.push((user, superblock));
+        let memfd = Superblock::all_of(waiting.iter().map(|(_, superblock)| superblock)).persist()?;
+        // Under the lock, so that no older list takes the place of a newer one.
         holder.keep(RETIRING, memfd.as_fd())
     }
 
@@ -92,9 +101,9 @@ mod tests {
     fn p1_a_successor_knows_which_detached_mounts_may_still_be_read() {
         let holder = OneSlot::default();
         let retiring = Retiring::default();
-        retiring.add(User::new(), Superblock::named("erofs-no-such"));
-        retiring.add(User::new(), Superblock::named("erofs-nor-this"));
-        retiring.keep(&holder).unwrap();
+        for name in ["erofs-no-such", "erofs-nor-this"] {
+            retiring.add_and_keep(User::new(), Superblock::named(name), &holder).unwrap();
+        }
         let kept = Superblock::kept(&holder, RETIRING).unwrap();
         assert_eq!(kept.names(), ["erofs-no-such", "erofs-nor-this"]);
         let successor = Retiring::default();

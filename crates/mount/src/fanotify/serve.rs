@@ -14,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::awake::Awake;
 use super::blobs::{BlobTable, Device, FileId, Watched};
 use super::event::{self, Access, Event};
-use super::group::{Group, Origin};
+use super::group::Group;
 use super::journal::Entry;
 use super::linger::Linger;
 use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
+use crate::erofs::Origin;
 use crate::mounts::User;
 use crate::sys::fanotify::adopt_event_fd;
 

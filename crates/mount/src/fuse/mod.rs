@@ -35,7 +35,7 @@ use self::channel::HandedOver;
 use self::device::Style;
 use self::pool::{Pool, Served};
 use self::refusing::Refusing;
-use crate::keeper::Holder;
+use crate::keeper::{self, Holder};
 use crate::target::{self, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
@@ -290,6 +290,10 @@ impl FrontEnd for Fuse {
         self.refuse_kept(&kept_name(id))
     }
 
+    fn kept_ids(&self) -> Vec<String> {
+        keeper::ids_below(&*self.holder, KEPT)
+    }
+
     /// The connection lives as long as somebody answers, and gives errors after that.
     fn abandon(&self, id: &str) -> Result<(), Error> {
         let name = kept_name(id);
@@ -299,8 +303,11 @@ impl FrontEnd for Fuse {
         Ok(())
     }
 
+    /// Only where the kernel sends the next worker again what this one does not answer.
     fn hand_over(&self) {
-        self.handed_over.set();
+        if can_resend() {
+            self.handed_over.set();
+        }
     }
 
     /// Mounts that this process has taken up are served on.
@@ -313,6 +320,14 @@ impl FrontEnd for Fuse {
             }
         }
     }
+}
+
+/// Whether the kernel knows `FUSE_NOTIFY_RESEND`, by its version: it is asked for it only when it is too late.
+fn can_resend() -> bool {
+    let name = rustix::system::uname();
+    let mut numbers =
+        name.release().to_str().unwrap_or_default().split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6_u32, 9_u32)
 }
 
 fn ask_for_resend(channel: &Channel, name: &str) {

@@ -42,6 +42,8 @@ impl Served {
     /// one that is being answered, where the order of requests matters.
     pub fn end(self) {
         if let Some(line) = self.shared.take_out(self.number) {
+            line.is_left.store(true, Ordering::SeqCst);
+            // Whoever gets the turn after this sees that.
             drop(line.turn.lock());
         }
     }
@@ -75,6 +77,8 @@ struct Line {
     turn: Mutex<()>,
     /// Whether there may be a request that the thread whose turn it is has not seen.
     has_more: AtomicBool,
+    /// Somebody else answers from now on.
+    is_left: AtomicBool,
 }
 
 impl Pool {
@@ -90,8 +94,8 @@ impl Pool {
     pub fn serve(&self, server: Server) -> io::Result<Served> {
         self.start_threads()?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let (turn, has_more) = (Mutex::new(()), AtomicBool::new(false));
-        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, has_more });
+        let (turn, has_more, is_left) = (Mutex::new(()), AtomicBool::new(false), AtomicBool::new(false));
+        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, has_more, is_left });
         let mut state = self.shared.lock();
         state.last += 1;
         let number = state.last;
@@ -203,6 +207,9 @@ impl Line {
                 Err(TryLockError::WouldBlock) => return false,
             };
             self.has_more.store(false, Ordering::SeqCst);
+            if self.is_left.load(Ordering::SeqCst) {
+                return false;
+            }
             if self.server.answer_all(buffers) {
                 return true;
             }

@@ -25,15 +25,6 @@ const THREADS: usize = 2;
 const DEVICE: &str = "fuse-blob/device";
 const ROOT: &str = "fuse-blob/root";
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Origin {
-    /// Made by this process: what was mounted on an earlier one is lost.
-    New,
-    /// Held by the keeper all the time.
-    Inherited,
-}
-
 /// One FUSE: /dev/fuse and its detached mount.
 #[derive(Debug)]
 pub(crate) struct Connection {

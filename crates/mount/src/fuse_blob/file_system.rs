@@ -14,7 +14,7 @@ use crate::content::Content;
 use crate::fuse::{
     Attributes, Data, Entry, Errno, FileSystem, ListAt, Listing, NodeId, Outcome, ReadAt, Size, Validity,
 };
-use crate::mounts::Mounts;
+use crate::mounts::{Answers, Mounts};
 
 /// What the kernel is told of a file's owner: root may read it.
 const FILE_MODE: u32 = libc::S_IFREG | 0o400;
@@ -37,14 +37,22 @@ struct Shared {
     given_up: AtomicBool,
 }
 
+impl Answers for BlobFiles {
+    type Names = Shown;
+
+    fn mounts(&self) -> &Mounts<Shown> {
+        &self.shared.mounts
+    }
+
+    fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+}
+
 impl BlobFiles {
     pub(super) fn new(shown: Shown, engine: Arc<Engine>) -> Self {
         let (waiting, given_up) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { shared: Arc::new(Shared { mounts: Mounts::new(shown), engine, waiting, given_up }) }
-    }
-
-    pub(super) fn mounts(&self) -> &Mounts<Shown> {
-        &self.shared.mounts
     }
 
     pub(super) fn shown(&self) -> &Shown {
@@ -54,11 +62,6 @@ impl BlobFiles {
     /// Says whether every reader gets an error from now on.
     pub(super) fn set_given_up(&self, given_up: bool) {
         self.shared.given_up.store(given_up, Ordering::Release);
-    }
-
-    /// Questions that wait for bytes.
-    pub(super) fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Answers with what is known of `node`, as soon as that is certain.

@@ -13,22 +13,21 @@ mod shown;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_ondemand::{Blob, Engine};
+use larder_ondemand::Engine;
 use rustix::mount::{fsconfig_set_flag, fsconfig_set_string};
 
 pub(crate) use self::connection::Connection;
-use self::connection::Origin;
 use self::file_system::BlobFiles;
 use self::shown::{Shown, ShownAs};
 use crate::content::{Content, is_sealed};
-use crate::erofs::{self, Creator, Options, Superblock, VALUE_BYTES_MAX};
-use crate::keeper::Holder;
-use crate::mounts::{Names as _, User};
-use crate::target::{self, What};
+use crate::erofs::{self, Creator, Kept, Options, Origin, Superblock, VALUE_BYTES_MAX};
+use crate::keeper::{self, Holder};
+use crate::mounts::{Answers as _, NamedMount, Names as _, User};
+use crate::target;
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 /// How long questions about what is not known wait for its mount to be taken up.
@@ -99,8 +98,12 @@ impl FuseBlob {
 
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         self.files.mounts().add(user, superblock);
-        let (files, holder) = (Arc::clone(&self.files), Arc::clone(&self.holder));
-        Box::new(BlobMount { files, holder, user, id: spec.id, target: spec.target })
+        let (answers, holder) = (Arc::clone(&self.files), Arc::clone(&self.holder));
+        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, target: spec.target })
+    }
+
+    fn kept(&self, id: &str) -> Kept<'_> {
+        Kept::new(&*self.holder, kept_name(id))
     }
 }
 
@@ -122,31 +125,13 @@ impl FrontEnd for FuseBlob {
             Some(files) => files.mount(&spec.target)?,
             None => self.mount_shown(&spec, user)?,
         };
-        let name = kept_name(&spec.id);
-        let kept = superblock.persist().and_then(|memfd| self.holder.keep(&name, memfd.as_fd()));
-        let mounted = self.mounted(spec, user, superblock);
-        match kept {
-            Ok(()) => Ok(mounted),
-            Err(source) => {
-                let _ = mounted.unmount(true);
-                Err(Error::Keep { name, source })
-            }
-        }
+        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
-        if self.origin == Origin::New {
-            // The FUSE under it ended with its last descriptor: what is not in the page cache gives EIO for ever.
-            let detached = target::detach(&spec.target, What::Erofs)?;
-            self.holder.release(&kept_name(&spec.id));
-            let target = spec.target;
-            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
-        }
-        if target::what(&spec.target) != Some(What::Erofs) {
-            return Err(Error::Gone { target: spec.target });
-        }
-        let superblock = Superblock::kept(&*self.holder, &kept_name(&spec.id))?;
+        // On a new one: the FUSE under it ended with its last descriptor, and what is not in the page cache gives EIO for ever.
+        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin)?;
         let user = User::new();
         self.show(&spec, user)?;
         Ok(self.mounted(spec, user, superblock))
@@ -156,11 +141,15 @@ impl FrontEnd for FuseBlob {
         self.files.shown().finish_resume();
     }
 
+    fn kept_ids(&self) -> Vec<String> {
+        keeper::ids_below(&*self.holder, KEPT)
+    }
+
     fn abandon(&self, id: &str) -> Result<(), Error> {
-        let name = kept_name(id);
-        self.files.mounts().add_abandoned(Superblock::kept(&*self.holder, &name)?);
-        self.holder.release(&name);
-        Ok(())
+        self.kept(id).abandon(|superblock| {
+            self.files.mounts().add_leaving(superblock);
+            Ok(())
+        })
     }
 
     fn give_up(&self) {
@@ -221,41 +210,11 @@ fn configure_shown(context: &OwnedFd, names: &[ShownAs], label: &str) -> io::Res
     Ok(())
 }
 
-/// One mount.
-struct BlobMount {
-    files: Arc<BlobFiles>,
-    holder: Arc<dyn Holder>,
-    user: User,
-    id: String,
-    target: PathBuf,
-}
-
-impl Mounted for BlobMount {
-    fn target(&self) -> &Path {
-        &self.target
-    }
-
-    fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        target::unmount(&self.target, lazy)?;
-        self.holder.release(&kept_name(&self.id));
-        self.files.mounts().take_away(self.user);
-        Ok(())
-    }
-
-    fn is_gone(&self) -> bool {
-        self.files.mounts().is_gone(self.user)
-    }
-
-    /// The open files inside EROFS cannot be exchanged: a next mount goes to the plain files.
-    fn on_complete(&self, _: &Arc<Blob>) {}
-
-    fn waiting(&self) -> usize {
-        self.files.waiting()
-    }
-}
+/// What the names of mounts begin with that the keeper has something of.
+const KEPT: &str = "fuse-blob/mount/";
 
 fn kept_name(id: &str) -> String {
-    format!("fuse-blob/mount/{id}")
+    format!("{KEPT}{id}")
 }
 
 fn kernel(doing: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -86,17 +86,19 @@ impl Backoff {
     /// or was ready and has lived for half a second. One that makes way is no crash.
     /// A worker that dies on the way to a clean stop is started again while anything is kept: closing a group
     /// under a mount would let its readers read zeros. When that leads nowhere, in a stop as in a crash loop, a stand-in
-    /// follows; after it the worker has one more try, and the next stand-in follows that at once.
+    /// follows; after it the worker has one more try, and the next stand-in follows that at once. The keeper itself never
+    /// leaves while anything is kept.
     pub(super) fn next(&mut self, ended: Ended) -> Next {
         if ended.said_stop || ended.exit == Exit::Status(0) {
             return Next::Leave;
         }
         if ended.told_to_stop {
-            self.stop_attempts += 1;
-            if !ended.keeps || self.stop_attempts > 2 * STOP_ATTEMPTS_MAX {
+            self.stop_attempts = self.stop_attempts.saturating_add(1);
+            if !ended.keeps {
                 return Next::Leave;
             }
-            if ended.stood_in || self.stop_attempts > STOP_ATTEMPTS_MAX {
+            // A stand-in that cannot even detach is followed by a worker, which may; the delays keep both from spinning.
+            if self.stop_attempts > STOP_ATTEMPTS_MAX && !ended.stood_in {
                 return Next::StandIn(STAND_IN_MAX);
             }
         }
@@ -176,11 +178,15 @@ mod tests {
             assert!(matches!(backoff.next(stopping), Next::Restart(_)));
         }
         let stand_in = Ended { stood_in: true, ..stopping };
-        for ended in [stopping].into_iter().chain([stand_in; STOP_ATTEMPTS_MAX as usize - 1]) {
-            assert!(matches!(backoff.next(ended), Next::StandIn(_)), "who detaches what is mounted");
+        for _ in 0..100 {
+            assert!(matches!(backoff.next(stopping), Next::StandIn(_)), "who detaches what is mounted");
+            assert_eq!(
+                backoff.next(stand_in),
+                Next::Restart(DELAY_MAX),
+                "who may detach what a stand-in could not"
+            );
         }
-        assert_eq!(backoff.next(stand_in), Next::Leave);
-        assert_eq!(Backoff::default().next(Ended { keeps: false, ..stopping }), Next::Leave);
+        assert_eq!(backoff.next(Ended { keeps: false, ..stopping }), Next::Leave);
     }
 
     #[test]

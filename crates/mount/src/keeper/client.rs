@@ -163,15 +163,16 @@ impl Client {
         if state.protocol < HAS_PROGRAM {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        argv.clone_into(&mut state.launch.worker_argv);
+        let before = std::mem::replace(&mut state.launch.worker_argv, argv.to_vec());
         if state.tell(Op::Program, "", Some(command_line.as_fd())).is_err() {
             // The new keeper has it on its own command line.
             state.adopt();
         }
-        match state.socket {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotConnected.into()),
+        if state.socket.is_none() {
+            state.launch.worker_argv = before;
+            return Err(io::ErrorKind::NotConnected.into());
         }
+        Ok(())
     }
 
     /// Says that this worker is about to end cleanly: everything is unmounted, no other worker is to be started.

@@ -77,6 +77,12 @@ pub trait Holder: Send + Sync {
     fn names(&self) -> Vec<String>;
 }
 
+/// What follows `prefix` in the names of what is kept.
+pub(crate) fn ids_below(holder: &dyn Holder, prefix: &str) -> Vec<String> {
+    let names = holder.names();
+    names.iter().filter_map(|name| name.strip_prefix(prefix).map(str::to_owned)).collect()
+}
+
 /// Keeps nothing: for one-shot commands and tests, where a crash ends the mount as well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoKeeper;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -202,9 +202,6 @@ impl Supervisor {
 
     /// Serves one worker until it has ended.
     fn watch(&mut self, mut worker: Worker) -> Ended {
-        if worker.stands_in.is_none() {
-            self.tell_to_stop(&worker);
-        }
         loop {
             self.look_after(&mut worker);
             let ready = match self.wait(&worker) {
@@ -216,7 +213,7 @@ impl Supervisor {
                 }
             };
             if ready.signal {
-                self.on_signals(Some(worker.pidfd.as_fd()));
+                self.on_signals(Some(&worker));
                 worker.reap();
             }
             if ready.readable || ready.ended {
@@ -341,11 +338,11 @@ impl Supervisor {
                 };
                 manager.inspect(|manager| manager.ready(status));
                 worker.is_ready = true;
-                match worker.stands_in {
-                    // Before it would only die of the signal, and nobody comes after it.
-                    Some(_) => self.tell_to_stop(worker),
-                    None => self.argv_before = None,
+                if worker.stands_in.is_none() {
+                    self.argv_before = None;
                 }
+                // Before it would only have died of the signal.
+                self.tell_to_stop(worker);
             }
             (Op::Alive, _) => {}
             (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
@@ -404,8 +401,8 @@ impl Supervisor {
         }
     }
 
-    /// Passes signals on.
-    fn on_signals(&mut self, worker: Option<BorrowedFd<'_>>) {
+    /// Passes signals on to a worker that is ready for them; one that is not is told to stop when it is, and is new anyhow.
+    fn on_signals(&mut self, worker: Option<&Worker>) {
         while let Some(number) = read_signal(self.signals.as_fd()) {
             let signal = match number {
                 libc::SIGTERM => Signal::TERM,
@@ -416,7 +413,8 @@ impl Supervisor {
             if signal != Signal::HUP {
                 self.told_to_stop = Some(signal);
             }
-            if let Some(Err(error)) = worker.map(|pidfd| pidfd_send_signal(pidfd, signal)) {
+            let ready = worker.filter(|worker| worker.is_ready);
+            if let Some(Err(error)) = ready.map(|worker| pidfd_send_signal(&worker.pidfd, signal)) {
                 eprintln!("larder keeper: signal {number}: {error}");
             }
         }
@@ -424,8 +422,8 @@ impl Supervisor {
 
     /// Waits, but not when somebody asks for an end.
     fn sleep(&mut self, delay: Duration) {
-        let end = Instant::now() + delay;
-        while self.told_to_stop.is_none() {
+        let (end, told) = (Instant::now() + delay, self.told_to_stop);
+        while self.told_to_stop == told {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;

@@ -38,6 +38,9 @@ const IMAGES: u64 = 3;
 /// A read that takes longer is a hang: the fill engine gives up after 60 s, and a worker may be restarted meanwhile.
 const READ_DEADLINE: Duration = Duration::from_secs(90);
 
+/// How often a daemon that has given up is brought back, one time after the other: faults may be in the way.
+const BRING_BACK_MAX: u32 = 5;
+
 /// What the rounds share.
 pub struct Stage {
     binary: PathBuf,
@@ -239,6 +242,22 @@ impl Scene<'_> {
                 }
             }
         }
+        self.bring_back()
+    }
+
+    /// Brings a daemon back that has given up, as whoever runs it would; in some rounds it has to come back by itself.
+    fn bring_back(&mut self) -> Result<(), Violation> {
+        if !self.round.is_looked_after {
+            return Ok(());
+        }
+        for _ in 0..BRING_BACK_MAX {
+            if self.daemon.settle()?["gave_up"].is_null() {
+                break;
+            }
+            self.tally.did("brought back");
+            // A fault may be in the way; the readers tell whether it is back in the end.
+            drop(self.daemon.replace(&self.programs[0])?);
+        }
         Ok(())
     }
 
@@ -265,6 +284,7 @@ impl Scene<'_> {
 
     /// With the causes gone, no error is left: P3.
     fn calm(&mut self) -> Result<(), Violation> {
+        self.bring_back()?;
         self.daemon.settle()?;
         let desk = Desk::new(1);
         let reader = Reader::new(usize::MAX, self.dice, self.image, &self.daemon, self.round);

@@ -14,7 +14,7 @@ use super::super::plan::{self, Weather};
 pub const STEPS: u64 = 40;
 
 /// Deeds of a round, this one excluded.
-const DEEDS_MAX: u8 = 16;
+const DEEDS_MAX: u8 = 32;
 
 /// Faults of a round, deaths apart.
 const BUDGET: u64 = 200;
@@ -88,6 +88,8 @@ pub struct Round {
     weather: Weather,
     /// Whether faults strike while everything is unmounted.
     pub faults_at_the_end: bool,
+    /// Whether somebody brings a daemon back that has given up.
+    pub is_looked_after: bool,
 }
 
 /// Every set of front ends that is used.
@@ -113,6 +115,7 @@ impl Round {
             death: None,
             weather: Weather { errors: false, pauses: false },
             faults_at_the_end: false,
+            is_looked_after: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Round {
             death: death(&mut rng, mood),
             weather: Weather { errors: rng.bool(), pauses: rng.bool() },
             faults_at_the_end: rng.bool(),
+            is_looked_after: dice.of("round", 1).at(0).u8(0..4) > 0,
             front_ends,
         };
         let lies = rng.bool();

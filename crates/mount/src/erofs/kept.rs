@@ -1,0 +1,84 @@
+//! [`Kept`]: what the keeper has of one mount of the kernel's EROFS, so that the next worker can take the mount up.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::Superblock;
+use crate::keeper::Holder;
+use crate::target::{self, What};
+use crate::{Error, Mounted};
+
+/// Whether what a front end's mounts stand on was held all the time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// Made by this process: what was mounted on an earlier one is lost.
+    New,
+    /// Held by the keeper.
+    Inherited,
+}
+
+/// What the keeper has of one mount.
+pub(crate) struct Kept<'a> {
+    holder: &'a dyn Holder,
+    name: String,
+}
+
+impl<'a> Kept<'a> {
+    /// What `holder` has, or is to have, under `name`.
+    pub(crate) fn new(holder: &'a dyn Holder, name: String) -> Self {
+        Self { holder, name }
+    }
+
+    /// Keeps what is known of `superblock`, and returns what `mounted` makes of it. What the keeper does not take is unmounted.
+    pub(crate) fn keep(
+        self,
+        superblock: Superblock,
+        mounted: impl FnOnce(Superblock) -> Box<dyn Mounted>,
+    ) -> Result<Box<dyn Mounted>, Error> {
+        let kept = superblock.persist().and_then(|memfd| self.holder.keep(&self.name, memfd.as_fd()));
+        let mounted = mounted(superblock);
+        match kept {
+            Ok(()) => Ok(mounted),
+            Err(source) => {
+                let _ = mounted.unmount(true);
+                Err(Error::Keep { name: self.name, source })
+            }
+        }
+    }
+
+    /// The superblock of the mount on `target`, if it can be taken up: one whose front end was not held is detached, because
+    /// nobody has vouched for what was read there meanwhile.
+    pub(crate) fn take_up(&self, target: &Path, origin: Origin) -> Result<Superblock, Error> {
+        if origin == Origin::New {
+            let detached = target::detach(target, What::Erofs)?;
+            self.release();
+            let target = target.to_owned();
+            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
+        }
+        if target::what(target) != Some(What::Erofs) {
+            return Err(Error::Gone { target: target.to_owned() });
+        }
+        self.superblock()
+    }
+
+    /// Forgets a mount that was detached and never taken up; `leaving` gets its superblock when somebody may still read.
+    pub(crate) fn abandon(self, leaving: impl FnOnce(Superblock) -> Result<(), Error>) -> Result<(), Error> {
+        if self.holder.names().contains(&self.name) {
+            let superblock = self.superblock()?;
+            if !superblock.is_gone() {
+                leaving(superblock)?;
+            }
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// Has the keeper let go of it.
+    pub(crate) fn release(&self) {
+        self.holder.release(&self.name);
+    }
+
+    fn superblock(&self) -> Result<Superblock, Error> {
+        Superblock::kept(self.holder, &self.name)
+    }
+}

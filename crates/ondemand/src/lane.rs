@@ -1,0 +1,133 @@
+//! [`Queue`]: the requests of one booking whose stored bytes lie on this machine, and the lanes that bring them.
+//!
+//! Such a request takes a fraction of a millisecond, which the ways through the runtime would double. So a booking sends
+//! out not a task for each request but as many lanes as there are decoders, and a lane brings one request after the other
+//! on a thread that may block, until none is left or it is time to let others have a turn.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use larder_faults::{Site, point};
+
+use crate::{
+    Cause, Engine, FillError,
+    cause::Priority,
+    flight::BookingId,
+    held::HeldBlob,
+    here::{bring_piece, pieces},
+    plan::Request,
+    schedule::Wish,
+    trip::take_off,
+};
+
+/// Stored bytes after which a lane queues up again. One that no reader waits for does so after each request while any
+/// reader waits.
+const TURN_BYTES: u64 = 4 << 20;
+
+/// What the lanes of a booking have in common.
+///
+/// However they end, on drop every chunk that is still the booking's is landed: nobody waits for lanes that are gone.
+pub(crate) struct Queue {
+    engine: Arc<Engine>,
+    blob: HeldBlob,
+    booking: BookingId,
+    cause: Cause,
+    requests: Vec<Request>,
+    next: AtomicUsize,
+    withdrawn: AtomicBool,
+}
+
+impl Queue {
+    /// Brings `requests` for `booking`.
+    pub fn bring(
+        engine: &Arc<Engine>,
+        blob: HeldBlob,
+        booking: BookingId,
+        cause: Cause,
+        requests: Vec<Request>,
+    ) {
+        let lanes = engine.config.decoders.get().min(requests.len());
+        let (engine, next, withdrawn) = (Arc::clone(engine), AtomicUsize::new(0), AtomicBool::new(false));
+        let queue = Arc::new(Self { engine, blob, booking, cause, requests, next, withdrawn });
+        for _ in 0..lanes {
+            let lane = Arc::clone(&queue);
+            queue.engine.handle.spawn(async move { lane.run().await });
+        }
+    }
+
+    /// A lane: until the queue is empty, or the blob is withdrawn.
+    async fn run(self: &Arc<Self>) {
+        let object = self.blob.object();
+        tokio::select! {
+            biased;
+            () = self.engine.tables.going(object) => self.withdrawn.store(true, Ordering::Relaxed),
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(self: &Arc<Self>) {
+        while let Some(request) = self.requests.get(self.next.load(Ordering::Relaxed)) {
+            let _pass = self.engine.admission.admit(self.wish(request)).await;
+            let _ = point(Site::OndemandAdmitted);
+            // Never closed, so that the error cannot happen.
+            let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
+            let lane = Arc::clone(self);
+            let turn = move || {
+                let _permit = permit;
+                lane.take_turn();
+            };
+            // After a panic in there the chunks are landed on drop.
+            let _ = self.engine.handle.spawn_blocking(turn).await;
+        }
+    }
+
+    fn wish(&self, request: &Request) -> Wish {
+        let priority = self.cause.priority();
+        let at_once_max = self.engine.config.decoders.get();
+        Wish { blob: self.blob.object(), priority, bytes: request.stored.len(), at_once_max }
+    }
+
+    /// Brings requests until none is left, or others are to have a turn. Blocks.
+    fn take_turn(&self) {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES && !self.withdrawn.load(Ordering::Relaxed) {
+            if bytes > 0 && self.stands_back() {
+                return;
+            }
+            let Some(request) = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            bytes += request.stored.len();
+            for request in take_off(&self.engine, &self.blob, self.booking, self.cause, &request.chunks) {
+                self.bring_request(&request);
+            }
+        }
+    }
+
+    /// Whether a reader waits, and for something else.
+    fn stands_back(&self) -> bool {
+        self.cause.priority() < Priority::Demand && self.engine.readers_waiting() > 0
+    }
+
+    fn bring_request(&self, request: &Request) {
+        let (at, began) = (self.engine.now(), Instant::now());
+        self.blob.counters().requests.add(1);
+        let pieces = pieces(self.blob.table(), request.chunks.clone());
+        let ok =
+            pieces.fold(true, |ok, piece| ok & bring_piece(&self.engine, &self.blob, self.booking, piece));
+        self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let abandoned = || FillError::Abandoned { blob: Arc::clone(self.blob.name()) };
+        let mut flights = self.blob.flights();
+        for number in self.requests.iter().flat_map(|request| request.chunks.clone()) {
+            flights.land(number, self.booking, Err(abandoned()));
+        }
+    }
+}
