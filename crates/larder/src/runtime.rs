@@ -7,7 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 /// Stack of runtime threads in bytes. Nothing on them recurses; fills decode on the blocking pool.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Blocking threads at most: hashing, decoding and file writes, not waiting.
+/// Blocking threads at most: hashing, decoding and file writes; and mounts, which may wait for those, so that only a few of
+/// them may be under way.
 const BLOCKING_MAX: usize = 16;
 
 /// The runtime of a command: the calling thread drives it.

@@ -425,6 +425,32 @@ fn mkfs_stores_data_in_a_file_of_its_own_with_blobdev() {
     }
 }
 
+/// Chunks, and data that stay in other images, are not encoded: what asks for that is refused, not forgotten.
+#[test]
+fn mkfs_refuses_by_name_what_does_not_go_with_blobdev_or_images() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let source = larder.dir("source");
+    fs::write(source.join("file"), "contents").expect("a file");
+    let (image, layer) = (larder.path("image.erofs"), larder.path("layer.erofs"));
+    call(&ours, [OsString::from("--quiet"), layer.clone().into(), source.clone().into()]).ok();
+    let option = format!("--blobdev={}", larder.path("blob").display());
+    for word in ["-zlz4", "-C65536", "--max-extent-bytes=65536", "-Eztailpacking", "-Efragments", "-Ededupe"]
+    {
+        let words = ["--quiet", "--chunksize=65536", &option, word].map(OsString::from);
+        let apart = call(&ours, words.into_iter().chain([image.clone().into(), source.clone().into()]));
+        let words = ["--quiet", word].map(OsString::from);
+        let merged = call(&ours, words.into_iter().chain([image.clone().into(), layer.clone().into()]));
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        let name = if word.starts_with("-E") || name.starts_with("--") { name } else { &name[..2] };
+        for outcome in [apart, merged] {
+            assert_eq!(outcome.code, 1, "{word}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains(&format!("{name} ")), "{word}: {}", outcome.stderr);
+        }
+        assert!(!image.exists(), "{word}: something was written");
+    }
+}
+
 /// A mount of ours; dropped, it is unmounted.
 struct FuseMount(PathBuf);
 

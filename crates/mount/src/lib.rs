@@ -23,3 +23,4 @@ mod sys;
 pub use error::Error;
 pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd, open};
 pub use probe::{Probe, Unavailable, probe};
+pub use target::{MountPoint, mount_points};

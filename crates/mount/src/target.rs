@@ -3,7 +3,9 @@
 //! What is mounted is looked up in the kernel's table, never by touching the mount: a FUSE mount could wait for
 //! ourselves.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -36,42 +38,63 @@ pub(crate) fn check_free(target: &Path) -> Result<(), Error> {
     }
 }
 
+/// One line of the kernel's table of mounts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MountPoint {
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// The type of the file system, as `erofs` or `fuse.larder`.
+    pub kind: String,
+    /// Its device number, as `MAJOR:MINOR`.
+    pub device: String,
+}
+
+/// All mounts of this process's namespace; of those on one path, the last is on top. Touches none of them.
+///
+/// # Errors
+///
+/// When the kernel's table cannot be read.
+pub fn mount_points() -> io::Result<Vec<MountPoint>> {
+    Ok(points_of(&fs::read("/proc/self/mountinfo")?))
+}
+
+fn points_of(table: &[u8]) -> Vec<MountPoint> {
+    table.split(|&byte| byte == b'\n').filter_map(parse).collect()
+}
+
 /// What is mounted on `target`, an absolute path without links; `None` when it is no mount point.
 pub(crate) fn what(target: &Path) -> Option<What> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    find(&table, target)
+    on_top(mount_points().ok()?, target).map(|point| point.what())
 }
 
 /// The device number of what is mounted on `target`, as `MAJOR:MINOR`.
 pub(crate) fn device(target: &Path) -> Option<String> {
-    find_device(&fs::read("/proc/self/mountinfo").ok()?, target)
+    let point = on_top(mount_points().ok()?, target)?;
+    Some(point.device).filter(|device| !device.contains('/'))
 }
 
-fn find_device(table: &[u8], target: &Path) -> Option<String> {
-    let of_target = |line: &&[u8]| parse(line).is_some_and(|(path, _)| path == target);
-    let line = table.split(|&byte| byte == b'\n').rfind(of_target)?;
-    let device = line.split(|&byte| byte == b' ').nth(2)?;
-    String::from_utf8(device.to_vec()).ok().filter(|device| !device.contains('/'))
+fn on_top(points: Vec<MountPoint>, target: &Path) -> Option<MountPoint> {
+    points.into_iter().rfind(|point| point.path == target)
 }
 
-/// The last line of `table` for `target` counts: it is on top.
-fn find(table: &[u8], target: &Path) -> Option<What> {
-    let lines = table.split(|&byte| byte == b'\n');
-    lines.filter_map(parse).rfind(|(path, _)| path == target).map(|(_, what)| what)
+impl MountPoint {
+    fn what(&self) -> What {
+        match &*self.kind {
+            "erofs" => What::Erofs,
+            kind if kind == "fuse" || kind.starts_with("fuse.") => What::Fuse,
+            _ => What::Other,
+        }
+    }
 }
 
-/// One line of mountinfo: `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw`.
-fn parse(line: &[u8]) -> Option<(PathBuf, What)> {
+/// One line of mountinfo: `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw`; proc_pid_mountinfo(5).
+fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let path = fields.nth(4)?;
+    let device = fields.nth(2)?;
+    let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let what = match kind {
-        b"erofs" => What::Erofs,
-        b"fuse" => What::Fuse,
-        kind if kind.starts_with(b"fuse.") => What::Fuse,
-        _ => What::Other,
-    };
-    Some((PathBuf::from(std::ffi::OsString::from_vec(unescape(path))), what))
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    Some(MountPoint { path, kind: text(kind), device: text(device) })
 }
 
 /// Undoes the kernel's `\040` for a space, and the like.
@@ -134,14 +157,15 @@ mod tests {
             ("/mnt/over", Some(What::Other)),
             ("/mnt", None),
         ] {
-            assert_eq!(find(TABLE, Path::new(path)), expected, "{path}");
+            let found = on_top(points_of(TABLE), Path::new(path));
+            assert_eq!(found.map(|point| point.what()), expected, "{path}");
         }
     }
 
     #[test]
     fn the_device_of_a_mount_is_that_of_the_top_one() {
-        assert_eq!(find_device(TABLE, Path::new("/mnt/over")).as_deref(), Some("0:38"));
-        assert_eq!(find_device(TABLE, Path::new("/mnt")), None);
+        let found = on_top(points_of(TABLE), Path::new("/mnt/over"));
+        assert_eq!(found.map(|point| point.device).as_deref(), Some("0:38"));
     }
 
     #[test]

@@ -48,6 +48,7 @@ const PARTS: &[Part] = &[
     tests("larder", "one_fetch"),
     Part { package: "larder", target: Some("worker_killed"), only: &["p1_", "p4_"] },
     tests("larder", "crash_loop"),
+    tests("larder", "not_resumed"),
     tests("larder", "clock"),
 ];
 

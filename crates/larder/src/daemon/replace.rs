@@ -1,7 +1,7 @@
 //! `larder daemon --replace`: the caller's own program takes over under the running keeper.
 //!
 //! Whoever reads waits from the moment the old worker stops taking questions until the new one has taken the mounts up.
-//! The keeper goes back to the old program when the new one does not get that far.
+//! The keeper goes back to the old program when the new one ends before it gets that far.
 
 use std::io;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use larder_fscache::{ObjectRange, OnHole};
+use larder_fscache::ObjectRange;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::content::Content;
@@ -58,12 +58,9 @@ fn read(content: &Content, at: u64, pages: &mut [u8]) -> io::Result<()> {
     let there = usize::try_from(content.size() - at).unwrap_or(usize::MAX).min(pages.len());
     let (inside, beyond) = pages.split_at_mut(there);
     beyond.fill(0);
-    match content {
-        Content::File(local) => local.read_exact_at(inside, at),
-        Content::Blob(blob) => {
-            let read = blob.resources().read(at, inside, OnHole::Fail).map_err(io::Error::other)?;
-            if read == inside.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-        }
+    match content.read_present(at, inside)? {
+        true => Ok(()),
+        false => Err(io::Error::other("a byte of it is not here")),
     }
 }
 

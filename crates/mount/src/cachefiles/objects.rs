@@ -6,37 +6,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::SeekFrom;
 
-use super::message::OpeningId;
+use super::message::{Name, OpeningId};
 use crate::content::Content;
 
 /// One opening of an object of the kernel's. The last of its users closes the descriptor.
 #[derive(Debug)]
 pub(super) struct Opening {
     fd: OwnedFd,
-    /// Absent where nobody fills it.
+    name: Name,
+    /// Absent where nobody knew it when it was opened.
     content: Option<Content>,
 }
 
 impl Opening {
-    pub(super) fn new(fd: OwnedFd, content: Content) -> Arc<Self> {
-        Arc::new(Self { fd, content: Some(content) })
+    pub(super) fn new(fd: OwnedFd, name: Name, content: Content) -> Arc<Self> {
+        Arc::new(Self { fd, name, content: Some(content) })
     }
 
-    /// An opening that nobody fills, so that its READs can be ended; also returns the size that the object has. Gives
-    /// back the descriptor of one that has none yet: what is said then would hold for as long as the object lives.
-    pub(super) fn in_vain(fd: OwnedFd) -> Result<(Arc<Self>, u64), OwnedFd> {
-        match rustix::fs::seek(&fd, SeekFrom::End(0)) {
-            Ok(size) if size > 0 => Ok((Arc::new(Self { fd, content: None }), size)),
-            _ => Err(fd),
-        }
+    /// An opening that nobody fills yet, so that its READs can be ended; also returns the size that the object has. `None` for
+    /// one that has none yet: what is said then would hold for as long as the object lives.
+    pub(super) fn in_vain(fd: &OwnedFd, name: &Name) -> Option<(Arc<Self>, u64)> {
+        let size = rustix::fs::seek(fd, SeekFrom::End(0)).ok().filter(|size| *size > 0)?;
+        let fd = fd.try_clone().ok()?;
+        Some((Arc::new(Self { fd, name: name.clone(), content: None }), size))
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    pub(super) fn content(&self) -> Option<&Content> {
-        self.content.as_ref()
+    /// What it is filled with, where that was known when it was opened, or else what `find` knows of its name by now.
+    pub(super) fn content(&self, find: impl FnOnce(&Name) -> Option<Content>) -> Option<Content> {
+        self.content.clone().or_else(|| find(&self.name))
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_fscache::{ObjectRange, Run};
+use larder_fscache::ObjectRange;
 use larder_ondemand::{Blob, Cause, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -21,7 +21,7 @@ use super::fill;
 use super::message::{self, Body, MESSAGE_BYTES_MAX, Malformed, MessageId, Name, Open, OpeningId};
 use super::names::Names;
 use super::objects::{Objects, Opening};
-use crate::content::Content;
+use crate::content::{Content, first_hole};
 use crate::erofs::Origin;
 use crate::mounts::{Answers, Mounts};
 use crate::sys::cachefiles::read_complete;
@@ -198,7 +198,11 @@ impl Server {
     /// OPEN: the object's size; what is not known waits while mounts are taken up, and is an error after that.
     fn open_or_park(&self, open: Parked) {
         if self.given_up.load(Ordering::Acquire) {
-            return self.open_in_vain(open);
+            if !self.open_in_vain(&open) {
+                // What it opens for the first time is left to the next worker.
+                self.lock_parked().get_or_insert_default().push(open);
+            }
+            return;
         }
         let mut parked = self.lock_parked();
         // Looked up under the lock, so that a name entered just now finds what waits for it.
@@ -207,30 +211,30 @@ impl Server {
                 Some(waiting) => waiting.push(open),
                 None => {
                     drop(parked);
-                    self.refuse_open(open, libc::ENOENT);
+                    // A mount that is not taken up yet reads what has been open before.
+                    if !self.open_in_vain(&open) {
+                        self.refuse_open(open, libc::ENOENT);
+                    }
                 }
             };
         };
         drop(parked);
         let size = content.size();
-        self.objects.enter(open.opening, Opening::new(open.fd, content));
+        self.objects.enter(open.opening, Opening::new(open.fd, open.name, content));
         if !self.copen(open.id, Ok(size)) {
             self.objects.leave(open.opening);
         }
     }
 
     /// Opens what is only read from in vain: with an error in place of its size the kernel would ask again at once, over
-    /// and over, or never again. What it opens for the first time is left to the next worker.
-    fn open_in_vain(&self, open: Parked) {
-        match Opening::in_vain(open.fd) {
-            Ok((object, size)) => {
-                self.objects.enter(open.opening, object);
-                if !self.copen(open.id, Ok(size)) {
-                    self.objects.leave(open.opening);
-                }
-            }
-            Err(fd) => self.lock_parked().get_or_insert_default().push(Parked { fd, ..open }),
+    /// and over. Tells whether it could: not what the kernel opens for the first time.
+    fn open_in_vain(&self, open: &Parked) -> bool {
+        let Some((object, size)) = Opening::in_vain(&open.fd, &open.name) else { return false };
+        self.objects.enter(open.opening, object);
+        if !self.copen(open.id, Ok(size)) {
+            self.objects.leave(open.opening);
         }
+        true
     }
 
     fn refuse_open(&self, open: Parked, errno: i32) {
@@ -255,26 +259,28 @@ impl Server {
             return;
         };
         let reading = Reading::begin(self, object, id, want);
-        let Some(content) = reading.object.content().cloned() else { return };
+        let Some(content) = reading.object.content(|name| self.mounts.names().get(name)) else { return };
         if self.given_up.load(Ordering::Acquire) {
             return;
         }
         let want = fill::whole_pages(want, content.size());
         match content {
-            Content::Blob(blob) if !is_present(&blob, want) => self.bring(reading, &blob, want),
+            Content::Blob(blob) if first_hole(&blob, want.clamp_to(blob.size())).is_some() => {
+                self.bring(reading, &blob, want)
+            }
             Content::Blob(blob) => {
-                self.copy(reading);
+                self.copy(reading, Content::Blob(Arc::clone(&blob)));
                 self.engine.touch(&blob, want);
             }
-            Content::File(..) => self.copy(reading),
+            Content::File(..) => self.copy(reading, content),
         }
     }
 
     fn bring(self: &Arc<Self>, reading: Reading, blob: &Arc<Blob>, want: ObjectRange) {
-        let server = Arc::clone(self);
+        let (server, content) = (Arc::clone(self), Content::Blob(Arc::clone(blob)));
         // The kernel does not say who reads.
         self.engine.spawn_fill(blob, want, Cause::Demand { pid: None }, move |filled| match filled {
-            Ok(()) => server.copy(reading),
+            Ok(()) => server.copy(reading, content),
             Err(error) => {
                 let error = error.chain();
                 tracing::warn!(start = want.start(), len = want.len(), error, "cachefiles: not brought");
@@ -283,11 +289,10 @@ impl Server {
     }
 
     /// Copies what is present; blocks on two disks, so that it has a thread of the runtime's pool.
-    fn copy(&self, reading: Reading) {
+    fn copy(&self, reading: Reading, content: Content) {
         self.engine.handle().spawn_blocking(move || {
             let object = &reading.object;
-            let Some(content) = object.content() else { return };
-            if let Err(error) = fill::copy(content, reading.want, object.fd()) {
+            if let Err(error) = fill::copy(&content, reading.want, object.fd()) {
                 tracing::warn!(start = reading.want.start(), %error, "cachefiles: not copied");
             }
         });
@@ -327,18 +332,4 @@ fn complete(object: &Opening, id: MessageId) {
     if let Err(error) = read_complete(object.fd(), id.0) {
         tracing::debug!(id = id.0, %error, "cachefiles: nobody waits for this READ");
     }
-}
-
-/// Whether all of `want` can be copied as it is.
-fn is_present(blob: &Blob, want: ObjectRange) -> bool {
-    let want = want.clamp_to(blob.size());
-    let mut at = want.start();
-    while at < want.end() {
-        let rest = ObjectRange::at(at, want.end() - at);
-        match blob.resources().object().probe_within(rest) {
-            Run::Present { until } if until > at => at = until,
-            _ => return false,
-        }
-    }
-    true
 }

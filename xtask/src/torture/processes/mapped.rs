@@ -37,7 +37,8 @@ pub struct Args {
 ///
 /// EIO when a page could not be had; what opening and mapping say.
 pub fn read(path: &Path, at: u64, len: usize, afresh: bool) -> io::Result<Vec<u8>> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // Whatever has taken the place of its file meanwhile.
+    let mut command = Command::new("/proc/self/exe");
     command.arg("read-mapped").arg(path).args([at.to_string(), len.to_string()]);
     command.args(afresh.then_some("--afresh"));
     let output = command.stdin(Stdio::null()).output()?;

@@ -275,8 +275,9 @@ impl Asked {
         if self.blob.is_some() && self.options.chunk_bits == 0 {
             return Err("--blobdev must be used together with --chunksize".to_owned());
         }
-        if self.blob.is_some() && self.metabox.is_some() {
-            return Err("-m does not go with --blobdev".to_owned());
+        let name = self.encoding().or(self.metabox.is_some().then_some("-m"));
+        if let (true, Some(name)) = (self.blob.is_some(), name) {
+            return Err(format!("{name} does not go with --blobdev"));
         }
         let Some(archive) = self.archive.take() else {
             let alone = [
@@ -315,14 +316,31 @@ impl Asked {
             (!self.excluded.is_empty(), "--exclude-path"),
             (!self.xattrs, "-x below 0"),
             (self.block_size_asked && !self.copy_data, "-b without --clean=data"),
-            (!self.options.compressors.is_empty() && !self.copy_data, "-z without --clean=data"),
             (self.options.chunk_bits > 0 && !self.copy_data, "--chunksize without --clean=data"),
             (self.metabox.is_some() && !self.copy_data, "-m without --clean=data"),
         ];
+        if let (false, Some(name)) = (self.copy_data, self.encoding()) {
+            return Err(format!("{name} without --clean=data does not go with images as sources"));
+        }
         match apart.iter().find(|(asked, _)| *asked) {
             Some((_, name)) => Err(format!("{name} does not go with images as sources")),
             None => Ok(Source::Images(images)),
         }
+    }
+
+    /// The first option that says how contents are encoded, if any does: chunks, and what lies in other images, are not.
+    fn encoding(&self) -> Option<&'static str> {
+        let (asked, usual) = (&self.options, ImageOptions::default());
+        let options = [
+            (!asked.compressors.is_empty(), "-z"),
+            (asked.pcluster_bytes != usual.pcluster_bytes, "-C"),
+            (asked.extent_bytes_max != usual.extent_bytes_max, "--max-extent-bytes"),
+            (asked.legacy_indexes, "-Elegacy-compress"),
+            (asked.tail_packing, "-Eztailpacking"),
+            (asked.fragments != usual.fragments, "-Efragments"),
+            (asked.dedupe, "-Ededupe"),
+        ];
+        options.iter().find(|(asked, _)| *asked).map(|(_, name)| *name)
     }
 
     /// `-x`: how many inodes must have an attribute until it is stored once for all; below 0, none is stored.
