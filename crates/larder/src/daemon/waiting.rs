@@ -112,7 +112,8 @@ impl Daemon {
             if !self.waiting.contains(&record.target) {
                 return;
             }
-            let Ok(_coming) = self.may_mount().await else { return };
+            // A stop that succeeds takes it away; after one that does not it is still to be taken up.
+            let Ok(_coming) = self.may_mount().await else { continue };
             match self.resume(record.clone()).await {
                 Ok(()) => {
                     self.waiting.remove(&record.target);
