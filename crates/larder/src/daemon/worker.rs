@@ -35,8 +35,9 @@ use crate::trace::Hub;
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 pub(super) const AGAIN: u8 = 75;
 
-/// Images that are opened and mounted at once: each may hold a thread up that waits for a fill, and fills need threads, too.
-const OPENING_MAX: usize = 4;
+/// Images that are opened and mounted at once: each may hold up a thread that waits for a fill, and fills need threads, too
+/// (half of those that may block).
+const OPENING_MAX: usize = 8;
 
 /// Runs the worker until it is told to stop.
 ///
