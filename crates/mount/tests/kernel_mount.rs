@@ -15,7 +15,7 @@ use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, nois
 use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
-use larder_mount::{Error, FrontEnd, FrontEndKind, Mounted, open};
+use larder_mount::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted, open};
 
 const BIG: usize = 5 << 20;
 /// Those of which the kernel mounts an EROFS. No kernel has all of them: `cargo xtask uml` runs these tests in several.
@@ -294,6 +294,44 @@ fn p4_what_a_worker_hands_over_is_answered_by_the_next_through(kind: FrontEndKin
         assert!(page[..] == fs::read(dir.path().join("blob")).unwrap()[1 << 20..][..4096]);
     }
     mounted.unmount(false).unwrap();
+}
+
+/// What a mount reads that an earlier worker took away is not known: no mark may go before it has gone.
+#[test]
+fn p1_the_reader_of_a_detached_mount_finds_no_holes_when_another_mount_of_the_image_has_gone() {
+    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
+    if cannot(kind, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let first = Worker::open(dir.path(), holder.clone());
+    let front_end = start(kind, &first, dir.path());
+    let _unmount = Unmount(first.spec.target.clone());
+    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    let file = fs::File::open(first.spec.target.join("big")).unwrap();
+    mounted.unmount(true).unwrap();
+    front_end.hand_over();
+    let Worker { runtime, spec, .. } = first;
+    runtime.shutdown_background();
+    drop((mounted, front_end, spec));
+
+    let next = Worker::open(dir.path(), holder);
+    let front_end = start(kind, &next, dir.path());
+    front_end.finish_resume();
+    for id in ["second", "third"] {
+        let other = front_end.mount(MountSpec { id: id.to_owned(), ..next.spec.clone() }).unwrap();
+        fs::read(next.spec.target.join("dir/small-7")).unwrap();
+        other.unmount(false).unwrap();
+        wait_for(|| other.is_gone());
+        let mut page = [0; 4096];
+        if file.read_exact_at(&mut page, 1 << 20).is_ok() {
+            assert!(page[..] == noise(BIG, 1)[1 << 20..][..4096], "after the {id} mount");
+        }
+    }
+    assert!(!front_end.is_idle(), "the first is still read");
+    drop(file);
+    wait_for(|| front_end.is_idle());
 }
 
 #[test]

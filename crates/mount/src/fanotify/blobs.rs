@@ -61,7 +61,7 @@ impl Device {
     }
 }
 
-/// Without users it is one whose mark could not be taken off. It keeps the blob, and so the descriptor by which its file
+/// Without users it is one whose mark could not be taken off, or not yet. It keeps the blob, and so the descriptor by which its file
 /// is written: one that was opened under the mark would ask this group, and the writer would wait for itself.
 struct Entry {
     watched: Arc<Watched>,
@@ -118,6 +118,10 @@ impl BlobTable {
             users: Vec::new(),
             marked: false,
         });
+        if !entry.is_used() && !Arc::ptr_eq(&entry.watched.blob, blob) {
+            // What was left of a mount that has gone may be withdrawn, and would fill nothing.
+            entry.watched = Arc::new(Watched { id, blob: Arc::clone(blob) });
+        }
         if !sealed && !entry.marked {
             if let Err(error) = group.mark(object.file()) {
                 if !entry.is_used() {
@@ -131,34 +135,26 @@ impl BlobTable {
         Ok(Device { watched: Arc::clone(&entry.watched) })
     }
 
-    /// Forgets the mount `user`; takes the marks off what no mount uses any more. The superblock must be gone.
-    pub(super) fn release(&self, group: &Group, user: User) {
-        let mut entries = self.write();
-        for entry in entries.values_mut() {
+    /// Notes that the mount `user` uses nothing any more. Its superblock must be gone; what only it used is to be cleaned up.
+    pub(super) fn leave(&self, user: User) {
+        for entry in self.write().values_mut() {
             entry.users.retain(|other| *other != user);
         }
-        Self::drop_unused(&mut entries, group);
     }
 
-    /// Tries again to take off the marks that stayed when their last mount had gone.
-    pub(super) fn clean_up(&self, group: &Group) {
-        if self.is_to_be_cleaned_up() {
-            Self::drop_unused(&mut self.write(), group);
-        }
-    }
-
-    /// Whether there is a mark that nobody uses.
-    pub(super) fn is_to_be_cleaned_up(&self) -> bool {
-        self.read().values().any(|entry| !entry.is_used())
-    }
-
-    fn drop_unused(entries: &mut HashMap<FileId, Entry>, group: &Group) {
-        entries.retain(|_, entry| {
+    /// Takes the marks off what no mount uses any more; those that cannot be taken off stay, and are tried again.
+    pub(super) fn unmark_unused(&self, group: &Group) {
+        self.write().retain(|_, entry| {
             if !entry.is_used() {
                 entry.unmark(group);
             }
             entry.is_used() || entry.marked
         });
+    }
+
+    /// Whether there is a blob that no mount uses.
+    pub(super) fn is_to_be_cleaned_up(&self) -> bool {
+        self.read().values().any(|entry| !entry.is_used())
     }
 
     /// Forgets the mount `user`, whose superblock lives on. The marks stay: without them the kernel would read holes.

@@ -59,11 +59,15 @@ impl Retiring {
         Ok(())
     }
 
-    /// Calls `release` for each mount whose superblock has gone.
-    pub(super) fn release_what_is_gone(&self, release: impl Fn(User)) {
-        for (user, _) in self.lock().extract_if(.., |(_, superblock)| superblock.is_gone()) {
-            release(user);
-        }
+    /// Forgets the mounts whose superblocks have gone, and returns them.
+    pub(super) fn take_what_is_gone(&self) -> Vec<User> {
+        let gone = |(_, superblock): &mut (User, Superblock)| superblock.is_gone();
+        self.lock().extract_if(.., gone).map(|(user, _)| user).collect()
+    }
+
+    /// Whether there is a mount for which `is_strange` holds.
+    pub(super) fn has_any(&self, is_strange: impl Fn(User) -> bool) -> bool {
+        self.lock().iter().any(|(user, _)| is_strange(*user))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(User, Superblock)>> {

@@ -85,8 +85,18 @@ impl Server {
 
     /// Forgets mounts that have gone since they were taken away, and tries again what failed then.
     fn clean_up(&self) {
-        self.retiring.release_what_is_gone(|user| self.release(user));
-        self.blobs.clean_up(&self.group);
+        for user in self.retiring.take_what_is_gone() {
+            self.blobs.leave(user);
+        }
+        self.unmark_unused();
+    }
+
+    /// Takes the marks off what no mount uses. A mount that an earlier worker took away may be read on from any file, and
+    /// nobody knows which: until it has gone every mark stays, or its readers would find holes unasked (P1).
+    fn unmark_unused(&self) {
+        if self.blobs.is_to_be_cleaned_up() && !self.retiring.has_any(|user| !self.blobs.is_used_by(user)) {
+            self.blobs.unmark_unused(&self.group);
+        }
     }
 
     /// Whether the mount `user` has blobs in the table.
@@ -107,7 +117,8 @@ impl Server {
 
     /// Takes the marks off what only the mount `user` used. Its superblock must be gone.
     pub(super) fn release(&self, user: User) {
-        self.blobs.release(&self.group, user);
+        self.blobs.leave(user);
+        self.unmark_unused();
     }
 
     /// Forgets the mount `user`, and leaves the marks: who reads what only it used is denied.

@@ -212,8 +212,20 @@ impl Reader {
             return;
         }
         tally.read("wrong", 0);
-        let what = format!("{}: {found} instead of {expected}", self.words(piece));
+        let again = self.look_again(piece);
+        let what = format!("{}: {found} instead of {expected}; read again: {again}", self.words(piece));
         tally.violate(Violation::new(Kind::WrongBytes, what));
+    }
+
+    /// What is wrong with a whole file, if it still is: what was read stays in the page cache.
+    fn look_again(&self, piece: &Piece) -> String {
+        let path = self.targets[piece.target].join(image::name(piece.file));
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => return error.to_string(),
+        };
+        let verdict = truth::check(self.truths[usize::try_from(piece.file).unwrap_or(0)], 0, &bytes);
+        verdict.map_or_else(|wrong| wrong.to_string(), |()| format!("{} right bytes", bytes.len()))
     }
 
     fn words(&self, piece: &Piece) -> String {
