@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -21,6 +21,10 @@ use crate::sys::process::inherit;
 
 /// How long the worker waits before it tries again to start a keeper.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long it waits before it looks after a keeper that it has just started, and for how long one counts as such.
+const PAUSE: Duration = Duration::from_millis(100);
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// How the worker starts another keeper when the first one dies.
 #[derive(Clone, Debug)]
@@ -313,7 +317,12 @@ fn version_of(name: &str) -> io::Result<u32> {
 
 /// Waits for the keeper's end of the socket to close and starts another keeper, as long as the client lives.
 fn watch(shared: &Weak<Shared>) {
+    let mut adopted: Option<Instant> = None;
     loop {
+        if adopted.is_some_and(|at| at.elapsed() < SHORT_LIFE) {
+            // One that dies at once is no reason to spin; more than a moment without any would be a risk.
+            std::thread::sleep(PAUSE);
+        }
         let Some(socket) = shared.upgrade().map(|shared| shared.lock().socket.clone()) else { return };
         match &socket {
             // The keeper never speaks after its greeting; what wakes this up is its end.
@@ -335,6 +344,7 @@ fn watch(shared: &Weak<Shared>) {
         };
         if same {
             state.adopt();
+            adopted = Some(Instant::now());
         }
     }
 }
