@@ -12,8 +12,9 @@ use bytes::Bytes;
 use common::{DEMAND, KIB, MIB, at, engine, even, resources, table};
 use futures_util::future::join_all;
 use larder_fscache::{OnHole, memory::Memory};
-use larder_ondemand::{Blob, FillError};
+use larder_ondemand::{Blob, Engine, FillError};
 use larder_remote::{BlobRange, Error, RangeSource, ReadHere};
+use tokio::task::JoinHandle;
 
 /// No place in a source.
 const NOWHERE: u64 = u64::MAX;
@@ -86,6 +87,16 @@ impl Rig {
         Self { source, blob }
     }
 
+    /// Begins to bring all of it, and returns once some has come.
+    async fn prefetch(&self, engine: &Arc<Engine>) -> JoinHandle<Result<(), FillError>> {
+        let (engine, blob) = (Arc::clone(engine), Arc::clone(&self.blob));
+        let prefetch = tokio::spawn(async move { engine.prefetch(&blob, at(0, blob.size())).await });
+        while self.served() == 0 {
+            tokio::task::yield_now().await;
+        }
+        prefetch
+    }
+
     fn served(&self) -> u64 {
         self.source.served.lock().expect("nobody panics with it").iter().map(|count| u64::from(*count)).sum()
     }
@@ -114,13 +125,7 @@ async fn p6_readers_and_a_prefetch_at_once_read_each_byte_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_overtakes_what_a_prefetch_has_only_queued() {
     let (rig, engine) = (Rig::new(64 * MIB, Duration::from_millis(2)), engine());
-    let prefetch = tokio::spawn({
-        let (engine, blob) = (Arc::clone(&engine), Arc::clone(&rig.blob));
-        async move { engine.prefetch(&blob, at(0, 64 * MIB)).await }
-    });
-    while rig.served() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let prefetch = rig.prefetch(&engine).await;
     engine.fill(&rig.blob, at(63 * MIB, MIB), DEMAND).await.expect("the bytes are good");
     assert!(rig.served() < 60 * MIB, "{} bytes were read before those of the reader", rig.served());
     prefetch.await.expect("it does not panic").expect("the bytes are good");
@@ -130,13 +135,7 @@ async fn a_reader_overtakes_what_a_prefetch_has_only_queued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawal_waits_for_a_request_and_not_for_the_lane() {
     let (rig, engine) = (Rig::new(64 * MIB, Duration::from_millis(2)), engine());
-    let prefetch = tokio::spawn({
-        let (engine, blob) = (Arc::clone(&engine), Arc::clone(&rig.blob));
-        async move { engine.prefetch(&blob, at(0, 64 * MIB)).await }
-    });
-    while rig.served() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let prefetch = rig.prefetch(&engine).await;
     engine.withdraw(&rig.blob).await;
     let served = rig.served();
     assert!(served < 60 * MIB, "{served} bytes were read on");
