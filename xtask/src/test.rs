@@ -20,7 +20,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_install {
         packages::install()?;
     }
-    let mut arguments = vec!["test", "--workspace"];
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(args.cargo.iter().map(String::as_str));
     cargo(&arguments)?;
     if args.cargo.is_empty() { with_fault_points() } else { Ok(()) }
