@@ -14,6 +14,7 @@
 //! format                            version of the directory, and its tag
 //! reserve                           bytes that the cache does not pass; counts after an unclean end
 //! index.redb                        which objects there are, and what they take; rebuilt by a walk
+//! index.seal                        that it was closed cleanly, and is unchanged; gone while it is open
 //! tmp/                              what is not finished; emptied at start
 //! graveyard/                        folders whose objects count no longer; emptied at leisure
 //! cache/<volume>/<2 hex>/<key>      the data

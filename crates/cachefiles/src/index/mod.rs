@@ -8,16 +8,17 @@
 //! them many at a time.
 
 mod row;
+mod seal;
 mod touched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, Durability, ReadableDatabase, TableDefinition, TableError};
 
 use larder_fscache::{CookieKey, VolumeKey};
 
@@ -28,15 +29,11 @@ use touched::Touched;
 
 /// Volume, `/`, key; no key has a slash.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
-/// The sums, and `clean`: present only while no process has the index open.
+/// The sums, as they were at the last clean end.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const CLEAN: &str = "clean";
-/// What the rows do not say yet, under one key; only through a clean end.
+/// What the rows did not say then, under one key.
 const TOUCHED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("touched");
 const ALL: &str = "all";
-/// Version of the rows; another one is rebuilt.
-const VERSION: u64 = 1;
-
 /// Memory that the database may use for pages.
 const CACHE_BYTES: usize = 16 << 20;
 /// Changes that are gathered at most.
@@ -44,7 +41,10 @@ const PENDING_MAX: usize = 4096;
 
 /// Which objects there are.
 pub(crate) struct Index {
-    db: Database,
+    /// `None` once it is closed.
+    db: Option<Database>,
+    /// Where it lies, unless it is in memory.
+    path: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -93,10 +93,7 @@ impl Index {
             _ => {}
         }
         let db = builder().create(path).map_err(io::Error::other)?;
-        let index = Self::over(db);
-        // On the disk before anything else: a file without a clean mark.
-        index.flush(Durability::Immediate);
-        Ok((index, None))
+        Ok((Self::over(db, Some(path)), None))
     }
 
     /// An empty index without a file.
@@ -105,24 +102,28 @@ impl Index {
         let db = builder()
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .expect("memory does not fail");
-        Self::over(db)
+        Self::over(db, None)
     }
 
-    fn over(db: Database) -> Self {
-        Self { db, state: Mutex::default() }
+    fn over(db: Database, path: Option<&Path>) -> Self {
+        Self { db: Some(db), path: path.map(Path::to_owned), state: Mutex::default() }
     }
 
     fn open_clean(path: &Path) -> Result<Option<(Self, Sums)>, Failed> {
-        if !path.try_exists()? {
+        if !seal::unseal(path)? {
             return Ok(None);
         }
         let db = match builder().open(path) {
             Err(redb::DatabaseError::RepairAborted) => return Ok(None),
             other => other?,
         };
-        let Some(Left { totals, sums, touched }) = take_clean_mark(&db)? else { return Ok(None) };
+        let Left { totals, sums, touched } = left_in(&db)?;
         let state = Mutex::new(State { totals, touched, ..State::default() });
-        Ok(Some((Self { db, state }, sums)))
+        Ok(Some((Self { state, ..Self::over(db, Some(path)) }, sums)))
+    }
+
+    fn db(&self) -> Result<&Database, Failed> {
+        self.db.as_ref().ok_or_else(|| "the index is closed".into())
     }
 
     /// What is known of an object.
@@ -241,7 +242,7 @@ impl Index {
             None => ControlFlow::Continue(()),
         };
         let mut read = || -> Result<ControlFlow<()>, Failed> {
-            let transaction = self.db.begin_read()?;
+            let transaction = self.db()?.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(ControlFlow::Continue(())),
                 other => other?,
@@ -286,20 +287,20 @@ impl Index {
         self.flush_locked(&mut state, durability);
     }
 
-    /// Marks the index as whole. Nothing may be changed afterwards.
-    pub fn close(&self, sums: Sums) {
-        let mut state = self.lock();
+    /// Closes the index and seals it, as whole. It answers nothing afterwards.
+    pub fn close(&mut self, sums: Sums) {
+        let mut state = std::mem::take(&mut *self.lock());
         self.flush_locked(&mut state, Durability::None);
         if state.damaged {
             return;
         }
-        if let Err(error) = self.mark_clean(&state, sums) {
+        if let Err(error) = self.seal(&state, sums) {
             tracing::warn!(%error, "the index could not be closed: the next start walks through the cache");
         }
     }
 
-    fn mark_clean(&self, State { totals, touched, .. }: &State, sums: Sums) -> Result<(), Failed> {
-        let mut transaction = self.db.begin_write()?;
+    fn seal(&mut self, State { totals, touched, .. }: &State, sums: Sums) -> Result<(), Failed> {
+        let mut transaction = self.db()?.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.open_table(TOUCHED)?.insert(ALL, touched.encode().as_slice())?;
         let mut meta = transaction.open_table(META)?;
@@ -308,13 +309,17 @@ impl Index {
             ("stored", totals.stored),
             ("charged", sums.charged),
             ("graves", sums.graves),
-            (CLEAN, VERSION),
         ];
         for (key, value) in entries {
             meta.insert(key, value)?;
         }
         drop(meta);
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        if let (Some(db), Some(path)) = (self.db.take(), &self.path) {
+            db.close()?;
+            seal::seal(path)?;
+        }
+        Ok(())
     }
 
     fn change(&self, key: String, row: Option<Row>) -> Option<Row> {
@@ -328,7 +333,7 @@ impl Index {
     fn set(&self, state: &mut State, key: String, old: Option<Row>, row: Option<Row>) {
         let totals = &mut state.totals;
         if let Some(old) = &old {
-            totals.objects -= 1;
+            totals.objects = totals.objects.saturating_sub(1);
             totals.stored = totals.stored.saturating_sub(old.stored);
         }
         if let Some(row) = &row {
@@ -349,7 +354,7 @@ impl Index {
             return *pending;
         }
         let read = || -> Result<Option<Row>, Failed> {
-            let transaction = self.db.begin_read()?;
+            let transaction = self.db()?.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 other => other?,
@@ -368,7 +373,7 @@ impl Index {
         }
         let pending = std::mem::take(&mut state.pending);
         let write = || -> Result<(), Failed> {
-            let mut transaction = self.db.begin_write()?;
+            let mut transaction = self.db()?.begin_write()?;
             transaction.set_durability(durability)?;
             let mut table = transaction.open_table(OBJECTS)?;
             for (key, row) in &pending {
@@ -412,21 +417,14 @@ struct Left {
     touched: Touched,
 }
 
-/// Reads what a clean end left and removes the mark, durably, before anything can be changed.
-fn take_clean_mark(db: &Database) -> Result<Option<Left>, Failed> {
-    let mut transaction = db.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    let mut beside = transaction.open_table(TOUCHED)?;
-    let touched = beside.remove(ALL)?.map_or_else(Touched::default, |all| Touched::parse(all.value()));
-    drop(beside);
-    let mut meta = transaction.open_table(META)?;
-    let clean = meta.remove(CLEAN)?.is_some_and(|mark| mark.value() == VERSION);
+fn left_in(db: &Database) -> Result<Left, Failed> {
+    let transaction = db.begin_read()?;
+    let all = transaction.open_table(TOUCHED)?.get(ALL)?;
+    let touched = all.map_or_else(Touched::default, |all| Touched::parse(all.value()));
+    let meta = transaction.open_table(META)?;
     let get = |key| -> Result<u64, Failed> { Ok(meta.get(key)?.map_or(0, |value| value.value())) };
     let totals = Totals { objects: get("objects")?, stored: get("stored")? };
-    let sums = Sums { charged: get("charged")?, graves: get("graves")? };
-    drop(meta);
-    transaction.commit()?;
-    Ok(clean.then_some(Left { totals, sums, touched }))
+    Ok(Left { totals, sums: Sums { charged: get("charged")?, graves: get("graves")? }, touched })
 }
 
 fn key_of(name: &Name) -> String {

@@ -134,13 +134,34 @@ fn a_damaged_index_is_an_empty_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index.redb");
     for damage in [&b""[..], b"no database", &[0xff; 100_000]] {
-        let (index, _) = Index::open(&path).expect("writable");
+        let (mut index, _) = Index::open(&path).expect("writable");
         index.put(&name(0, 0), Row::default());
         index.close(Sums::default());
         drop(index);
         fs::write(&path, damage).expect("writable");
         let (index, sums) = Index::open(&path).expect("writable");
         assert_eq!((sums, all(&index).len()), (None, 0));
+    }
+}
+
+#[test]
+fn an_index_in_which_any_bit_was_changed_is_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("index.redb");
+    let closed = || {
+        let (mut index, _) = Index::open(&path).expect("writable");
+        index.put(&name(0, 0), Row::default());
+        index.close(Sums::default());
+        drop(index);
+        fs::read(&path).expect("closed")
+    };
+    let len = closed().len();
+    for at in (0..len).step_by(len / 50) {
+        let mut bytes = closed();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).expect("writable");
+        let (index, sums) = Index::open(&path).expect("writable");
+        assert_eq!((sums, all(&index).len()), (None, 0), "byte {at}");
     }
 }
 
