@@ -11,6 +11,7 @@ use larder_ondemand::{Blob, Cause, Engine};
 use crate::{
     Error,
     request::{From, Request, Slice, merge},
+    sealed::SealedPiece,
 };
 
 /// An image whose devices are blobs filled on demand. Cloning is cheap.
@@ -75,6 +76,25 @@ impl ImageFs {
             }
         }
         Ok(Some(len))
+    }
+
+    /// Says where the bytes of a read lie, when all of them lie in one piece of a file in which nothing changes any
+    /// more. `None` also when there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metadata`], [`Error::NoDevice`].
+    pub fn sealed(&self, inode: &Inode, at: u64, len: usize) -> Result<Option<SealedPiece>, Error> {
+        let mut request = Request::new(&self.image, inode, at, len);
+        let len = request.len();
+        let Some(slice) = request.next().transpose()? else { return Ok(None) };
+        let From::Device(device, range) = slice.from else { return Ok(None) };
+        let blob = self.device(inode.nid, device)?;
+        if slice.buffer.len() < len || range.end() > blob.size() || SealedPiece::file_of(blob).is_none() {
+            return Ok(None);
+        }
+        self.engine.touch(blob, range);
+        Ok(Some(SealedPiece { blob: Arc::clone(blob), range }))
     }
 
     /// Reads up to `len` bytes from `at`, bringing what is missing: fewer only at the end of the file. `pid` says who

@@ -11,8 +11,10 @@
 
 mod error;
 mod request;
+mod sealed;
 
 mod fs;
 
 pub use error::Error;
 pub use fs::ImageFs;
+pub use sealed::SealedPiece;

@@ -177,6 +177,33 @@ fn a_complete_blob_loses_its_mark_and_reads_on() {
     }
 }
 
+/// The kernel copies large reads from the backing file itself, so these are compared by place and length.
+#[test]
+fn a_complete_blob_is_read_right_through_fuse_without_asking_the_cache() {
+    if let Some(rig) = Rig::new(FrontEndKind::Fuse) {
+        let whole = larder_fscache::ObjectRange::at(0, rig.worker.blob.size());
+        rig.worker.runtime.block_on(rig.worker.engine.prefetch(&rig.worker.blob, whole)).unwrap();
+        rig.worker.blob.resources().object().commit().unwrap();
+        let decisions = || rig.worker.blob.cookie().volume().counts().decisions;
+        let (file, truth, before) = (fs::File::open(rig.path("big")).unwrap(), noise(BIG, 1), decisions());
+        let mut random = fastrand::Rng::with_seed(7);
+        for n in 0..200 {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            let len = random.usize(1..2 << 20);
+            let at = if n % 10 == 0 { BIG - random.usize(..len.min(BIG)) } else { random.usize(..BIG) };
+            let mut found = vec![0; len];
+            let read = file.read_at(&mut found, at as u64).unwrap();
+            let wanted = &truth[at..(at + len).min(BIG)];
+            assert!(
+                found[..read] == wanted[..read] && (read > 0 || wanted.is_empty()),
+                "{len} bytes at {at}"
+            );
+        }
+        assert!(decisions() - before < 400, "most of it was not asked for: {}", decisions() - before);
+        assert!(fs::read(rig.path("big")).unwrap() == truth);
+    }
+}
+
 #[test]
 fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
     for rig in Rig::all() {

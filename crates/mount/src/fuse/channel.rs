@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use larder_faults::{Site, point};
+use larder_imagefs::SealedPiece;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::abi::{NOTIFY_RESEND, OutHeader};
+use super::pipe::Pipe;
 use crate::sys::fuse as sys;
 
 /// The descriptor of one FUSE connection; cheap to clone, usable from any thread.
@@ -164,6 +166,30 @@ impl Channel {
         let header = OutHeader { len: 16, error: NOTIFY_RESEND, unique: 0 };
         rustix::io::write(self.fd.as_fd(), header.as_bytes())?;
         Ok(())
+    }
+
+    /// Answers request `unique` with a piece of a file, which the kernel copies from where it has it. `false` when
+    /// that cannot be done: then nothing was answered.
+    pub(super) fn reply_sealed(&self, unique: u64, piece: &SealedPiece, pipe: &mut Pipe) -> bool {
+        if self.is_handed_over() {
+            return true;
+        }
+        let len = u32::try_from(size_of::<OutHeader>() as u64 + piece.range().len()).unwrap_or(u32::MAX);
+        let header = OutHeader { len, error: 0, unique };
+        let Some(file) = piece.file() else { return false };
+        if let Err(error) = pipe.fill(header.as_bytes(), file, piece.range()) {
+            tracing::debug!(unique, %error, "bytes are copied in place of being spliced");
+            return false;
+        }
+        point(Site::MountFuseReply);
+        match pipe.empty_into(self.fd()) {
+            // As in `send`.
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => true,
+            Err(failure) => {
+                tracing::warn!(unique, %failure, "a spliced answer was not taken by the kernel");
+                false
+            }
+        }
     }
 
     fn send(&self, unique: u64, error: i32, body: &[&[u8]]) {

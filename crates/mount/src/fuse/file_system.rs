@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use larder_imagefs::SealedPiece;
 
 use super::abi::ROOT_ID;
 use super::dir::Listing;
@@ -119,6 +120,8 @@ pub enum Data {
     InBuffer,
     /// They are here, in order.
     Pieces(Vec<Bytes>),
+    /// They lie in a file in which nothing changes any more.
+    Sealed(SealedPiece),
 }
 
 /// A question for bytes of a file.

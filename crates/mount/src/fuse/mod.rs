@@ -15,6 +15,7 @@ mod file_system;
 mod image;
 mod in_hand;
 mod node;
+mod pipe;
 mod pool;
 mod readahead;
 mod refusing;

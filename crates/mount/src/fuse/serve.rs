@@ -19,6 +19,7 @@ use super::dir::Listing;
 use super::file_system::{Backing, BackingId, Data, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt};
 use super::in_hand::{InHand, LOOK};
 use super::node;
+use super::pipe::Pipe;
 
 /// Room for any request of a read-only file system: names and small structures. The kernel asks for 8 KiB at least.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -42,12 +43,19 @@ pub(crate) struct Server {
 /// What a serving thread reads into and answers from.
 pub(super) struct Buffers {
     request: Vec<u8>,
+    answer: Answering,
+}
+
+/// What a serving thread answers from.
+#[derive(Default)]
+struct Answering {
     data: Vec<u8>,
+    pipe: Pipe,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self { request: vec![0; REQUEST_BYTES_MAX], data: Vec::new() }
+        Self { request: vec![0; REQUEST_BYTES_MAX], answer: Answering::default() }
     }
 }
 
@@ -61,10 +69,10 @@ impl Server {
 
     /// Answers requests until the file system is unmounted. Blocks.
     pub(crate) fn run(&self) {
-        let Buffers { mut request, mut data } = Buffers::default();
+        let Buffers { mut request, mut answer } = Buffers::default();
         loop {
             match self.channel.receive(&mut request) {
-                Ok(Some(bytes)) => self.take(bytes, &mut data),
+                Ok(Some(bytes)) => self.take(bytes, &mut answer),
                 Ok(None) => return,
                 Err(error) => return cannot_receive(&error),
             }
@@ -73,10 +81,10 @@ impl Server {
 
     /// Answers the requests that are there, or hands them on; returns whether the connection has ended.
     pub(super) fn answer_all(&self, buffers: &mut Buffers) -> bool {
-        let Buffers { request, data } = buffers;
+        let Buffers { request, answer } = buffers;
         loop {
             match self.channel.take(request) {
-                Ok(Taken::Request(len)) => self.take(&request[..len], data),
+                Ok(Taken::Request(len)) => self.take(&request[..len], answer),
                 Ok(Taken::Nothing) => return false,
                 Ok(Taken::End) => return true,
                 Err(error) => {
@@ -97,14 +105,14 @@ impl Server {
         self.channel.fd()
     }
 
-    fn take(&self, bytes: &[u8], data: &mut Vec<u8>) {
+    fn take(&self, bytes: &[u8], answer: &mut Answering) {
         match Request::parse(bytes) {
-            Some(request) => self.dispatch(&request, data),
+            Some(request) => self.dispatch(&request, answer),
             None => tracing::error!(len = bytes.len(), "a request of the kernel cannot be made out"),
         }
     }
 
-    fn dispatch(&self, request: &Request<'_>, data: &mut Vec<u8>) {
+    fn dispatch(&self, request: &Request<'_>, answering: &mut Answering) {
         point(Site::MountFuseRead);
         let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
         let is_stateless = self.is_stateless();
@@ -112,7 +120,7 @@ impl Server {
             Opcode::Interrupt => return self.interrupt(request),
             Opcode::Forget => return self.forget(request),
             Opcode::BatchForget => return self.batch_forget(request),
-            Opcode::Read => return self.read(request, data),
+            Opcode::Read => return self.read(request, answering),
             Opcode::Lookup => return self.lookup(request),
             Opcode::GetAttr => {
                 let outcome = self.fs.getattr(node);
@@ -303,7 +311,7 @@ impl Server {
         sized(names, asked.size)
     }
 
-    fn read(&self, request: &Request<'_>, data: &mut Vec<u8>) {
+    fn read(&self, request: &Request<'_>, answering: &mut Answering) {
         let unique = request.header.unique;
         let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
         let at = ReadAt {
@@ -313,21 +321,36 @@ impl Server {
             len: usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0),
             pid: request.header.pid,
         };
-        match self.fs.read(at, data) {
-            Outcome::Now(Ok(Data::InBuffer)) => self.channel.reply(unique, data),
-            Outcome::Now(Ok(Data::Pieces(pieces))) => self.channel.reply_pieces(unique, &pieces),
+        match self.fs.read(at, &mut answering.data) {
+            Outcome::Now(Ok(data)) => self.reply_data(unique, &data, answering),
             other => {
                 let waiting = self.in_hand.enter(unique, at.pid);
                 self.when_known(other, move |server, result| {
                     drop(waiting);
                     match result {
-                        Ok(Data::Pieces(pieces)) => server.channel.reply_pieces(unique, &pieces),
                         // Nobody has a buffer later on.
                         Ok(Data::InBuffer) => server.channel.reply_errno(unique, Errno::IO.raw_os_error()),
+                        Ok(data) => server.reply_data(unique, &data, &mut Answering::default()),
                         Err(errno) => server.channel.reply_errno(unique, errno),
                     }
                 });
             }
+        }
+    }
+
+    fn reply_data(&self, unique: u64, data: &Data, answering: &mut Answering) {
+        let Answering { data: buffer, pipe } = answering;
+        match data {
+            Data::InBuffer => self.channel.reply(unique, buffer),
+            Data::Pieces(pieces) => self.channel.reply_pieces(unique, pieces),
+            Data::Sealed(piece) if self.channel.reply_sealed(unique, piece, pipe) => {}
+            Data::Sealed(piece) => match piece.read(buffer) {
+                Ok(()) => self.channel.reply(unique, buffer),
+                Err(error) => {
+                    tracing::warn!(unique, range = ?piece.range(), %error, "a complete blob could not be read");
+                    self.channel.reply_errno(unique, Errno::IO.raw_os_error());
+                }
+            },
         }
     }
 
