@@ -12,7 +12,7 @@ const ROOM_BYTES: usize = 2 << 20;
 /// What an unprivileged process may have (/proc/sys/fs/pipe-max-size).
 const ROOM_BYTES_OF_A_USER: usize = 1 << 20;
 
-/// A pipe of a serving thread, made at its first use. Empty between answers.
+/// A pipe of a serving thread, made when there is none. Empty between answers.
 #[derive(Debug, Default)]
 pub(super) struct Pipe(Option<Ends>);
 
@@ -26,6 +26,11 @@ struct Ends {
 }
 
 impl Pipe {
+    /// One that is there from the start, if it can be made now: who counts descriptors finds the same number always.
+    pub fn made() -> Self {
+        Self(Ends::new().ok())
+    }
+
     /// Puts in `header`, and behind it all of a piece of `file`.
     ///
     /// # Errors

@@ -55,7 +55,8 @@ struct Answering {
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self { request: vec![0; REQUEST_BYTES_MAX], answer: Answering::default() }
+        let answer = Answering { data: Vec::new(), pipe: Pipe::made() };
+        Self { request: vec![0; REQUEST_BYTES_MAX], answer }
     }
 }
 
