@@ -23,7 +23,7 @@ fn main() {
 }
 
 fn tests() {
-    let all: [(&str, fn()); 9] = [
+    let all: [(&str, fn()); 10] = [
         ("p4_what_is_kept_outlives_a_killed_worker", p4_what_is_kept_outlives_a_killed_worker),
         ("p4_a_killed_keeper_is_replaced_by_the_worker", p4_a_killed_keeper_is_replaced_by_the_worker),
         ("p4_only_what_a_manager_passes_is_taken_over", p4_only_what_a_manager_passes_is_taken_over),
@@ -31,6 +31,10 @@ fn tests() {
         (
             "p4_a_program_that_does_not_serve_is_followed_by_the_one_before",
             p4_a_program_that_does_not_serve_is_followed_by_the_one_before,
+        ),
+        (
+            "p4_a_program_that_hangs_before_it_serves_is_followed_by_the_one_before",
+            p4_a_program_that_hangs_before_it_serves_is_followed_by_the_one_before,
         ),
         (
             "a_crash_loop_is_slowed_down_and_somebody_stands_in",
@@ -192,6 +196,9 @@ fn worker(dir: &Path, mode: &str) {
         }
         std::process::exit(3);
     }
+    while mode == "hang" && dir.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     client.ready();
     // The keeper may have been killed before this line.
     let mut adoptions = 0;
@@ -291,6 +298,21 @@ fn p4_a_program_that_does_not_serve_is_followed_by_the_one_before() {
     assert_eq!(rig.report("worker-3").mode, "crash");
     let fourth = rig.report("worker-4");
     assert_eq!((fourth.mode.as_str(), fourth.memo.as_str()), ("keep", "written by the first worker"));
+}
+
+fn p4_a_program_that_hangs_before_it_serves_is_followed_by_the_one_before() {
+    let me = std::env::current_exe().unwrap();
+    let rig = Rig::start_by(Command::new(&me).env(keeper::START_LIMIT_ENV, "1"), "keep");
+    rig.report("worker-0");
+    rig.replace(&me, "hang");
+    let hanging = rig.report("worker-1");
+    assert_eq!(hanging.mode, "hang");
+    let next = rig.report("worker-2");
+    assert_eq!((next.mode.as_str(), next.memo.as_str()), ("keep", "written by the first worker"));
+    assert!(is_gone(hanging.worker));
+    // One that serves may be as silent as it likes.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!is_gone(next.worker));
 }
 
 /// Says so, and makes way when `mended` appears, as it would upon a SIGHUP.

@@ -55,6 +55,8 @@ impl Daemon {
                     }
                 }
             }
+            // It ends a worker that gets no further.
+            self.keeper.as_ref().inspect(|keeper| keeper.alive());
         }
         for front_end in self.front_ends.made() {
             spawn_blocking({

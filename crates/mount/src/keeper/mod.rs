@@ -50,6 +50,8 @@ pub const FD_ENV: &str = "LARDER_KEEPER_FD";
 /// It has a worker's command line, gives every reader an error, and ends with EX_TEMPFAIL (75) to make way, upon SIGHUP at
 /// the latest. The value says why, in words.
 pub const STAND_IN_ENV: &str = "LARDER_STAND_IN";
+/// Says for how many seconds a worker that does not serve yet may say nothing before the keeper ends it; 180 without it.
+pub const START_LIMIT_ENV: &str = "LARDER_START_LIMIT";
 
 /// Somebody who keeps descriptors open beyond the life of this process.
 ///

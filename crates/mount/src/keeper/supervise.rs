@@ -18,7 +18,7 @@ use super::command_line;
 use super::manager::{self, Manager};
 use super::protocol::{self, Message, Op, PROTOCOL_VERSION, Received};
 use super::store::Store;
-use super::{FD_ENV, STAND_IN_ENV};
+use super::{FD_ENV, STAND_IN_ENV, START_LIMIT_ENV};
 use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
 
 /// After this long without anything to do, the keeper makes itself small.
@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// A stand-in of another keeper, which knew how often it was tried.
 const ADOPTED_STANDS_IN_FOR: Duration = Duration::from_secs(60);
+
+/// It says so for each mount that it takes up, which takes a minute at most.
+const START_LIMIT: Duration = Duration::from_secs(180);
 
 /// The program of this process, also when its file has been replaced since: it works, whatever lies there now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -75,6 +78,8 @@ pub(super) struct Supervisor {
     /// Absent unless the keeper runs as a service.
     manager: Option<Manager>,
     backoff: Backoff,
+    /// How long a worker that does not serve yet may say nothing.
+    start_limit: Duration,
     restarts: u64,
     told_to_stop: Option<Signal>,
 }
@@ -159,8 +164,17 @@ struct Ready {
 impl Supervisor {
     /// A keeper of what is in `store`, whose workers have the command line `argv`.
     pub(super) fn new(argv: Vec<OsString>, signals: OwnedFd, store: Store, manager: Option<Manager>) -> Self {
-        let backoff = Backoff::default();
-        Self { argv, argv_before: None, signals, store, manager, backoff, restarts: 0, told_to_stop: None }
+        Self {
+            argv,
+            argv_before: None,
+            signals,
+            store,
+            manager,
+            backoff: Backoff::default(),
+            start_limit: start_limit(),
+            restarts: 0,
+            told_to_stop: None,
+        }
     }
 
     /// Watches over `worker` and its successors until one of them ends cleanly.
@@ -251,12 +265,21 @@ impl Supervisor {
         }
     }
 
-    /// Has a stand-in make way in time. With a watchdog: gives it its sign of life, and ends a worker that gives none.
+    /// Has a stand-in make way in time, and ends a worker that hangs before it serves. With a watchdog: gives it its sign
+    /// of life, and ends a worker that gives none.
     fn look_after(&mut self, worker: &mut Worker) {
         if worker.stands_in.is_some_and(|lasts| worker.since.elapsed() >= lasts) {
             eprintln!("larder keeper: one more try");
             let _ = pidfd_send_signal(&worker.pidfd, Signal::HUP);
             worker.since = Instant::now();
+        }
+        if !worker.is_ready && worker.heard.elapsed() >= self.start_limit {
+            let limit = self.start_limit;
+            eprintln!(
+                "larder keeper: the worker does not serve yet and has said nothing for {limit:?}: it is ended"
+            );
+            let _ = pidfd_send_signal(&worker.pidfd, Signal::KILL);
+            worker.heard = Instant::now();
         }
         let Some(manager) = &mut self.manager else { return };
         manager.ping();
@@ -275,10 +298,12 @@ impl Supervisor {
             let more = if worker.greeting == Greeting::Done { PollFlags::empty() } else { PollFlags::OUT };
             fds.push(PollFd::new(socket, PollFlags::IN | more));
         }
-        // As often as the watchdog wants to be told of it, and until a stand-in's time is up; for ever without them.
+        // As often as the watchdog wants to be told of it, and until the time of a stand-in or of a worker that starts is
+        // up; for ever without them.
         let watchdog = self.manager.as_ref().and_then(Manager::interval).map(|interval| interval / 4);
         let turn = worker.stands_in.map(|lasts| lasts.saturating_sub(worker.since.elapsed()));
-        let at_most = watchdog.into_iter().chain(turn).min();
+        let start = (!worker.is_ready).then(|| self.start_limit.saturating_sub(worker.heard.elapsed()));
+        let at_most = watchdog.into_iter().chain(turn).chain(start).min();
         let quiet = timespec(at_most.map_or(QUIET, |at_most| at_most.min(QUIET)));
         if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&quiet)))? == 0 {
             let_go_of_code();
@@ -437,6 +462,12 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// How long a worker that does not serve yet may say nothing.
+fn start_limit() -> Duration {
+    let seconds = std::env::var(START_LIMIT_ENV).ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(START_LIMIT, Duration::from_secs).max(Duration::from_secs(1))
 }
 
 fn timespec(duration: Duration) -> Timespec {
