@@ -63,6 +63,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The kernel's table of mounts could not be read.
+    #[error("{}: what is mounted there cannot be told", target.display())]
+    MountTable {
+        /// The mount point.
+        target: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// What is mounted after the mount is not what was asked for.
     #[error("{}: what is mounted there is not a read-only EROFS", target.display())]
     NotErofs {
@@ -156,6 +165,7 @@ impl Error {
             Self::NameInUse { .. } => Some("unmount what has the name, or mount it under another id"),
             Self::Kernel { .. } => Some("`larder doctor` tells what this front end needs"),
             Self::Mount { source, .. } => mount_hint(source),
+            Self::MountTable { .. } => Some("see to it that /proc is mounted and that descriptors are left"),
             Self::NotErofs { .. } => Some("something else was mounted over it: unmount that first"),
             Self::Gone { .. } => Some("mount the image again"),
             Self::Poisoned { .. } => Some("mount the image again, and restart what used it"),

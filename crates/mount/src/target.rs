@@ -28,7 +28,7 @@ pub(crate) fn check_free(target: &Path) -> Result<(), Error> {
     let refuse = |source: std::io::Error, detail: &str| {
         Err(Error::Mount { target: target.to_owned(), detail: detail.to_owned(), source })
     };
-    if what(target).is_some() {
+    if !stack(target)?.is_empty() {
         return refuse(Errno::BUSY.into(), "something is mounted there already");
     }
     match fs::metadata(target) {
@@ -62,9 +62,15 @@ fn points_of(table: &[u8]) -> Vec<MountPoint> {
     table.split(|&byte| byte == b'\n').filter_map(parse).collect()
 }
 
-/// What is mounted on `target`, an absolute path without links; `None` when it is no mount point.
-pub(crate) fn what(target: &Path) -> Option<What> {
-    on_top(mount_points().ok()?, target).map(|point| point.what())
+/// Whether a file system of the kind `what` is mounted on `target`, an absolute path without links, be it under another.
+pub(crate) fn has(target: &Path, what: What) -> Result<bool, Error> {
+    Ok(stack(target)?.contains(&what))
+}
+
+/// What is mounted on `target`, the last on top. A table that cannot be read does not say that nothing is.
+fn stack(target: &Path) -> Result<Vec<What>, Error> {
+    let points = mount_points().map_err(|source| Error::MountTable { target: target.to_owned(), source })?;
+    Ok(points.iter().filter(|point| point.path == target).map(MountPoint::what).collect())
 }
 
 /// The device number of what is mounted on `target`, as `MAJOR:MINOR`.
@@ -131,7 +137,7 @@ pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
 
 /// Detaches `target` when a file system of the kind `expected` is mounted there; tells whether it was.
 pub(crate) fn detach(target: &Path, expected: What) -> Result<bool, Error> {
-    if what(target) != Some(expected) {
+    if stack(target)?.last() != Some(&expected) {
         return Ok(false);
     }
     unmount(target, true).map(|()| true)

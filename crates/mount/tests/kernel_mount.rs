@@ -361,6 +361,48 @@ fn p1_the_reader_of_a_detached_mount_finds_no_holes_when_another_mount_of_the_im
     wait_for(|| front_end.is_idle());
 }
 
+/// What such a mount reads is not known either: another one of the image must not take its marks along.
+#[test]
+fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the_image_has_gone() {
+    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
+    if cannot(kind, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let first = Worker::open(dir.path(), holder.clone());
+    let front_end = start(kind, &first, dir.path());
+    let _unmount = Unmount(first.spec.target.clone());
+    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    front_end.hand_over();
+    let Worker { runtime, spec: MountSpec { target, id, .. }, .. } = first;
+    runtime.shutdown_background();
+    drop((mounted, front_end));
+
+    let next = Worker::open(dir.path(), holder);
+    let front_end = start(kind, &next, dir.path());
+    front_end.finish_resume();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let _unmount_other = Unmount(elsewhere.clone());
+    let spec = MountSpec { id: "other".into(), target: elsewhere.clone(), ..next.spec.clone() };
+    let other = front_end.mount(spec).unwrap();
+    fs::read(elsewhere.join("dir/small-7")).unwrap();
+    other.unmount(false).unwrap();
+    wait_for(|| other.is_gone());
+    let file = fs::File::open(target.join("big")).unwrap();
+    let mut page = [0; 4096];
+    if file.read_exact_at(&mut page, 1 << 20).is_ok() {
+        assert!(page[..] == noise(BIG, 1)[1 << 20..][..4096], "a hole was read");
+    }
+    let taken_up = front_end.resume(MountSpec { id, target, ..next.spec.clone() }).unwrap();
+    drop_caches();
+    assert!(fs::read(taken_up.target().join("big")).unwrap() == noise(BIG, 1));
+    drop(file);
+    taken_up.unmount(false).unwrap();
+    wait_for(|| front_end.is_idle());
+}
+
 #[test]
 fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
     for kind in KINDS {

@@ -87,6 +87,24 @@ impl FrontEnds {
         }
     }
 
+    /// Whether nobody reads through any of them any more. `fanotify`, whose readers would find holes when its group is closed,
+    /// may have some that an earlier worker has left although it could not be opened: it is tried again, and denies what
+    /// comes. Blocks.
+    pub fn are_idle(&self) -> bool {
+        let kind = FrontEndKind::Fanotify;
+        let is_left = Self::inherited(&self.holder.names()).any(|left| left == kind);
+        if is_left && self.made_already(kind).is_none() {
+            match self.get(kind) {
+                Ok(front_end) => front_end.give_up(),
+                Err(error) => {
+                    tracing::debug!(%kind, "not idle: {error:#}");
+                    return false;
+                }
+            }
+        }
+        self.made().iter().all(|front_end| front_end.is_idle())
+    }
+
     /// Those that were made.
     pub fn made(&self) -> Vec<Arc<dyn FrontEnd>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

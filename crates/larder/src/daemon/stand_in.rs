@@ -238,10 +238,14 @@ impl StandIn {
     }
 
     /// Waits for the last reader: who finds nobody would take holes for zeros (P1).
-    async fn end(&self) -> anyhow::Result<ExitCode> {
-        while !self.front_ends.made().iter().all(|front_end| front_end.is_idle()) {
-            tokio::time::sleep(PAUSE).await;
-        }
+    async fn end(self: &Arc<Self>) -> anyhow::Result<ExitCode> {
+        let stand_in = Arc::clone(self);
+        spawn_blocking(move || {
+            while !stand_in.front_ends.are_idle() {
+                std::thread::sleep(PAUSE);
+            }
+        })
+        .await?;
         listener::remove(&self.paths.socket(), &self.keeper);
         self.keeper.stop();
         Ok(ExitCode::SUCCESS)

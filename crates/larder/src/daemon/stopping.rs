@@ -36,11 +36,20 @@ impl Daemon {
     }
 
     async fn end(self: Arc<Self>) {
-        if !self.is_idle() {
+        let daemon = Arc::clone(&self);
+        let idle = spawn_blocking(move || {
+            if daemon.front_ends.are_idle() {
+                return;
+            }
             tracing::warn!("detached mounts are still in use: the daemon ends when they are not");
-        }
-        while !self.is_idle() {
-            tokio::time::sleep(PAUSE).await;
+            while !daemon.front_ends.are_idle() {
+                std::thread::sleep(PAUSE);
+            }
+        });
+        if let Err(error) = idle.await {
+            // It would have closed what is read: the next worker tries again.
+            tracing::error!(%error, "not known whether anybody still reads");
+            std::process::abort();
         }
         // Whoever still waits gets an error, and nobody writes to the cache any more.
         self.store.engine().shut_down().await;
@@ -57,10 +66,6 @@ impl Daemon {
             tracing::error!(%error, "stop");
         }
         self.stopped.notify_one();
-    }
-
-    fn is_idle(&self) -> bool {
-        self.front_ends.made().iter().all(|front_end| front_end.is_idle())
     }
 
     /// Leaves everything to the next worker: no more questions are taken, and what is here is durable. Blocks.

@@ -58,7 +58,11 @@ pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<Ex
     if let Err(error) = &result {
         let text = serde_json::to_vec(&Report::of(error))?;
         drop(std::fs::write(paths.start_error(), text));
-        if let (Some(keeper), true) = (keeper, is_first) {
+        // Once there is a front end, somebody may read through it, and the keeper holds what must not be closed.
+        if let Some(keeper) = keeper
+            && is_first
+            && FrontEnds::inherited(&keeper.names()).next().is_none()
+        {
             keeper.stop();
         }
     }

@@ -130,11 +130,10 @@ impl FrontEnd for CachefilesDaemon {
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
         let leave = || self.server.mounts().names().leave(user);
-        let superblock = erofs::mount(&spec.target, &Options::default(), Creator::Here, |context| {
-            configure(context, &names, &spec)
-        })
-        .inspect_err(|_| leave())?;
-        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
+        let (kept, configure) = (self.kept(&spec.id), |context: &_| configure(context, &names, &spec));
+        let superblock = erofs::mount(&spec.target, &Options::default(), Creator::Here, &kept, configure)
+            .inspect_err(|_| leave())?;
+        Ok(self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {

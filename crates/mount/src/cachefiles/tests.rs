@@ -76,7 +76,8 @@ impl Rig {
             fsconfig_set_string(context, "device", BLOB)?;
             Ok(())
         };
-        erofs::mount(&self.target(), &MountOptions::default(), Creator::Here, configure).map(drop)
+        let kept = erofs::Kept::new(&crate::keeper::NoKeeper, fsid.to_owned());
+        erofs::mount(&self.target(), &MountOptions::default(), Creator::Here, &kept, configure).map(drop)
     }
 
     /// Serves with `answer` while `work` runs.

@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::Superblock;
+use crate::Error;
 use crate::keeper::Holder;
 use crate::target::{self, What};
-use crate::{Error, Mounted};
 
 /// Whether what a front end's mounts stand on was held all the time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,21 +29,11 @@ impl<'a> Kept<'a> {
         Self { holder, name }
     }
 
-    /// Keeps what is known of `superblock`, and returns what `mounted` makes of it. What the keeper does not take is unmounted.
-    pub(crate) fn keep(
-        self,
-        superblock: Superblock,
-        mounted: impl FnOnce(Superblock) -> Box<dyn Mounted>,
-    ) -> Result<Box<dyn Mounted>, Error> {
+    /// Keeps what is known of `superblock`: before anybody can read from it, so that none is ever mounted of which the next
+    /// worker knows nothing.
+    pub(super) fn keep(&self, superblock: &Superblock) -> Result<(), Error> {
         let kept = superblock.persist().and_then(|memfd| self.holder.keep(&self.name, memfd.as_fd()));
-        let mounted = mounted(superblock);
-        match kept {
-            Ok(()) => Ok(mounted),
-            Err(source) => {
-                let _ = mounted.unmount(true);
-                Err(Error::Keep { name: self.name, source })
-            }
-        }
+        kept.map_err(|source| Error::Keep { name: self.name.clone(), source })
     }
 
     /// The superblock of the mount on `target`, if it can be taken up: one whose front end was not held is detached, because
@@ -55,7 +45,7 @@ impl<'a> Kept<'a> {
             let target = target.to_owned();
             return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
         }
-        if target::what(target) != Some(What::Erofs) {
+        if !target::has(target, What::Erofs)? {
             return Err(Error::Gone { target: target.to_owned() });
         }
         self.superblock()

@@ -71,11 +71,13 @@ impl Creator<'_> {
     }
 }
 
-/// Mounts on `target` what `configure` says by fsconfig. On an error nothing is mounted.
+/// Mounts on `target` what `configure` says by fsconfig, and has the keeper know of it as `kept`. On an error nothing is
+/// mounted.
 pub(crate) fn mount(
     target: &Path,
     options: &Options,
     creator: Creator<'_>,
+    kept: &Kept<'_>,
     configure: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> Result<Superblock, Error> {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,8 +97,11 @@ pub(crate) fn mount(
     if let Some(kb) = options.read_ahead_kb {
         superblock.set_read_ahead_kb(kb);
     }
-    move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(|error| refusal(target, None, error.into()))?;
+    kept.keep(&superblock)?;
+    move_mount(&mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(|error| {
+        kept.release();
+        refusal(target, None, error.into())
+    })?;
     Ok(superblock)
 }
 

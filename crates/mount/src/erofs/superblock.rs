@@ -15,11 +15,17 @@ use crate::Error;
 use crate::keeper::Holder;
 
 const BDI: &str = "/sys/class/bdi";
+/// The line that stands for one of which nothing is known.
+const UNKNOWN: &str = "unknown";
+/// Of such a list, at most: some hundred thousand names.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// The backing devices that may be a mount's: one, or several when other mounts were made in the same moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Superblock {
     bdi: Vec<String>,
+    /// One of several in one is unknown.
+    has_unknown: bool,
 }
 
 /// The EROFS backing devices that exist now.
@@ -34,7 +40,7 @@ pub(crate) fn erofs_devices() -> BTreeSet<String> {
 impl Superblock {
     /// What is there now and was not there `before`.
     pub(crate) fn since(before: &BTreeSet<String>) -> Self {
-        Self { bdi: erofs_devices().difference(before).cloned().collect() }
+        Self { bdi: erofs_devices().difference(before).cloned().collect(), has_unknown: false }
     }
 
     /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
@@ -49,7 +55,12 @@ impl Superblock {
 
     /// The superblocks of `parts` in one: gone when all of them are.
     pub(crate) fn all_of<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
-        Self { bdi: parts.into_iter().flat_map(|part| part.bdi.clone()).collect() }
+        let mut all = Self::default();
+        for part in parts {
+            all.bdi.extend_from_slice(&part.bdi);
+            all.has_unknown |= part.has_unknown || part.is_unknown();
+        }
+        all
     }
 
     /// Whether nothing is known about it.
@@ -57,15 +68,24 @@ impl Superblock {
         self.bdi.is_empty()
     }
 
+    /// Whether there is none: what [`all_of`](Self::all_of) makes of nothing.
+    pub(crate) fn is_none(&self) -> bool {
+        self.bdi.is_empty() && !self.has_unknown
+    }
+
     /// Whether the superblock is gone for certain. Where nothing is known about it, it is not.
     pub(crate) fn is_gone(&self) -> bool {
-        !self.bdi.is_empty() && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
+        !self.has_unknown
+            && !self.bdi.is_empty()
+            && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
     }
 
     /// Writes it where the next worker can read it.
     pub(crate) fn persist(&self) -> io::Result<OwnedFd> {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
-        file.write_all(self.bdi.join("\n").as_bytes())?;
+        let unknown = self.has_unknown.then_some(UNKNOWN);
+        let lines: Vec<&str> = self.bdi.iter().map(String::as_str).chain(unknown).collect();
+        file.write_all(lines.join("\n").as_bytes())?;
         Ok(file.into())
     }
 
@@ -85,10 +105,13 @@ impl Superblock {
         let Ok(mut file) = memfd.as_fd().try_clone_to_owned().map(fs::File::from) else {
             return Self::default();
         };
-        let read = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
+        let read = file.rewind().and_then(|()| file.take(BYTES_MAX).read_to_string(&mut text));
         let is_name = |name: &&str| name.starts_with("erofs-") && !name.contains('/');
         match read {
-            Ok(_) => Self { bdi: text.lines().filter(is_name).map(str::to_owned).collect() },
+            Ok(_) => Self {
+                bdi: text.lines().filter(is_name).map(str::to_owned).collect(),
+                has_unknown: text.lines().any(|line| line == UNKNOWN),
+            },
             Err(_) => Self::default(),
         }
     }
@@ -98,7 +121,7 @@ impl Superblock {
 impl Superblock {
     /// One with a backing device of this name.
     pub(crate) fn named(name: &str) -> Self {
-        Self { bdi: vec![name.to_owned()] }
+        Self { bdi: vec![name.to_owned()], has_unknown: false }
     }
 
     /// The names of its backing devices.
@@ -119,9 +142,19 @@ mod tests {
 
     #[test]
     fn a_superblock_is_known_again_to_the_next_worker() {
-        let superblock = Superblock { bdi: vec!["erofs-3".into(), "erofs-4".into()] };
+        let superblock = Superblock { bdi: vec!["erofs-3".into(), "erofs-4".into()], has_unknown: false };
         let memfd = superblock.persist().unwrap();
         assert_eq!(Superblock::restore(&memfd), superblock);
         assert_eq!(Superblock::restore(&memfd), superblock, "twice");
+    }
+
+    #[test]
+    fn of_several_one_that_is_unknown_keeps_all_from_being_gone() {
+        let gone = Superblock::named("erofs-no-such");
+        assert!(Superblock::all_of([&gone, &gone]).is_gone());
+        let all = Superblock::all_of([&gone, &Superblock::default()]);
+        let again = Superblock::restore(&all.persist().unwrap());
+        assert!(!again.is_gone() && !again.is_none() && again == all);
+        assert!(Superblock::all_of([]).is_none());
     }
 }

@@ -8,7 +8,7 @@ use rustix::mount::fsconfig_set_string;
 
 use super::blobs::Device;
 use crate::Error;
-use crate::erofs::{self, Creator, Options, Superblock, by_descriptor, source_of};
+use crate::erofs::{self, Creator, Kept, Options, Superblock, by_descriptor, source_of};
 
 /// The primary device: the file with the metadata.
 #[derive(Clone, Copy)]
@@ -36,8 +36,9 @@ pub(super) fn mount(
     devices: &[Device],
     target: &Path,
     options: &Options,
+    kept: &Kept<'_>,
 ) -> Result<Superblock, Error> {
-    erofs::mount(target, options, Creator::Here, |context| configure(context, metadata, devices))
+    erofs::mount(target, options, Creator::Here, kept, |context| configure(context, metadata, devices))
 }
 
 fn configure(context: &OwnedFd, metadata: Primary<'_>, devices: &[Device]) -> io::Result<()> {

@@ -73,7 +73,9 @@ impl Fanotify {
         options: Options,
     ) -> Result<Self, Error> {
         let (group, origin) = Group::open(&*holder).map_err(kernel("making a group"))?;
-        let server = Arc::new(Server::new(Arc::new(group), origin, engine));
+        let untaken = holder.names().into_iter().filter(|name| name.starts_with(KEPT)).collect();
+        let server = Server::new(Arc::new(group), origin, engine, Arc::clone(&holder), untaken);
+        let server = Arc::new(server);
         if origin == Origin::Inherited {
             server.retiring().take_up(&*holder)?;
         }
@@ -120,16 +122,20 @@ impl FrontEnd for Fanotify {
     }
 
     fn brings_metadata(&self) -> bool {
-        *self.brings_metadata.get_or_init(|| match metadata::events(&self.cache_dir) {
+        if let Some(known) = self.brings_metadata.get() {
+            return *known;
+        }
+        match metadata::events(&self.cache_dir) {
             Ok(events) => {
                 tracing::debug!(?events, "how the kernel asks for metadata");
-                events == metadata::Events::Cached
+                *self.brings_metadata.get_or_init(|| events == metadata::Events::Cached)
             }
+            // It will say the next time.
             Err(error) => {
                 tracing::warn!(%error, "not known whether the kernel asks for metadata: it is brought before a mount");
                 false
             }
-        })
+        }
     }
 
     fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
@@ -143,9 +149,10 @@ impl FrontEnd for Fanotify {
         let user = User::new();
         let (watched, devices) = self.watch_all(&spec, user).inspect_err(|_| self.server.release(user))?;
         let primary = watched.as_ref().map_or(Primary::Complete(metadata.as_fd()), Primary::Watched);
-        let superblock = erofs_mount::mount(primary, &devices, &spec.target, &self.options)
+        let kept = self.kept(&spec.id);
+        let superblock = erofs_mount::mount(primary, &devices, &spec.target, &self.options, &kept)
             .inspect_err(|_| self.server.release(user))?;
-        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
+        Ok(self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
@@ -156,6 +163,7 @@ impl FrontEnd for Fanotify {
         let user = User::new();
         // The kernel still reads from it: the marks of an earlier worker must stay.
         self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;
+        self.server.taken_up(&kept_name(&spec.id));
         Ok(self.mounted(spec, user, superblock))
     }
 

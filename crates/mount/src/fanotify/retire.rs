@@ -53,7 +53,7 @@ impl Retiring {
     /// [`Error::Take`].
     pub(super) fn take_up(&self, holder: &dyn Holder) -> Result<(), Error> {
         let superblock = Superblock::kept(holder, RETIRING)?;
-        if !superblock.is_unknown() && !superblock.is_gone() {
+        if !superblock.is_none() && !superblock.is_gone() {
             self.add(User::new(), superblock);
         }
         Ok(())

@@ -21,6 +21,7 @@ use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
 use crate::erofs::Origin;
+use crate::keeper::Holder;
 use crate::mounts::User;
 use crate::sys::fanotify::adopt_event_fd;
 
@@ -41,12 +42,21 @@ pub(super) struct Server {
     /// Questions for blobs that nobody has named yet; `None` once every mount was taken up.
     parked: Mutex<Option<Vec<Question>>>,
     retiring: Retiring,
+    /// Mounts of an earlier worker that nobody has taken up yet, by what the keeper calls them.
+    untaken: Mutex<Vec<String>>,
+    holder: Arc<dyn Holder>,
     overflowed: AtomicBool,
     given_up: AtomicBool,
 }
 
 impl Server {
-    pub(super) fn new(group: Arc<Group>, origin: Origin, engine: Arc<Engine>) -> Self {
+    pub(super) fn new(
+        group: Arc<Group>,
+        origin: Origin,
+        engine: Arc<Engine>,
+        holder: Arc<dyn Holder>,
+        untaken: Vec<String>,
+    ) -> Self {
         let parked = (origin == Origin::Inherited).then(Vec::new);
         Self {
             group,
@@ -54,6 +64,8 @@ impl Server {
             engine,
             parked: Mutex::new(parked),
             retiring: Retiring::default(),
+            untaken: Mutex::new(untaken),
+            holder,
             overflowed: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
         }
@@ -91,12 +103,29 @@ impl Server {
         self.unmark_unused();
     }
 
-    /// Takes the marks off what no mount uses. A mount that an earlier worker took away may be read on from any file, and
-    /// nobody knows which: until it has gone every mark stays, or its readers would find holes unasked (P1).
+    /// Takes the marks off what no mount uses. A mount that an earlier worker took away, or that waits to be taken up, may be
+    /// read from any file, and nobody knows which: until it has gone, or was taken up, every mark stays, or its readers would find
+    /// holes unasked (P1).
     fn unmark_unused(&self) {
-        if self.blobs.is_to_be_cleaned_up() && !self.retiring.has_any(|user| !self.blobs.is_used_by(user)) {
+        let is_strange = |user| !self.blobs.is_used_by(user);
+        if self.blobs.is_to_be_cleaned_up() && !self.retiring.has_any(is_strange) && !self.has_untaken() {
             self.blobs.unmark_unused(&self.group);
         }
+    }
+
+    /// The mount that the keeper calls `name` was taken up: its blobs are known from here on.
+    pub(super) fn taken_up(&self, name: &str) {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner).retain(|untaken| untaken != name);
+    }
+
+    fn has_untaken(&self) -> bool {
+        let mut untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        if !untaken.is_empty() {
+            // What the keeper has no more was abandoned.
+            let names = self.holder.names();
+            untaken.retain(|name| names.contains(name));
+        }
+        !untaken.is_empty()
     }
 
     /// Whether the mount `user` has blobs in the table.

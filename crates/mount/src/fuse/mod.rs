@@ -164,7 +164,7 @@ impl Fuse {
     ) -> Result<Box<dyn Mounted>, Error> {
         place.check()?;
         let name = kept_name(&place.id);
-        if target::what(&place.target) != Some(What::Fuse) {
+        if !target::has(&place.target, What::Fuse)? {
             self.holder.release(&name);
             return Err(Error::Gone { target: place.target });
         }

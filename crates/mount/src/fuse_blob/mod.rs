@@ -92,7 +92,7 @@ impl FuseBlob {
         let names = self.show(spec, user)?;
         let creator = Creator::ChildIn(self.connection.root());
         let configure = |context: &OwnedFd| configure_shown(context, &names, &spec.source_name);
-        erofs::mount(&spec.target, &Options::default(), creator, configure)
+        erofs::mount(&spec.target, &Options::default(), creator, &self.kept(&spec.id), configure)
             .inspect_err(|_| self.files.shown().leave(user))
     }
 
@@ -122,10 +122,10 @@ impl FrontEnd for FuseBlob {
         target::check_free(&spec.target)?;
         let user = User::new();
         let superblock = match PlainFiles::of(&spec)? {
-            Some(files) => files.mount(&spec.target)?,
+            Some(files) => files.mount(&spec.target, &self.kept(&spec.id))?,
             None => self.mount_shown(&spec, user)?,
         };
-        self.kept(&spec.id).keep(superblock, |superblock| self.mounted(spec, user, superblock))
+        Ok(self.mounted(spec, user, superblock))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
@@ -185,8 +185,8 @@ impl<'a> PlainFiles<'a> {
         Ok(Some(Self { metadata, devices }))
     }
 
-    fn mount(&self, target: &Path) -> Result<Superblock, Error> {
-        erofs::mount(target, &Options::default(), Creator::Here, |context| {
+    fn mount(&self, target: &Path, kept: &Kept<'_>) -> Result<Superblock, Error> {
+        erofs::mount(target, &Options::default(), Creator::Here, kept, |context| {
             fsconfig_set_string(context, "source", erofs::source_of(self.metadata.as_fd()))?;
             for device in &self.devices {
                 fsconfig_set_string(context, "device", erofs::by_descriptor(*device))?;

@@ -83,13 +83,14 @@ impl Backoff {
     /// Decides what follows the end of a worker.
     ///
     /// The first restart comes at once, later ones after 100 ms, 200 ms, ... 5 s, until a worker has lived for 10 s,
-    /// or was ready and has lived for half a second. One that makes way is no crash.
+    /// or was ready and has lived for half a second. One that makes way is no crash. One that ends cleanly is the last, if it
+    /// has said so or nothing is kept.
     /// A worker that dies on the way to a clean stop is started again while anything is kept: closing a group
     /// under a mount would let its readers read zeros. When that leads nowhere, in a stop as in a crash loop, a stand-in
     /// follows; after it the worker has one more try, and the next stand-in follows that at once. The keeper itself never
     /// leaves while anything is kept.
     pub(super) fn next(&mut self, ended: Ended) -> Next {
-        if ended.said_stop || ended.exit == Exit::Status(0) {
+        if ended.said_stop || (ended.exit == Exit::Status(0) && !ended.keeps) {
             return Next::Leave;
         }
         if ended.told_to_stop {
@@ -163,9 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_end_is_the_end() {
+    fn a_clean_end_is_the_end_unless_something_is_kept_that_nobody_said_to_close() {
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.next(Ended { exit: Exit::Status(0), ..crash() }), Next::Leave);
+        let clean = Ended { exit: Exit::Status(0), keeps: false, ..crash() };
+        assert_eq!(backoff.next(clean), Next::Leave);
+        assert_eq!(backoff.next(Ended { keeps: true, ..clean }), Next::Restart(Duration::ZERO));
+        let mut backoff = Backoff::default();
         assert_eq!(backoff.next(Ended { said_stop: true, ..crash() }), Next::Leave);
         assert_eq!(backoff.next(Ended { exit: Exit::Status(1), ..crash() }), Next::Restart(Duration::ZERO));
     }
