@@ -36,6 +36,12 @@ pub(crate) fn bind(storage: &dyn Storage, root: &Path, tag: &Tag) -> Result<(), 
     write_format(storage, tag).map_err(failed)
 }
 
+/// Whether the directory is a cache of this format and tag already.
+pub(crate) fn is_bound(storage: &dyn Storage, tag: &Tag) -> bool {
+    let found = get_bytes(storage, FORMAT, BYTES_MAX).ok().flatten();
+    found.as_deref().and_then(parse).is_some_and(|found| found == tag.as_str())
+}
+
 fn parse(bytes: &[u8]) -> Option<String> {
     let mut lines = std::str::from_utf8(bytes).ok()?.lines();
     let version = version_of(lines.next()?)?;

@@ -93,6 +93,11 @@ pub enum Error {
     },
 }
 
+/// Whether an error says that there is no room on the file system, or that a quota is used up.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
+}
+
 impl Error {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {

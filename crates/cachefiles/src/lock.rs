@@ -13,6 +13,7 @@ use larder_faults::{Site, check};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::error::is_full;
 use crate::{DescriptorHolder, Error};
 
 /// The lock's name with the holder, and its file below the root.
@@ -41,8 +42,14 @@ impl Lock {
             }
             Err(errno) => return Err(failed(errno.into())),
         }
-        file.set_len(0).map_err(failed)?;
-        file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(failed)?;
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+        match written {
+            // It is only for whoever is refused.
+            Err(error) if is_full(&error) => tracing::warn!(%error, "the lock names nobody"),
+            written => written.map_err(failed)?,
+        }
         if let Err(error) = holder.keep(NAME, file.as_fd()) {
             tracing::warn!(%error, "the lock could not be handed to the keeper");
         }

@@ -90,7 +90,7 @@ impl Store {
             root: PathBuf::from("/sim"),
             boot_id,
             holder,
-            index: Index::in_memory(),
+            index: Index::in_memory().expect("memory does not fail"),
             ledger: Ledger::new(crate::Limits::default(), 0, 0, 0, 0),
             walk: Progress::done(),
             lock: None,

@@ -1,5 +1,7 @@
 //! A real file system that is full: an error that says so, and nothing marked that is not there.
 
+use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +17,46 @@ struct Tmpfs<'a>(&'a Path);
 impl Drop for Tmpfs<'_> {
     fn drop(&mut self) {
         unmount(self.0, UnmountFlags::DETACH).expect("it was mounted");
+    }
+}
+
+#[test]
+fn p4_a_cache_on_a_full_disk_is_opened_again_and_what_is_in_it_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    if let Err(errno) = mount("larder-test", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=2m")) {
+        eprintln!("skipped: a tmpfs of limited size cannot be mounted here ({errno}); run as root");
+        return;
+    }
+    let _tmpfs = Tmpfs(dir.path());
+    let (volume, key) = (VolumeKey::new("v").expect("valid"), CookieKey::new("k").expect("valid"));
+    let open = || {
+        let boot_id = BootId::of_this_machine().expect("/proc is mounted");
+        Cachefiles::open(Config::new(dir.path().join("cache"), boot_id, Arc::new(NoHolder)))
+    };
+    for is_clean in [true, false] {
+        let cache = open().expect("a tmpfs is fit");
+        let object = cache.acquire(&volume, &key, &ObjectSpec::of_size(1 << 20)).expect("sparse");
+        object.write(0, &[7; PIECE]).expect("space");
+        object.commit().expect("space");
+        drop(object);
+        if is_clean {
+            drop(cache);
+        } else {
+            // As when its process is killed: it has not said that it ended.
+            std::mem::forget(cache);
+            fs::remove_file(dir.path().join("cache/lock")).expect("there");
+        }
+        let others = dir.path().join("others");
+        let mut file = fs::File::create(&others).expect("space");
+        while file.write_all(&[1; 4096]).is_ok() {}
+        let cache = open().expect("it is a cache already");
+        let object = cache.acquire(&volume, &key, &ObjectSpec::of_size(1 << 20)).expect("there");
+        assert_eq!(object.probe(0), Run::Present { until: PIECE as u64 });
+        let mut buf = vec![0; PIECE];
+        assert_eq!(object.read_at(0, &mut buf).expect("readable"), PIECE);
+        assert!(buf.iter().all(|byte| *byte == 7));
+        drop((object, cache));
+        fs::remove_file(&others).expect("there");
     }
 }
 

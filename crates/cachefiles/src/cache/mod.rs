@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use larder_fscache::{AuxData, Backend, CacheObject, CookieKey, Error as CacheError, ObjectSpec, VolumeKey};
 
+use crate::error::is_full;
 use crate::index::{Index, Sums};
 use crate::layout::{INDEX, Place};
 use crate::ledger::Ledger;
@@ -251,10 +252,18 @@ fn make_root(root: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)
 }
 
-/// Tries the file system, and makes it a cache of this format.
+/// Tries the file system, and makes it a cache of this format. A full one that is a cache already has shown what it can: what
+/// is in it can be read, and whoever has it mounted waits for that.
 fn prepare(storage: &dyn crate::storage::Storage, root: &Path, tag: &Tag) -> Result<(), Error> {
     let unfit = |step, source| Error::Unfit { root: root.to_owned(), step, source };
-    fitness::try_out(storage).map_err(|unfit_for| unfit(unfit_for.step, unfit_for.source))?;
     clear_tmp(storage).map_err(|source| unfit("removing a file", source))?;
+    match fitness::try_out(storage) {
+        Ok(()) => {}
+        Err(fitness::Unfit { source, .. }) if is_full(&source) && bind::is_bound(storage, tag) => {
+            tracing::warn!(root = %root.display(), "the file system of the cache is full");
+            clear_tmp(storage).map_err(|source| unfit("removing a file", source))?;
+        }
+        Err(unfit_for) => return Err(unfit(unfit_for.step, unfit_for.source)),
+    }
     bind::bind(storage, root, tag)
 }

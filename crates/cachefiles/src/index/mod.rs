@@ -22,6 +22,7 @@ use redb::{Database, Durability, ReadableDatabase, TableDefinition, TableError};
 
 use larder_fscache::{CookieKey, VolumeKey};
 
+use crate::error::is_full;
 use crate::object::Name;
 
 pub(crate) use row::Row;
@@ -92,17 +93,21 @@ impl Index {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let db = builder().create(path).map_err(io::Error::other)?;
-        Ok((Self::over(db, Some(path)), None))
+        match builder().create(path) {
+            Ok(db) => Ok((Self::over(db, Some(path)), None)),
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))) if is_full(&error) => {
+                tracing::warn!(%error, "the index stays in memory until the next start");
+                let _ = fs::remove_file(path);
+                Ok((Self::in_memory().map_err(io::Error::other)?, None))
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     /// An empty index without a file.
-    #[cfg(test)]
-    pub fn in_memory() -> Self {
-        let db = builder()
-            .create_with_backend(redb::backends::InMemoryBackend::new())
-            .expect("memory does not fail");
-        Self::over(db, None)
+    pub fn in_memory() -> Result<Self, redb::DatabaseError> {
+        let db = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        Ok(Self::over(db, None))
     }
 
     fn over(db: Database, path: Option<&Path>) -> Self {

@@ -167,7 +167,7 @@ fn an_index_in_which_any_bit_was_changed_is_an_empty_one() {
 
 #[test]
 fn a_volume_with_more_rows_than_one_step_takes_is_removed_whole() {
-    let index = Index::in_memory();
+    let index = Index::in_memory().expect("memory does not fail");
     for n in 0..2 * PENDING_MAX + 1 {
         let cookie = CookieKey::new(&format!("c{n}")).expect("valid");
         index.put(&(volume(0), cookie), Row::default());
@@ -180,7 +180,7 @@ fn a_volume_with_more_rows_than_one_step_takes_is_removed_whole() {
 
 #[test]
 fn more_than_one_step_takes_is_folded_whole() {
-    let index = Index::in_memory();
+    let index = Index::in_memory().expect("memory does not fail");
     let names: Vec<Name> = (0..2 * PENDING_MAX + 1)
         .map(|n| (volume(0), CookieKey::new(&format!("c{n}")).expect("valid")))
         .collect();

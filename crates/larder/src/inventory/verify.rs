@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -321,7 +322,10 @@ fn rewrite(resources: &CacheResources, at: u64, mut right: &[u8]) -> anyhow::Res
         end += written as u64;
         right = &right[written..];
     }
-    rustix::fs::fdatasync(object.file()).context("what was written in place is not durable")
+    // By a description of its own: an error of an earlier write is told once to each, and the cache has to hear of it by its.
+    let path = format!("/proc/self/fd/{}", object.file().as_raw_fd());
+    let file = std::fs::File::open(path).context("it cannot be opened again to be made durable")?;
+    file.sync_data().context("what was written in place is not durable")
 }
 
 /// What became of one chunk.
