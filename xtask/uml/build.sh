@@ -93,6 +93,9 @@ fetch() {
 	run dpkg-deb -x "$deb" "$work/pkg"
 	run tar -C "$work" -xf "$work/pkg/usr/src/$pkg.tar.xz"
 	run rm -rf "$work/pkg" "$deb"
+	# Before 6.14 the room for a process's extended registers is fixed, and enough for AVX-512: with AMX init dies at its
+	# first instruction ("ptrace set fp regs failed, errno = 14"). It needs kernel stacks to match.
+	run sed -i 's/(HOST_FP_SIZE, 2696)/(HOST_FP_SIZE, 12288)/' "$work/$pkg/arch/x86/um/user-offsets.c"
 }
 if [ -z "$src" ]; then
 	src=$work/$pkg

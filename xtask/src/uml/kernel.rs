@@ -51,7 +51,8 @@ impl Version {
     /// Configuration beyond um.frag.
     fn lines(self) -> &'static [&'static str] {
         match self {
-            Self::V6_1 | Self::V6_12 => &[],
+            // Room for the registers of processors with AMX: see build.sh.
+            Self::V6_1 | Self::V6_12 => &["CONFIG_KERNEL_STACK_ORDER=4"],
             Self::V7_3 => &["CONFIG_SMP=y", "CONFIG_NR_CPUS=4"],
         }
     }
