@@ -32,7 +32,11 @@ pub async fn fetch_metadata(layer: &Layer, resources: &CacheResources) -> Result
     let mut filler = Filler::new(Arc::clone(&layer.table), resources.clone());
     let len = layer.source.len();
     let mut start = 0;
-    while start < len && !filler.is_done() {
+    while !filler.is_done() {
+        start = filler.next_from(start);
+        if start >= len {
+            break;
+        }
         let end = len.min(start + REQUEST_BYTES_MAX);
         let range = BlobRange::new(start, end).expect("the end lies behind the start");
         filler = fill(layer, range, filler, &place).await?;
@@ -80,6 +84,14 @@ impl Filler {
         Self { table, resources, stored, stored_at: 0, next: 0, tail, decoded_end: 0 }
     }
 
+    /// Where the next request begins, when everything up to `at` has been asked for.
+    fn next_from(&mut self, at: u64) -> u64 {
+        if self.stored.is_empty() {
+            self.stored_at = at.max(self.table.chunk(self.next).stored.start());
+        }
+        at.max(self.stored_at + self.stored.len() as u64)
+    }
+
     fn is_done(&self) -> bool {
         self.next == self.table.len()
     }
@@ -100,13 +112,15 @@ impl Filler {
     /// Takes the stored bytes of the next chunk, once they are all there.
     fn next_stored(&mut self) -> Option<Bytes> {
         let range = self.table.chunk(self.next).stored;
-        // Producers may leave room between chunks.
-        let unused = usize::try_from(range.start() - self.stored_at).ok()?;
+        // Producers may leave room between chunks, as much as they like.
+        let unused = usize::try_from(range.start() - self.stored_at).unwrap_or(usize::MAX);
+        let unused = unused.min(self.stored.len());
+        self.stored.advance(unused);
+        self.stored_at += unused as u64;
         let len = usize::try_from(range.len()).ok()?;
-        if self.stored.len() < unused.checked_add(len)? {
+        if self.stored_at < range.start() || self.stored.len() < len {
             return None;
         }
-        self.stored.advance(unused);
         self.stored_at = range.end();
         Some(self.stored.split_to(len).freeze())
     }
@@ -147,6 +161,8 @@ impl Filler {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use async_trait::async_trait;
     use larder_fscache::{AuxData, Cache, ObjectSpec, OnHole, VolumeKey, memory::Memory};
     use larder_remote::RangeSource;
@@ -160,6 +176,8 @@ mod tests {
     struct Pieces {
         blob: Bytes,
         piece: usize,
+        /// Where the first one that was asked for begins.
+        first: OnceLock<u64>,
     }
 
     #[async_trait]
@@ -173,6 +191,7 @@ mod tests {
         }
 
         async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
+            self.first.get_or_init(|| range.start());
             let at = |at| usize::try_from(at).expect("a small blob");
             Ok(self.blob.slice(at(range.start())..at(range.end())))
         }
@@ -188,9 +207,9 @@ mod tests {
         }
     }
 
-    /// A zstd layer of `data` in chunks of `chunk_bytes`, with room before the first one and between the others.
-    fn layer(data: &[u8], chunk_bytes: usize, piece: usize) -> Layer {
-        let mut blob = vec![0; 3];
+    /// A zstd layer of `data` in chunks of `chunk_bytes`, with `room` before the first one and some between the others.
+    fn layer(data: &[u8], chunk_bytes: usize, piece: usize, room: usize) -> (Layer, Arc<Pieces>) {
+        let mut blob = vec![0; room];
         let mut index = IndexBuilder::new(Encoding::Zstd);
         for (n, chunk) in data.chunks(chunk_bytes).enumerate() {
             let mut stored = zstd::bulk::compress(chunk, 1).expect("memory is enough");
@@ -205,14 +224,16 @@ mod tests {
         let table = Arc::new(ChunkTable::bind(index, facts).expect("it fits"));
         blob.extend_from_slice(b"what follows the chunks");
         let descriptor = Descriptor::new(MediaType::ImageLayer, blob.len() as u64, digest);
-        Layer { descriptor, table, source: Arc::new(Pieces { blob: blob.into(), piece }) }
+        let source = Arc::new(Pieces { blob: blob.into(), piece, first: OnceLock::new() });
+        (Layer { descriptor, table, source: Arc::clone(&source) as _ }, source)
     }
 
     #[tokio::test]
     async fn chunks_of_any_length_fill_whole_blocks() {
         let data: Vec<u8> = (0..50_001_u32).flat_map(u32::to_le_bytes).collect();
-        for (chunk_bytes, piece) in [(5000, 777), (100, 1 << 20), (4096, 1), (300_000, 4096)] {
-            let layer = layer(&data, chunk_bytes, piece);
+        let cases = [(5000, 777, 3), (100, 1 << 20, 0), (4096, 1, 100_000), (300_000, 4096, 1)];
+        for (chunk_bytes, piece, room) in cases {
+            let (layer, source) = layer(&data, chunk_bytes, piece, room);
             let volume = VolumeKey::new("test").expect("a key");
             let size = layer.table.decoded_size();
             let volume =
@@ -223,6 +244,7 @@ mod tests {
             let mut read = vec![0; data.len()];
             resources.read(0, &mut read, OnHole::Fail).expect("complete");
             assert!(read == data, "chunks of {chunk_bytes}, pieces of {piece}");
+            assert_eq!(source.first.get(), Some(&(room as u64)), "nobody asked for what is no chunk");
         }
     }
 }

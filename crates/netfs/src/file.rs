@@ -106,7 +106,9 @@ impl File {
 
     async fn read_range(self: &Arc<Self>, want: ObjectRange) -> Result<Read, Error> {
         let mut held = Vec::new();
-        for _ in 0..ROUNDS_MAX {
+        // As many windows as there are granules may be under way already.
+        let granules = usize::try_from(want.len() / self.shared.limits.granule_bytes).unwrap_or(usize::MAX);
+        for _ in 0..granules.saturating_add(ROUNDS_MAX) {
             let window = match self.step(want, &held) {
                 Step::Ready(pieces) => {
                     self.go_on(want);
@@ -154,7 +156,11 @@ impl File {
                 Gathered::Ready => at = part.end(),
                 Gathered::Failed(error) => {
                     self.drop_spent();
-                    return Step::Failed(error);
+                    if held.iter().any(|held| Arc::ptr_eq(held, &window)) {
+                        return Step::Failed(error);
+                    }
+                    // It failed for an earlier read, and only goes on for others: this one tries again.
+                    self.lock().windows.retain(|other| !Arc::ptr_eq(other, &window));
                 }
                 Gathered::Waits => return Step::Waits(window),
             }

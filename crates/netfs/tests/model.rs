@@ -123,6 +123,21 @@ fn an_error_fails_only_the_part_that_it_covers_and_not_the_next_read() {
 }
 
 #[test]
+fn p3_what_failed_is_tried_again_while_the_rest_of_its_request_is_still_on_its_way() {
+    run(async {
+        let bytes = noise(300_000, 7);
+        let far = Far::new(bytes.clone(), [Turn::All(999), Turn::Fail(0), Turn::Slow(3_600_000)]);
+        let limits = Limits { window_bytes: (1 << 20, 1 << 20), ..limits() };
+        let netfs = Netfs::new(tokio::runtime::Handle::current(), limits).unwrap();
+        let file = netfs.open(far.clone(), &far.version(), Cached::none());
+        let begun = tokio::time::Instant::now();
+        assert_eq!(read(&file, 0, 131_072).await.unwrap(), slice(&bytes, 0, 131_072));
+        assert_eq!(read(&file, 150_000, 1000).await.unwrap(), slice(&bytes, 150_000, 1000));
+        assert!(begun.elapsed().as_secs() < 3600, "it did not wait for the rest");
+    });
+}
+
+#[test]
 fn nothing_twice_in_a_row_is_an_error() {
     run(async {
         let far =

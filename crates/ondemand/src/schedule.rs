@@ -18,6 +18,9 @@ use crate::{
 
 /// What a request costs at least: it bounds the number of requests as well.
 pub(crate) const REQUEST_BYTES_MIN: u64 = 128 << 10;
+/// The largest request that a lane is open for. An image chooses how many blobs it has and how large their chunks are: what
+/// is out beyond the budget must not grow with both.
+const LANE_BYTES_MAX: u64 = 2 << 20;
 
 /// Bytes that a blob may send in each round.
 const QUANTUM_BYTES: u64 = REQUEST_BYTES_MIN;
@@ -165,14 +168,17 @@ impl Class {
             } else if self.out_bytes.saturating_add(cost) <= self.budget || self.out_bytes == 0 {
                 return Some(blob);
             } else {
-                return self
-                    .ring
-                    .iter()
-                    .copied()
-                    .find(|blob| priority == Priority::Demand && self.out_of(*blob) == 0);
+                let has_lane = |blob: &ObjectId| self.out_of(*blob) == 0 && self.fits_a_lane(*blob);
+                return self.ring.iter().copied().find(|blob| priority == Priority::Demand && has_lane(blob));
             }
         }
         None
+    }
+
+    /// Whether the next request of `blob` is small enough to be out beyond the budget.
+    fn fits_a_lane(&self, blob: ObjectId) -> bool {
+        let next = self.flows.get(&blob).and_then(|flow| flow.queue.front());
+        next.is_some_and(|(_, wish)| wish.bytes <= LANE_BYTES_MAX)
     }
 
     fn out_of(&self, blob: ObjectId) -> usize {
@@ -300,6 +306,18 @@ mod tests {
         assert_eq!(all(&mut schedule), [huge]);
         schedule.leave(huge);
         assert_eq!(all(&mut schedule), [small]);
+    }
+
+    #[test]
+    fn a_lane_beyond_the_budget_is_for_small_requests_alone() {
+        let mut schedule = Schedule::new(budgets(MIB));
+        let first = schedule.enter(wish(1, Priority::Demand, MIB));
+        let huge = schedule.enter(wish(2, Priority::Demand, LANE_BYTES_MAX + 1));
+        let small = schedule.enter(wish(3, Priority::Demand, LANE_BYTES_MAX));
+        assert_eq!(all(&mut schedule), [first, small]);
+        schedule.leave(first);
+        schedule.leave(small);
+        assert_eq!(all(&mut schedule), [huge]);
     }
 
     #[test]

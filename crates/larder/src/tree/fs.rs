@@ -177,8 +177,9 @@ impl TreeFs {
         if backing.is_none() {
             node.way = Some(Way::Asks);
         }
-        // A node is one version for ever: what the kernel has of it is right.
-        Ok(Opened { handle: HANDLE, keep_cache: true, backing })
+        // A node is one version for ever: what the kernel has of it is right, unless no two versions can be told apart.
+        let keep_cache = matches!(&node.known.node, TreeNode::File(version) if version.can_be_told());
+        Ok(Opened { handle: HANDLE, keep_cache, backing })
     }
 
     /// The bytes of a node.

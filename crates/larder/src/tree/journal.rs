@@ -21,6 +21,8 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     lines: usize,
+    /// The last line may be half a line.
+    is_torn: bool,
 }
 
 /// A node as it stands in the journal.
@@ -71,8 +73,12 @@ impl Journal {
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let mut journal = Self { path: path.to_owned(), file, lines: 0 };
-        journal.rewrite(known.iter().map(|(id, known)| (*id, known)))?;
+        let mut journal = Self { path: path.to_owned(), file, lines: 0, is_torn: false };
+        if let Err(error) = journal.rewrite(known.iter().map(|(id, known)| (*id, known))) {
+            // On a full disk the old one has to do; its last line may be half a line.
+            tracing::warn!(path = %path.display(), %error, "node journal");
+            journal.is_torn = true;
+        }
         Ok((journal, known))
     }
 
@@ -109,15 +115,20 @@ impl Journal {
         fresh.write_all(&text)?;
         fresh.persist(&self.path).map_err(|failed| failed.error)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
-        self.lines = lines;
+        (self.lines, self.is_torn) = (lines, false);
         Ok(())
     }
 
     fn append(&mut self, line: &Line) {
         let Ok(mut text) = serde_json::to_vec(line) else { return };
         text.push(b'\n');
+        if self.is_torn {
+            text.insert(0, b'\n');
+        }
         self.lines += 1;
-        if let Err(error) = self.file.write_all(&text) {
+        let written = self.file.write_all(&text);
+        self.is_torn = written.is_err();
+        if let Err(error) = written {
             tracing::warn!(path = %self.path.display(), %error, "node journal");
         }
     }

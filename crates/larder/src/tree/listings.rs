@@ -8,6 +8,8 @@ use larder_remote::tree::{Listed, TreeEntry, TreePath};
 
 /// Listings kept for lookups that follow, as those of `ls -l` do.
 const RECENT_MAX: usize = 64;
+/// Entries of all of them.
+const RECENT_ENTRIES_MAX: usize = 1 << 20;
 
 /// A directory as it was listed: sorted by name.
 pub type Listing = Arc<[TreeEntry]>;
@@ -40,9 +42,15 @@ pub fn sorted(mut entries: Vec<TreeEntry>) -> Listing {
 impl Listings {
     /// Keeps a listing for a handle, and as the recent one of its directory.
     pub fn keep(&mut self, directory: TreePath, listing: Listing, now: Instant) -> u64 {
-        if self.recent.len() >= RECENT_MAX {
+        let entries = |recent: &HashMap<TreePath, (Instant, Listing)>| -> usize {
+            recent.values().map(|(_, listing)| listing.len()).sum()
+        };
+        while self.recent.len() >= RECENT_MAX
+            || entries(&self.recent).saturating_add(listing.len()) > RECENT_ENTRIES_MAX
+        {
             let oldest = self.recent.iter().min_by_key(|(_, (at, _))| *at).map(|(path, _)| path.clone());
-            oldest.map(|path| self.recent.remove(&path));
+            let Some(oldest) = oldest else { break };
+            self.recent.remove(&oldest);
         }
         self.recent.insert(directory.clone(), (now, Arc::clone(&listing)));
         self.last_handle += 1;

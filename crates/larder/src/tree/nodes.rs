@@ -9,6 +9,7 @@ use std::time::Instant;
 use larder_mount::fuse::{BackingId, NodeId};
 use larder_netfs::File;
 use larder_remote::tree::{TreeNode, TreePath};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Known};
 
@@ -57,7 +58,8 @@ impl Nodes {
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (journal, known) = Journal::open(path)?;
-        let next = known.keys().next_back().copied().unwrap_or(NodeId::ROOT.0).saturating_add(1);
+        let next =
+            known.keys().next_back().copied().unwrap_or(NodeId::ROOT.0).saturating_add(1).max(uptime_us());
         let root = Known { path: TreePath::root(), node: TreeNode::Directory };
         let mut nodes = BTreeMap::from([(NodeId::ROOT, Node::new(root, false))]);
         nodes.extend(known.into_iter().map(|(id, known)| (NodeId(id), Node::new(known, true))));
@@ -133,6 +135,15 @@ impl Nodes {
     }
 }
 
+/// Microseconds since the machine was started. An earlier worker has given out less than one number in each, beginning
+/// with the time of its own start: so what it could not write to the journal has no number from here on either. For the
+/// kernel a number would go on being the node that it had.
+fn uptime_us() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let us = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1000);
+    us.try_into().unwrap_or(0)
+}
+
 impl Node {
     fn new(known: Known, is_inherited: bool) -> Self {
         Self { known, confirmed: None, is_inherited, lookups: 0, opens: 0, file: None, way: None }
@@ -176,5 +187,19 @@ mod tests {
         let new = nodes.learn(&path, &file(1));
         assert!(new > old && !nodes.get(new).expect("known").is_inherited);
         assert!(nodes.forget(old, 5).is_some());
+    }
+
+    #[test]
+    fn p1_a_successor_uses_no_number_again_that_is_not_in_the_journal() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = temp.path().join("n");
+        let mut nodes = Nodes::open(&path).expect("new");
+        let lost = nodes.learn(&TreePath::parse("a").expect("sound"), &file(1));
+        drop(nodes);
+        // As a full disk leaves it.
+        std::fs::write(&path, "{\"id\":").expect("writable");
+        let mut nodes = Nodes::open(&path).expect("there");
+        assert!(nodes.get(lost).is_none());
+        assert!(nodes.learn(&TreePath::parse("b").expect("sound"), &file(1)) > lost);
     }
 }

@@ -14,9 +14,9 @@ use object_store::client::{
 };
 use tokio::time::timeout;
 
-use crate::ask::place;
+use crate::ask::{Ask, place};
 use crate::retry_after::retry_after;
-use crate::{HttpClient, Meter};
+use crate::{Error, HttpClient, Meter};
 
 /// Longest document that is no file: a page of a listing.
 const DOCUMENT_BYTES_MAX: usize = 64 << 20;
@@ -72,7 +72,7 @@ impl HttpService for Connector {
         self.meter.count_request();
         let sent = timeout(patience, pool.execute(asked)).await;
         let response = sent.map_err(|late| HttpError::new(HttpErrorKind::Timeout, late))?;
-        let response = response.map_err(failed)?;
+        let response = response.map_err(undone)?;
         let status = response.status().as_u16();
         tracing::debug!(place, %method, status, "request");
         if status >= 400 && (is_document || !matches!(status, 404 | 412)) {
@@ -84,14 +84,48 @@ impl HttpService for Connector {
             let limited = Limited::new(body, DOCUMENT_BYTES_MAX);
             HttpResponseBody::new(limited.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error)))
         } else {
-            HttpResponseBody::new(body.map_err(failed))
+            HttpResponseBody::new(body.map_err(undone))
         };
         Ok(HttpResponse::from_parts(parts, body))
     }
 }
 
 /// Turns an error of the HTTP library into one of `object_store`; its URL, which may carry a signature, is taken out.
-fn failed(error: reqwest::Error) -> HttpError {
+fn undone(error: reqwest::Error) -> HttpError {
     let kind = if error.is_timeout() { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted };
     HttpError::new(kind, error.without_url())
+}
+
+/// Turns an error of `object_store` into ours.
+pub(super) fn failed(ask: &Ask, error: object_store::Error) -> Error {
+    use object_store::Error as Store;
+    match &error {
+        Store::Precondition { .. } | Store::NotModified { .. } => {
+            return Error::Changed { place: ask.place.clone(), range: ask.what.clone() };
+        }
+        Store::NotFound { .. } => return ask.status(404, None),
+        _ => {}
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(this) = cause {
+        if let Some(refused) = this.downcast_ref::<Refused>() {
+            return match refused.status {
+                // The object has got shorter than what is asked for.
+                416 => Error::Changed { place: ask.place.clone(), range: ask.what.clone() },
+                status => ask.status(status, refused.retry_after),
+            };
+        }
+        if this.is::<reqwest::Error>() || this.is::<tokio::time::error::Elapsed>() {
+            let (place, range) = (ask.place.clone(), ask.what.clone());
+            let source = Box::new(error);
+            return if crate::tls::is_refusal(&*source) {
+                Error::Tls { place, source }
+            } else {
+                Error::Connection { place, range, source }
+            };
+        }
+        cause = this.source();
+    }
+    let (place, range) = (ask.place.clone(), ask.what.clone());
+    Error::Store { place, range, source: Box::new(error) }
 }

@@ -1,6 +1,6 @@
 //! [`HttpTree`]: a tree behind an HTTP server.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use ::http::Method;
@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::http::{HttpBuilder, HttpStore};
 use object_store::path::Path;
-use object_store::{ObjectStore as _, RetryConfig};
+use object_store::{ListResult, ObjectStore as _, RetryConfig};
 use reqwest::{Response, Url};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
-use super::connector::Connector;
+use super::connector::{Connector, failed};
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore, index};
 use crate::ask::Ask;
 use crate::body::{read_bounded, read_exact};
@@ -25,6 +26,8 @@ use crate::{BlobRange, Error, HttpClient, Meter};
 
 /// Longest index of a directory.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
+/// Of an index that is waited for as long as its length deserves: longer ones have to come faster.
+const INDEX_BYTES: u64 = 4 << 20;
 
 /// A tree behind an HTTP server: listed by WebDAV where the server has it, else by its HTML indexes.
 pub struct HttpTree {
@@ -33,8 +36,8 @@ pub struct HttpTree {
     base: Url,
     place: String,
     dav: HttpStore,
-    /// Whether the server lists by WebDAV; asked once.
-    speaks_dav: OnceCell<bool>,
+    /// Whether the server lists by WebDAV, once it has said so or listed otherwise.
+    speaks_dav: OnceLock<bool>,
 }
 
 impl HttpTree {
@@ -51,7 +54,7 @@ impl HttpTree {
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .build()
             .map_err(|error| Error::Address { place: place.clone(), reason: error.to_string() })?;
-        Ok(Self { client, meter, base, place, dav, speaks_dav: OnceCell::new() })
+        Ok(Self { client, meter, base, place, dav, speaks_dav: OnceLock::new() })
     }
 
     fn url(&self, path: &TreePath, is_directory: bool) -> Url {
@@ -69,35 +72,45 @@ impl HttpTree {
         Ask::new(url, what, bytes)
     }
 
-    /// Whether the server lists the root by WebDAV.
-    async fn speaks_dav(&self) -> bool {
-        let ask = || async {
-            let listed = self.dav.list_with_delimiter(None).await;
-            tracing::debug!(place = self.place, webdav = listed.is_ok(), "listing");
-            listed.is_ok()
+    /// Lists by WebDAV; `None` when the server refuses to, or it is not known yet whether it can and it has not answered.
+    async fn list_by_dav(&self, directory: &TreePath) -> Result<Option<Vec<TreeEntry>>, Error> {
+        let url = self.url(directory, true);
+        let known = self.speaks_dav.get().copied();
+        let (Ok(path), Some(base)) = (Path::parse(directory.as_str()), index::percent_decode(url.path()))
+        else {
+            return Ok(None);
         };
-        *self.speaks_dav.get_or_init(ask).await
-    }
-
-    async fn list_by_dav(&self, directory: &TreePath) -> Option<Vec<TreeEntry>> {
-        let path = Path::parse(directory.as_str()).ok()?;
-        let listed = self.dav.list_with_delimiter((!directory.is_root()).then_some(&path)).await;
-        let listed = listed.inspect_err(|error| tracing::debug!(%error, "webdav")).ok()?;
-        // Paths come from the root of the server: what counts is what lies directly in the directory.
-        let base = index::percent_decode(self.url(directory, true).path())?;
-        let name = |path: &Path| {
-            let rest = path.as_ref().strip_prefix(base.trim_matches('/'))?.trim_start_matches('/').to_owned();
-            super::path::is_name(&rest).then_some(rest)
+        if known == Some(false) {
+            return Ok(None);
+        }
+        let ask = self.ask(&url, "WebDAV listing", 0);
+        let attempt = || async {
+            let listed = self.dav.list_with_delimiter((!directory.is_root()).then_some(&path)).await;
+            listed.map_err(|error| failed(&ask, error))
         };
-        let directories = listed.common_prefixes.iter().filter_map(name);
-        let files = listed.objects.iter().filter_map(|meta| name(&meta.location));
-        // The entity tag of a listing is not always that of an answer: the version is asked for when it matters.
-        let mut entries: Vec<TreeEntry> =
-            directories.map(|name| TreeEntry { name, node: Listed::Directory }).collect();
-        entries.extend(files.map(|name| TreeEntry { name, node: Listed::File }));
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        entries.dedup_by(|a, b| a.name == b.name);
-        (entries.len() <= ENTRIES_MAX).then_some(entries)
+        let listed = if known == Some(true) {
+            with_retries(self.client.policy(), &self.meter, &ask, attempt).await
+        } else {
+            // One attempt: most servers have indexes only.
+            let allowed = self.client.policy().deadline_for(0);
+            timeout(allowed, attempt()).await.unwrap_or_else(|_| Err(ask.timeout(allowed)))
+        };
+        tracing::debug!(place = self.place, webdav = listed.is_ok(), "listing");
+        match listed {
+            Ok(listed) => {
+                self.speaks_dav.get_or_init(|| true);
+                let entries = entries(&listed, base.trim_matches('/'));
+                let too_many =
+                    || Error::TooLarge { place: ask.place, range: ask.what, max: ENTRIES_MAX as u64 };
+                entries.map(Some).ok_or_else(too_many)
+            }
+            Err(error) if is_refusal(&error) => {
+                self.speaks_dav.get_or_init(|| false);
+                Ok(None)
+            }
+            Err(_) if known.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list_by_index(&self, directory: &TreePath) -> Result<Vec<TreeEntry>, Error> {
@@ -105,7 +118,8 @@ impl HttpTree {
         let ask = self.ask(&url, "index of the directory", INDEX_BYTES_MAX);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("text/html"));
-        let (page, base) = with_retries(self.client.policy(), &self.meter, &ask, || async {
+        let patience = Ask { bytes: INDEX_BYTES, ..ask.clone() };
+        let (page, base) = with_retries(self.client.policy(), &self.meter, &patience, || async {
             let Arrival { response, url, ask } =
                 follow(&self.client, &self.meter, &ask, &url, &headers, None).await?;
             expect(&response, 200, &ask)?;
@@ -195,6 +209,32 @@ impl HttpTree {
     }
 }
 
+/// Whether the server itself says that it does not speak WebDAV, and not only that something is wrong just now.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Status { status, .. } => matches!(status, 405 | 415 | 501),
+        Error::Answer { .. } | Error::Store { .. } => true,
+        _ => false,
+    }
+}
+
+/// What lies directly in the directory at `base`; `None` when that is too much. Paths come from the root of the server.
+fn entries(listed: &ListResult, base: &str) -> Option<Vec<TreeEntry>> {
+    let name = |path: &Path| {
+        let rest = path.as_ref().strip_prefix(base)?.trim_start_matches('/').to_owned();
+        super::path::is_name(&rest).then_some(rest)
+    };
+    let directories = listed.common_prefixes.iter().filter_map(name);
+    let files = listed.objects.iter().filter_map(|meta| name(&meta.location));
+    // The entity tag of a listing is not always that of an answer: the version is asked for when it matters.
+    let mut entries: Vec<TreeEntry> =
+        directories.map(|name| TreeEntry { name, node: Listed::Directory }).collect();
+    entries.extend(files.map(|name| TreeEntry { name, node: Listed::File }));
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries.dedup_by(|a, b| a.name == b.name);
+    (entries.len() <= ENTRIES_MAX).then_some(entries)
+}
+
 /// Redirects followed for one question.
 const REDIRECTS_MAX: usize = 5;
 
@@ -205,12 +245,13 @@ impl TreeStore for HttpTree {
     }
 
     async fn list(&self, directory: &TreePath) -> Result<Vec<TreeEntry>, Error> {
-        if self.speaks_dav().await
-            && let Some(entries) = self.list_by_dav(directory).await
-        {
+        if let Some(entries) = self.list_by_dav(directory).await? {
             return Ok(entries);
         }
-        self.list_by_index(directory).await
+        let entries = self.list_by_index(directory).await?;
+        // It is there, and this is how it lists.
+        self.speaks_dav.get_or_init(|| false);
+        Ok(entries)
     }
 
     async fn look_up(&self, path: &TreePath) -> Result<Option<TreeNode>, Error> {

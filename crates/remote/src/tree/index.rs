@@ -61,6 +61,9 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// The longest character reference that is looked for, with `&` and `;`.
+const REFERENCE_BYTES_MAX: usize = 12;
+
 /// Undoes the character references that may stand in an attribute; unknown ones stay as they are.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -68,11 +71,11 @@ fn unescape(text: &str) -> String {
     while let Some(at) = rest.find('&') {
         plain.push_str(&rest[..at]);
         rest = &rest[at..];
-        let reference = rest.get(..rest.len().min(12)).or(Some(rest)).and_then(|near| near.split_once(';'));
-        match reference.and_then(|(name, _)| Some((name.len(), character(&name[1..])?))) {
-            Some((len, character)) => {
+        let end = rest.bytes().take(REFERENCE_BYTES_MAX).position(|byte| byte == b';');
+        match end.and_then(|end| Some((end, character(&rest[1..end])?))) {
+            Some((end, character)) => {
                 plain.push(character);
-                rest = &rest[len + 1..];
+                rest = &rest[end + 1..];
             }
             None => {
                 plain.push('&');
@@ -229,6 +232,13 @@ mod tests {
         }
         assert_eq!(read(&format!("<a href=\"{}\">x</a>", "n".repeat(256))), []);
         assert_eq!(read("<abbr href=\"x\"><link href=\"y\"><!-- a --><a>"), []);
+    }
+
+    #[test]
+    fn what_is_no_reference_stays_however_much_of_it_there_is() {
+        let much = "&éééééééé".repeat(200_000);
+        assert_eq!(unescape(&much), much);
+        assert_eq!(unescape("&éééé;&amp;&#233;&#x10ffff;&#x110000;&"), "&éééé;&é\u{10ffff}&#x110000;&");
     }
 
     #[test]

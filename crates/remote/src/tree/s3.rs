@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::address::is_loopback;
-use super::connector::{Connector, Refused};
+use super::connector::{Connector, failed};
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore};
 use crate::ask::Ask;
 use crate::retry::with_retries;
@@ -241,38 +241,4 @@ fn version(meta: &ObjectMeta) -> FileVersion {
     let seconds = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
     let modified = SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
     FileVersion { size: meta.size, etag: meta.e_tag.clone(), modified }
-}
-
-/// Turns an error of `object_store` into ours.
-fn failed(ask: &Ask, error: object_store::Error) -> Error {
-    use object_store::Error as Store;
-    match &error {
-        Store::Precondition { .. } | Store::NotModified { .. } => {
-            return Error::Changed { place: ask.place.clone(), range: ask.what.clone() };
-        }
-        Store::NotFound { .. } => return ask.status(404, None),
-        _ => {}
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(this) = cause {
-        if let Some(refused) = this.downcast_ref::<Refused>() {
-            return match refused.status {
-                // The object has got shorter than what is asked for.
-                416 => Error::Changed { place: ask.place.clone(), range: ask.what.clone() },
-                status => ask.status(status, refused.retry_after),
-            };
-        }
-        if this.is::<reqwest::Error>() || this.is::<tokio::time::error::Elapsed>() {
-            let (place, range) = (ask.place.clone(), ask.what.clone());
-            let source = Box::new(error);
-            return if crate::tls::is_refusal(&*source) {
-                Error::Tls { place, source }
-            } else {
-                Error::Connection { place, range, source }
-            };
-        }
-        cause = this.source();
-    }
-    let (place, range) = (ask.place.clone(), ask.what.clone());
-    Error::Store { place, range, source: Box::new(error) }
 }

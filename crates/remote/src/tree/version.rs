@@ -24,6 +24,11 @@ impl FileVersion {
         Self { size, etag: text(headers, &ETAG).map(str::to_owned), modified: modified(headers) }
     }
 
+    /// Whether another content of the same length would be another version: the server tells more than the length.
+    pub fn can_be_told(&self) -> bool {
+        self.etag.is_some() || self.modified.is_some()
+    }
+
     /// The condition that makes a server refuse a read of any other content, where it has one.
     ///
     /// A weak entity tag never satisfies `If-Match` (RFC 9110, section 13.1.1), so that the time has to do.
