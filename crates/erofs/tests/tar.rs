@@ -249,3 +249,26 @@ proptest! {
 fn tempdir() -> tempfile::TempDir {
     tempfile::tempdir().expect("can make")
 }
+
+/// Whatever number of threads finds the end.
+#[test]
+fn p6_what_lies_behind_the_end_of_an_archive_is_no_part_of_it() {
+    let file = |name: &str, bytes: &[u8]| {
+        let mut padded = bytes.to_vec();
+        padded.resize(bytes.len().next_multiple_of(512), 0);
+        [header(name, b'0', bytes.len() as u64, ""), padded].concat()
+    };
+    let first = [file("first", &[7; 300_000]), vec![0; 1024]].concat();
+    let second: Vec<u8> = (0..40).flat_map(|n| file(&format!("second-{n}"), &[9; 200_000])).collect();
+    let both = [&first[..], &second, &[0; 1024]].concat();
+    for jobs in [1, 2, 8] {
+        let options = ImageOptions {
+            jobs: std::num::NonZero::new(jobs).expect("some"),
+            compressors: vec!["lz4".parse().expect("known")],
+            ..ImageOptions::default()
+        };
+        let expected = from_tar(&first, &TarOptions::default(), &options).expect("sound");
+        let made = from_tar(&both, &TarOptions::default(), &options).expect("sound");
+        assert!(made == expected, "{jobs} jobs");
+    }
+}

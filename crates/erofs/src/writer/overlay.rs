@@ -28,7 +28,9 @@ pub(super) fn mark(name: &[u8]) -> Option<Mark<'_>> {
         return Some(Mark::Opaque);
     }
     let hidden = name.strip_prefix(WHITEOUT)?;
-    Some(if name.starts_with(WHITEOUT_META) || hidden.is_empty() { Mark::Other } else { Mark::Hides(hidden) })
+    // What no entry can be called is hidden by nothing, and must not come into a directory by this way.
+    let is_name = !matches!(hidden, b"" | b"." | b"..");
+    Some(if name.starts_with(WHITEOUT_META) || !is_name { Mark::Other } else { Mark::Hides(hidden) })
 }
 
 /// Whether an object is a whiteout of overlayfs: the character device 0:0.
@@ -81,6 +83,9 @@ mod tests {
             (b".wh..hidden", Some(Mark::Hides(b".hidden"))),
             (b".wh..wh..opq", Some(Mark::Opaque)),
             (b".wh..wh.plnk", Some(Mark::Other)),
+            (b".wh..", Some(Mark::Other)),
+            (b".wh...", Some(Mark::Other)),
+            (b".wh....", Some(Mark::Hides(b"..."))),
             (b".wh.", Some(Mark::Other)),
         ] {
             assert_eq!(mark(name), expected, "{}", String::from_utf8_lossy(name));

@@ -64,13 +64,14 @@ fn work<B, F: Feed<B>>(
         // Another thread can only have panicked; the scope reports that.
         let Ok(mut queue) = queue.lock() else { return };
         let Ok(mut batch) = queue.free_batches.recv() else { return };
-        let number = queue.next;
         let fed = queue.feed.next(&mut batch);
-        queue.next += 1;
-        drop(queue);
         if matches!(fed, Ok(false)) {
             return;
         }
+        // Only what was fed has a number: whatever comes after a gap would never be taken.
+        let number = queue.next;
+        queue.next += 1;
+        drop(queue);
         let result = fed.and_then(|_| worker(&mut batch));
         let failed = result.is_err();
         if done.send((number, result.map(|()| batch))).is_err() || failed {

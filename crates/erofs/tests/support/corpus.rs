@@ -77,6 +77,12 @@ pub fn make(root: &Path) {
         })
         .collect();
     write("mixed", &mixed);
+    // The same bytes, cut alike, at other places in their blocks.
+    let part = noise(77, 66_000);
+    for (name, before) in [("rotated", 10_000), ("rotated-more", 10_100)] {
+        write(name, &[&vec![b'a'; before], &part[..]].concat());
+    }
+    fs::File::create(root.join("hole")).and_then(|file| file.set_len(1_000_000)).expect("can make");
 
     fs::create_dir_all(root.join("deep/a/b/c")).expect("can make");
     fs::hard_link(root.join("text-100"), root.join("deep/a/link")).expect("can link");

@@ -67,6 +67,8 @@ pub(in crate::writer) struct Extent {
     pub kind: Kind,
     /// What it holds, if extents that hold the same are to be stored once.
     pub key: Option<ChunkKey>,
+    /// How far a plain one is rotated in its block: one that holds the same, but rotated otherwise, is another.
+    pub rotated: u16,
 }
 
 /// How an extent is stored.

@@ -278,7 +278,7 @@ impl<'a> Placer<'a> {
     fn store(&mut self, extent: &Extent, encoded: &[u8], compressor: usize) -> Result<StoredExtent, Error> {
         let blocks = u16::try_from(self.rules.block.blocks(encoded.len() as u64)).map_err(|_| TOO_LARGE)?;
         let way = if extent.kind == Kind::Plain {
-            PLAIN
+            PLAIN - u32::from(extent.rotated)
         } else {
             u32::from(self.rules.codecs[compressor].number())
         };

@@ -40,8 +40,14 @@ pub(super) fn zeros_extent(block: BlockSize) -> usize {
 
 /// Encodes the piece number `index` of a load with `encoder`, or leaves it as it is.
 pub(super) fn encode(load: &mut Load, index: usize, rules: &Rules, encoder: Option<&mut Encoder>) {
-    let piece = load.pieces[index];
+    let mut piece = load.pieces[index];
     let mut encoder = encoder;
+    if piece.hole && encoder.is_some() && rules.zeros_extent == 0 {
+        // Old indexes have no extents of zeros: they are encoded like all else.
+        (piece.offset, piece.hole) = (load.buffer.len(), false);
+        load.buffer.resize(piece.offset + piece.len, 0);
+        load.pieces[index] = piece;
+    }
     if rules.dedupe {
         // Equal files are cut alike, whatever stands before them.
         encoder.iter_mut().for_each(|encoder| encoder.forget());
@@ -237,14 +243,15 @@ impl<'b> Cutter<'_, 'b> {
         let pad = start..start + (encoded - produced);
         self.out[pad].fill(0);
         let input: &'b [u8] = self.input;
-        self.push(&input[at..at + consumed], encoded, Kind::Encoded);
+        self.push(&input[at..at + consumed], encoded, Kind::Encoded, 0);
         consumed
     }
 
     /// Notes an extent whose bytes have been put out.
-    fn push(&mut self, bytes: &[u8], encoded: usize, kind: Kind) {
+    fn push(&mut self, bytes: &[u8], encoded: usize, kind: Kind, rotated: usize) {
         let key = self.rules.dedupe.then(|| ChunkKey::of(bytes));
-        self.extents.push(Extent { key, ..extent(bytes.len(), encoded, kind) });
+        let rotated = u16::try_from(rotated).expect("less than a block of 64 KiB");
+        self.extents.push(Extent { key, rotated, ..extent(bytes.len(), encoded, kind) });
     }
 
     /// Whether the end of the file, encoded in `produced` bytes, goes behind the inode.
@@ -275,7 +282,7 @@ impl<'b> Cutter<'_, 'b> {
             let (head, rest) = bytes.split_at(bytes.len().min(block - place));
             self.out[start + place..][..head.len()].copy_from_slice(head);
             self.out[start..start + rest.len()].copy_from_slice(rest);
-            self.push(bytes, block, Kind::Plain);
+            self.push(bytes, block, Kind::Plain, place);
             from += bytes.len();
         }
         from - at
@@ -283,7 +290,7 @@ impl<'b> Cutter<'_, 'b> {
 }
 
 fn extent(len: usize, encoded: usize, kind: Kind) -> Extent {
-    Extent { len: bytes32(len), encoded: bytes32(encoded), kind, key: None }
+    Extent { len: bytes32(len), encoded: bytes32(encoded), kind, key: None, rotated: 0 }
 }
 
 /// Narrows a number of bytes of a piece.

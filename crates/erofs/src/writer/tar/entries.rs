@@ -69,11 +69,13 @@ pub(in crate::writer) struct Entries<R> {
     /// Bytes of the contents at hand still to be read.
     left: u64,
     global: Records,
+    /// The archive has ended: what lies behind is no part of it.
+    has_ended: bool,
 }
 
 impl<R: Read> Entries<R> {
     pub(in crate::writer) fn new(reader: R) -> Self {
-        Self { reader, at: 0, entry_at: 0, left: 0, global: Records::default() }
+        Self { reader, at: 0, entry_at: 0, left: 0, global: Records::default(), has_ended: false }
     }
 
     /// Bytes read so far.
@@ -83,12 +85,18 @@ impl<R: Read> Entries<R> {
 
     /// Goes to the next entry, passing by what is left of the contents at hand.
     pub(in crate::writer) fn next(&mut self) -> Result<Option<Entry>, Error> {
+        if self.has_ended {
+            return Ok(None);
+        }
         self.skip_contents()?;
         let mut records = self.global.clone();
         let (mut long_name, mut long_link) = (None, None);
         self.entry_at = self.at;
         loop {
-            let Some(block) = self.header()? else { return Ok(None) };
+            let Some(block) = self.header()? else {
+                self.has_ended = true;
+                return Ok(None);
+            };
             let header = Header(&block);
             let size = header.size();
             let extra = |entries: &mut Self| {
