@@ -1,4 +1,4 @@
-//! [`Blob`]: one cookie, the chunk table that says what belongs in it, and the source that has it.
+//! [`Blob`]: one cookie, the chunk table that says what belongs in it, and the sources that have it.
 
 use std::{
     fmt,
@@ -20,6 +20,7 @@ use crate::{
     flight::FlightTable,
     readahead::{Reach, Readahead, STREAMS_MAX},
     seam::{Seams, Whole},
+    sources::Sources,
     stats::Counters,
 };
 
@@ -28,7 +29,7 @@ pub struct Blob {
     name: Arc<str>,
     resources: CacheResources,
     table: Arc<ChunkTable>,
-    source: Arc<dyn RangeSource>,
+    sources: Sources,
     entered: OnceLock<Entered>,
     flights: Mutex<FlightTable>,
     seams: Mutex<Seams>,
@@ -58,7 +59,7 @@ impl Blob {
         let blob = Self {
             name: name.into(),
             table,
-            source,
+            sources: Sources::new(source),
             entered: OnceLock::new(),
             flights: Mutex::default(),
             seams: Mutex::new(Seams::new(block, size)),
@@ -98,9 +99,19 @@ impl Blob {
         ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(first.decoded)
     }
 
-    /// Who has the bytes.
-    pub fn source(&self) -> &Arc<dyn RangeSource> {
-        &self.source
+    /// Who is asked first for the bytes.
+    pub fn source(&self) -> Arc<dyn RangeSource> {
+        self.sources.first()
+    }
+
+    /// Another place has the same stored bytes, and is asked first from now on; those known before are asked when it
+    /// fails.
+    pub fn add_source(&self, source: Arc<dyn RangeSource>) {
+        self.sources.add(source);
+    }
+
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Length of the decoded blob in bytes.

@@ -399,8 +399,9 @@ impl Engine {
         drop(flights);
         let _ = point(Site::OndemandBooked);
         let requests = plan(mine, self.shape(priority));
-        if blob.source().here().is_some() {
-            Queue::bring(self, held, booking, cause, requests);
+        let source = blob.source();
+        if source.here().is_some() {
+            Queue::bring(self, held, source, booking, cause, requests);
             return Ok(tickets);
         }
         for request in requests {

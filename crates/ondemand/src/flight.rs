@@ -107,6 +107,18 @@ impl FlightTable {
         }
     }
 
+    /// Has another booking bring a chunk that `from` could not: it stands in the queue again, with everyone who waits for
+    /// it. False when it was not `from`'s.
+    pub fn hand_over(&mut self, chunk: u32, from: BookingId, to: BookingId) -> bool {
+        match self.flights.get_mut(&chunk) {
+            Some(flight) if flight.booking == from => {
+                (flight.booking, flight.phase) = (to, Phase::Queued);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Ends the flight of `chunk` and tells its waiters; a chunk that is not this booking's is left alone.
     pub fn land(&mut self, chunk: u32, booking: BookingId, result: Result<(), FillError>) {
         if self.flights.get(&chunk).is_some_and(|flight| flight.booking == booking)

@@ -6,7 +6,7 @@ use std::{cell::Cell, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use larder_image::ChunkTable;
-use larder_remote::BlobRange;
+use larder_remote::{BlobRange, ReadHere};
 
 use crate::{
     Blob, Engine, FillError,
@@ -41,14 +41,21 @@ pub(crate) fn pieces(table: &ChunkTable, chunks: Range<u32>) -> impl Iterator<It
     })
 }
 
-/// Brings one piece and lands its chunks; whether all of them are present now.
-pub(crate) fn bring_piece(engine: &Engine, blob: &Arc<Blob>, booking: BookingId, chunks: Range<u32>) -> bool {
-    let (range, bytes) = match read(blob, &chunks) {
+/// Brings one piece from `source`, which is here, and lands its chunks; whether all of them are present now. Those whose
+/// bytes it does not have, or has wrong, are `Err`: nothing is landed of them.
+///
+/// A file that lies once lies again: it is not asked a second time.
+pub(crate) fn bring_piece(
+    engine: &Engine,
+    blob: &Arc<Blob>,
+    source: &dyn ReadHere,
+    booking: BookingId,
+    chunks: Range<u32>,
+    tries: Tries,
+) -> Result<bool, Missed> {
+    let (range, bytes) = match read(blob, source, &chunks) {
         Ok(read) => read,
-        Err(error) => {
-            chunks.for_each(|number| land(engine, blob, booking, number, Err(error.clone())));
-            return false;
-        }
+        Err(error) => return Err(Missed { chunks: chunks.collect(), error: Some(error) }),
     };
     let offset = |at: u64| usize::try_from(at - range.start()).unwrap_or(usize::MAX).min(bytes.len());
     let cut = |number: u32| {
@@ -56,15 +63,27 @@ pub(crate) fn bring_piece(engine: &Engine, blob: &Arc<Blob>, booking: BookingId,
         Arrived { number, bytes: bytes.slice(offset(stored.start())..offset(stored.end())) }
     };
     let arrived = chunks.map(cut).collect();
-    // A file that lies once lies again: it is not asked a second time.
-    let settled = settle_all(blob, &bytes, arrived, Tries::Last);
+    let settled = settle_all(blob, &bytes, arrived, tries);
     keep_buffer(bytes);
-    settled.into_iter().fold(true, |ok, (number, settled)| {
-        let Settled::Done(result) = settled else { return false };
-        let is_there = result.is_ok();
-        land(engine, blob, booking, number, result);
-        ok && is_there
-    })
+    let (mut ok, mut refused) = (true, Vec::new());
+    for (number, settled) in settled {
+        match settled {
+            Settled::Done(result) => {
+                ok &= result.is_ok();
+                land(engine, blob, booking, number, result);
+            }
+            Settled::Refused => refused.push(number),
+        }
+    }
+    if refused.is_empty() { Ok(ok) } else { Err(Missed { chunks: refused, error: None }) }
+}
+
+/// Chunks that a source did not bring.
+pub(crate) struct Missed {
+    /// Their numbers.
+    pub chunks: Vec<u32>,
+    /// Why; `None` when their bytes came, and were not the image's.
+    pub error: Option<FillError>,
 }
 
 /// Keeps the memory for the next piece, unless half a block of it waits in a seam.
@@ -76,13 +95,11 @@ fn keep_buffer(bytes: Bytes) {
     }
 }
 
-fn read(blob: &Blob, chunks: &Range<u32>) -> Result<(BlobRange, Bytes), FillError> {
+fn read(blob: &Blob, source: &dyn ReadHere, chunks: &Range<u32>) -> Result<(BlobRange, Bytes), FillError> {
     let stored = |number: u32| blob.table().chunk(number).stored;
     let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
     let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
-    // Asked only of a source that has said it is here.
-    let read =
-        blob.source().here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, BUFFER.take()));
+    let read = source.read_here(range, BUFFER.take());
     let bytes = read.map_err(|source| FillError::Fetch {
         blob: Arc::clone(blob.name()),
         range,

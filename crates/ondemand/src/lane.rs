@@ -13,16 +13,18 @@ use std::{
 };
 
 use larder_faults::{Site, point};
+use larder_remote::RangeSource;
 
 use crate::{
     Cause, Engine, FillError,
     cause::Priority,
     flight::BookingId,
     held::HeldBlob,
-    here::{bring_piece, pieces},
+    here::{Missed, bring_piece, pieces},
     plan::Request,
     schedule::Wish,
-    trip::take_off,
+    settle::Tries,
+    trip::{Trip, land, take_off},
 };
 
 /// Stored bytes after which a lane queues up again. One that no reader waits for does so after each request while any
@@ -35,6 +37,7 @@ const TURN_BYTES: u64 = 4 << 20;
 pub(crate) struct Queue {
     engine: Arc<Engine>,
     blob: HeldBlob,
+    source: Arc<dyn RangeSource>,
     booking: BookingId,
     cause: Cause,
     requests: Vec<Request>,
@@ -43,17 +46,18 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Brings `requests` for `booking`.
+    /// Brings `requests` for `booking` from `source`, which is here.
     pub fn bring(
         engine: &Arc<Engine>,
         blob: HeldBlob,
+        source: Arc<dyn RangeSource>,
         booking: BookingId,
         cause: Cause,
         requests: Vec<Request>,
     ) {
         let lanes = engine.config.decoders.get().min(requests.len());
         let (engine, next, withdrawn) = (Arc::clone(engine), AtomicUsize::new(0), AtomicBool::new(false));
-        let queue = Arc::new(Self { engine, blob, booking, cause, requests, next, withdrawn });
+        let queue = Arc::new(Self { engine, blob, source, booking, cause, requests, next, withdrawn });
         for _ in 0..lanes {
             let lane = Arc::clone(&queue);
             queue.engine.handle.spawn(async move { lane.run().await });
@@ -115,10 +119,42 @@ impl Queue {
     fn bring_request(&self, request: &Request) {
         let (at, began) = (self.engine.now(), Instant::now());
         self.blob.counters().requests.add(1);
-        let pieces = pieces(self.blob.table(), request.chunks.clone());
-        let ok =
-            pieces.fold(true, |ok, piece| ok & bring_piece(&self.engine, &self.blob, self.booking, piece));
+        let Some(here) = self.source.here() else { return };
+        let tries = if self.blob.sources().has_one() { Tries::Last } else { Tries::MoreToCome };
+        let mut ok = true;
+        for piece in pieces(self.blob.table(), request.chunks.clone()) {
+            match bring_piece(&self.engine, &self.blob, here, self.booking, piece, tries) {
+                Ok(all_are_present) => ok &= all_are_present,
+                Err(missed) => {
+                    ok = false;
+                    self.miss(missed);
+                }
+            }
+        }
         self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
+    }
+
+    /// Has another source bring what this one did not; where there is none, whoever waits is told.
+    fn miss(&self, missed: Missed) {
+        let Missed { chunks, error } = missed;
+        match error {
+            Some(error) if self.blob.sources().has_one() => {
+                let land = |number| land(&self.engine, &self.blob, self.booking, number, Err(error.clone()));
+                return chunks.into_iter().for_each(land);
+            }
+            Some(error) => self.blob.set_last_error(&error),
+            None => {}
+        }
+        self.blob.sources().pass_over(&self.source);
+        let mut flights = self.blob.flights();
+        let booking = flights.open_booking();
+        for number in &chunks {
+            flights.hand_over(*number, self.booking, booking);
+        }
+        drop(flights);
+        let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
+        let (engine, blob) = (Arc::clone(&self.engine), self.blob.clone());
+        self.engine.handle.spawn(Trip::new(engine, blob, booking, *first..*last + 1, self.cause).run());
     }
 }
 

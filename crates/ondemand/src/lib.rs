@@ -36,6 +36,7 @@ mod held;
 mod here;
 mod lane;
 mod settle;
+mod sources;
 mod sync;
 mod trip;
 

@@ -14,10 +14,10 @@ use crate::{
 use bytes::Bytes;
 use futures_util::future::join;
 use larder_faults::{Site, point};
-use larder_remote::BlobRange;
+use larder_remote::{BlobRange, RangeSource};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 /// Chunks that go to a decoding thread at once, so that small ones do not pay for the way there each.
@@ -71,39 +71,68 @@ impl Trip {
         Wish { blob: self.blob.object(), priority, bytes: self.stored(&self.chunks).len(), at_once_max }
     }
 
+    /// Brings a request from the first source, and what that does not give from the next.
     async fn fly(&self, request: &Request) {
         let (at, began) = (self.engine.now(), Instant::now());
+        let until = began + self.engine.config.deadline;
+        let (mut rest, mut ok, mut failed) = (request.chunks.clone(), true, None);
+        let sources = self.blob.sources().all();
+        for (source, left) in sources.iter().zip((1..=sources.len()).rev()) {
+            // One that hangs leaves the others their part of the time.
+            let now = Instant::now();
+            let part = (until - now) / u32::try_from(left).unwrap_or(u32::MAX);
+            let (next, is_ok, error) = self.fly_from(source, rest.clone(), now + part).await;
+            rest.start = next;
+            ok &= is_ok;
+            let Some(error) = error else { break };
+            self.blob.set_last_error(&error);
+            self.blob.sources().pass_over(source);
+            // Readers learn of the place that should have had it, not of the last resort.
+            failed.get_or_insert(error);
+        }
+        if let Some(error) = failed.filter(|_| !rest.is_empty()) {
+            ok = false;
+            self.fail(rest, &error);
+        }
+        self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
+    }
+
+    /// Brings neighbouring chunks from `source`. Returns the first whose bytes did not come and why, and whether those
+    /// before it are present.
+    async fn fly_from(
+        &self,
+        source: &Arc<dyn RangeSource>,
+        chunks: Range<u32>,
+        until: Instant,
+    ) -> (u32, bool, Option<FillError>) {
+        let stored = self.stored(&chunks);
         self.blob.counters().requests.add(1);
         let (arrive, mut arrived) = mpsc::unbounded_channel();
         let read = async move {
             // Not more than the request's bytes are ever in the channel, and the pass counts those.
             let mut sink = |bytes: Bytes| drop(arrive.send(bytes));
-            self.within(request.stored, self.blob.source().read_stream(request.stored, &mut sink)).await
+            self.within(source, until, stored, source.read_stream(stored, &mut sink)).await
         };
-        let (read, (unpacked, outcome)) = join(read, self.unpack(request, &mut arrived)).await;
+        let (read, (unpacked, outcome)) = join(read, self.unpack(&chunks, &mut arrived)).await;
         let mut ok = outcome.ok;
         for number in outcome.refused {
-            ok &= self.fetch_again(number).await;
+            ok &= self.fetch_again(source, number).await;
         }
-        if unpacked < request.chunks.end {
-            ok = false;
-            let error = match read {
-                Err(error) => error,
-                Ok(()) => self.too_short(request),
-            };
-            self.fail(unpacked..request.chunks.end, &error);
-        }
-        self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
+        let error = (unpacked < chunks.end).then(|| match read {
+            Err(error) => error,
+            Ok(()) => self.too_short(source, stored),
+        });
+        (unpacked, ok, error)
     }
 
     /// Settles chunks as their bytes arrive. Returns the first chunk whose bytes did not come, and what came of those
     /// before it.
     async fn unpack(
         &self,
-        request: &Request,
+        chunks: &Range<u32>,
         arrived: &mut mpsc::UnboundedReceiver<Bytes>,
     ) -> (u32, Outcome) {
-        let (mut next, mut cursor) = (request.chunks.start, request.stored.start());
+        let (mut next, mut cursor) = (chunks.start, self.stored(chunks).start());
         let (mut inbox, mut outcome) = (Inbox::default(), Outcome::default());
         while let Some(bytes) = arrived.recv().await {
             self.take_in(&mut inbox, bytes);
@@ -111,7 +140,7 @@ impl Trip {
                 self.take_in(&mut inbox, bytes);
             }
             loop {
-                let batch = self.cut(&mut inbox, &mut next, &mut cursor, request.chunks.end);
+                let batch = self.cut(&mut inbox, &mut next, &mut cursor, chunks.end);
                 if batch.is_empty() {
                     break;
                 }
@@ -169,11 +198,15 @@ impl Trip {
         self.engine.handle.spawn_blocking(work).await.unwrap_or(Outcome { ok: false, refused: Vec::new() })
     }
 
-    /// Fetches a chunk once more whose bytes were not the image's: a proxy's fault may be gone.
-    async fn fetch_again(&self, number: u32) -> bool {
+    /// Fetches a chunk once more whose bytes were not the image's: from another source, where there is one; a proxy's fault
+    /// may be gone, too.
+    async fn fetch_again(&self, lied: &Arc<dyn RangeSource>, number: u32) -> bool {
+        self.blob.sources().pass_over(lied);
+        let source = self.blob.source();
         let stored = self.blob.table().chunk(number).stored;
         self.blob.counters().requests.add(1);
-        match self.within(stored, self.blob.source().read_range(stored)).await {
+        let until = Instant::now() + self.engine.config.deadline;
+        match self.within(&source, until, stored, source.read_range(stored)).await {
             Ok(bytes) => {
                 self.blob.counters().fetched_bytes.add(bytes.len() as u64);
                 self.settle(vec![Arrived { number, bytes }], Tries::Last).await.ok
@@ -195,32 +228,35 @@ impl Trip {
     /// Puts a read under the deadline and gives its error a place.
     async fn within<T>(
         &self,
+        source: &Arc<dyn RangeSource>,
+        until: Instant,
         range: BlobRange,
         read: impl Future<Output = Result<T, larder_remote::Error>>,
     ) -> Result<T, FillError> {
-        let after = self.engine.config.deadline;
-        let place = || self.blob.source().describe();
-        let source = match timeout(after, read).await {
+        let error = match timeout_at(until, read).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(source)) => source,
-            Err(_) => larder_remote::Error::Timeout { place: place(), range: range.to_string(), after },
+            Ok(Err(error)) => error,
+            Err(_) => larder_remote::Error::Timeout {
+                place: source.describe(),
+                range: range.to_string(),
+                after: self.engine.config.deadline,
+            },
         };
-        Err(FillError::Fetch { blob: Arc::clone(self.blob.name()), range, source: Arc::new(source) })
+        Err(self.not_fetched(range, error))
     }
 
     /// The source said it was done and was not.
-    fn too_short(&self, request: &Request) -> FillError {
-        let source = larder_remote::Error::Length {
-            place: self.blob.source().describe(),
-            range: request.stored.to_string(),
-            expected: request.stored.len(),
-            found: 0,
-        };
-        FillError::Fetch {
-            blob: Arc::clone(self.blob.name()),
-            range: request.stored,
-            source: Arc::new(source),
-        }
+    fn too_short(&self, source: &Arc<dyn RangeSource>, range: BlobRange) -> FillError {
+        let place = source.describe();
+        let (expected, found) = (range.len(), 0);
+        self.not_fetched(
+            range,
+            larder_remote::Error::Length { place, range: range.to_string(), expected, found },
+        )
+    }
+
+    fn not_fetched(&self, range: BlobRange, error: larder_remote::Error) -> FillError {
+        FillError::Fetch { blob: Arc::clone(self.blob.name()), range, source: Arc::new(error) }
     }
 
     fn stored(&self, chunks: &Range<u32>) -> BlobRange {

@@ -38,7 +38,8 @@ impl Blobs {
         Ok(self.volume.open(layer.table.identity(), &spec)?)
     }
 
-    /// The blob for `layer`: the one in use, or a new one. Blocks for I/O.
+    /// The blob for `layer`: the one in use, which is brought from this layer's place too from now on, or a new one. Blocks
+    /// for I/O.
     ///
     /// # Errors
     ///
@@ -50,6 +51,7 @@ impl Blobs {
             && let Some(blob) = shared.blob.upgrade()
         {
             shared.users += 1;
+            blob.add_source(Arc::clone(&layer.source));
             return Ok(blob);
         }
         let resources = self.resources(layer)?;

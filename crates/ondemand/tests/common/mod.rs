@@ -81,6 +81,21 @@ pub struct Source {
 }
 
 impl Source {
+    /// A well-behaved one.
+    pub fn of(data: &Bytes, link: &Arc<Link>) -> Arc<Self> {
+        Arc::new(Self {
+            data: data.clone(),
+            link: Arc::clone(link),
+            served: Mutex::new(vec![0; data.len()]),
+            requests: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            flips: AtomicU32::new(0),
+            flipped_byte: AtomicU64::new(0),
+            open: watch::Sender::new(true),
+            streams: AtomicBool::new(true),
+        })
+    }
+
     /// How often each byte of `range` was sent: lowest and highest.
     pub fn coverage(&self, range: Range<u64>) -> (u8, u8) {
         let served = self.served.lock().expect("no test panics here");
@@ -210,17 +225,7 @@ impl Fixture {
         link: &Arc<Link>,
     ) -> Self {
         let table = table(&data, ends);
-        let source = Arc::new(Source {
-            data: data.clone(),
-            link: Arc::clone(link),
-            served: Mutex::new(vec![0; data.len()]),
-            requests: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            flips: AtomicU32::new(0),
-            flipped_byte: AtomicU64::new(0),
-            open: watch::Sender::new(true),
-            streams: AtomicBool::new(true),
-        });
+        let source = Source::of(&data, link);
         let cookie = resources(backend, data.len() as u64);
         let blob = Blob::new("blob", cookie, table, Arc::clone(&source) as Arc<dyn RangeSource>);
         Self { data, source, blob }
