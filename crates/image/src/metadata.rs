@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use larder_fscache::{BlockSize, CacheResources};
+use larder_fscache::{BlockSize, CacheResources, ObjectRange};
 use larder_remote::BlobRange;
 
 use crate::{ChunkTable, Error, Layer};
@@ -14,7 +14,7 @@ const REQUEST_BYTES_MAX: u64 = 32 << 20;
 /// Fills the object of `resources` with the whole of `layer`: one request up to 32 MiB of stored bytes, decoded while it arrives.
 ///
 /// Every byte that is written was vouched for by the digest of its chunk. An object that is complete already costs no
-/// request. An error leaves what was written before it.
+/// request. An error leaves what was written before it, and the next call goes on from there.
 ///
 /// # Errors
 ///
@@ -76,12 +76,18 @@ struct Filler {
     /// Decoded bytes that are not a whole block yet, and where they end.
     tail: BytesMut,
     decoded_end: u64,
+    /// Where the first block begins that was missing at the start: what lies before it is there.
+    hole: u64,
 }
 
 impl Filler {
+    /// Begins with the chunk that holds the first byte that is missing.
     fn new(table: Arc<ChunkTable>, resources: CacheResources) -> Self {
         let (stored, tail) = (BytesMut::new(), BytesMut::new());
-        Self { table, resources, stored, stored_at: 0, next: 0, tail, decoded_end: 0 }
+        let hole = first_hole(&resources);
+        let next = table.covering(ObjectRange::at(hole, 1)).start;
+        let decoded_end = if next < table.len() { table.chunk(next).decoded.start() } else { 0 };
+        Self { table, resources, stored, stored_at: 0, next, tail, decoded_end, hole }
     }
 
     /// Where the next request begins, when everything up to `at` has been asked for.
@@ -126,7 +132,11 @@ impl Filler {
     }
 
     /// Writes whole blocks, since the cache knows no others, and keeps the rest for the next chunk.
-    fn write(&mut self, decoded: Bytes) -> Result<(), Error> {
+    fn write(&mut self, mut decoded: Bytes) -> Result<(), Error> {
+        let present = usize::try_from(self.hole.saturating_sub(self.decoded_end)).unwrap_or(usize::MAX);
+        let present = present.min(decoded.len());
+        decoded.advance(present);
+        self.decoded_end += present as u64;
         let start = self.decoded_end - self.tail.len() as u64;
         self.decoded_end += decoded.len() as u64;
         let end = match self.decoded_end {
@@ -157,6 +167,13 @@ impl Filler {
         let found = self.stored_at + self.stored.len() as u64;
         Err(Error::Length { place: place.to_owned(), expected, found })
     }
+}
+
+/// Where the first block begins that is missing; the end, when none is.
+fn first_hole(resources: &CacheResources) -> u64 {
+    let whole = ObjectRange::at(0, resources.size());
+    let present = resources.query_occupancy(whole);
+    present.filter(|present| present.start() == 0).map_or(0, |present| present.end())
 }
 
 #[cfg(test)]
@@ -234,11 +251,7 @@ mod tests {
         let cases = [(5000, 777, 3), (100, 1 << 20, 0), (4096, 1, 100_000), (300_000, 4096, 1)];
         for (chunk_bytes, piece, room) in cases {
             let (layer, source) = layer(&data, chunk_bytes, piece, room);
-            let volume = VolumeKey::new("test").expect("a key");
-            let size = layer.table.decoded_size();
-            let volume =
-                Cache::new(Memory::new()).acquire_volume(&volume, &AuxData::default()).expect("memory");
-            let resources = volume.open(layer.table.identity(), &ObjectSpec::of_size(size)).expect("memory");
+            let resources = open(&layer);
             fetch_metadata(&layer, &resources).await.expect("it is all there");
             assert!(resources.is_complete(), "chunks of {chunk_bytes}, pieces of {piece}");
             let mut read = vec![0; data.len()];
@@ -246,5 +259,34 @@ mod tests {
             assert!(read == data, "chunks of {chunk_bytes}, pieces of {piece}");
             assert_eq!(source.first.get(), Some(&(room as u64)), "nobody asked for what is no chunk");
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_try_has_left_is_not_fetched_again() {
+        let data: Vec<u8> = (0..50_001_u32).flat_map(u32::to_le_bytes).collect();
+        for (chunk_bytes, left) in
+            [(5000, 4096), (5000, 98_304), (4096, 4096), (300_000, 8192), (100, 12_288)]
+        {
+            let (layer, source) = layer(&data, chunk_bytes, 777, 3);
+            let resources = open(&layer);
+            resources.write(0, &data[..left]).expect("memory");
+            fetch_metadata(&layer, &resources).await.expect("it is all there");
+            let mut read = vec![0; data.len()];
+            resources.read(0, &mut read, OnHole::Fail).expect("complete");
+            assert!(read == data, "chunks of {chunk_bytes}, {left} left");
+            let first = layer.table.chunk(u32::try_from(left / chunk_bytes).expect("few chunks"));
+            assert_eq!(
+                source.first.get(),
+                Some(&first.stored.start()),
+                "chunks of {chunk_bytes}, {left} left"
+            );
+        }
+    }
+
+    fn open(layer: &Layer) -> CacheResources {
+        let volume = VolumeKey::new("test").expect("a key");
+        let size = layer.table.decoded_size();
+        let volume = Cache::new(Memory::new()).acquire_volume(&volume, &AuxData::default()).expect("memory");
+        volume.open(layer.table.identity(), &ObjectSpec::of_size(size)).expect("memory")
     }
 }

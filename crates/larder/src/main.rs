@@ -20,6 +20,7 @@ mod paths;
 mod report;
 mod runtime;
 mod serve;
+mod signals;
 mod store;
 mod sys;
 mod trace;

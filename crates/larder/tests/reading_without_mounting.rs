@@ -4,10 +4,13 @@ mod support;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
+use rustix::process::Signal;
 use support::program::{User, argument};
 use support::{Image, Larder, is_root, skip, tree};
 
@@ -122,6 +125,45 @@ fn run_gives_the_commands_output_and_status_and_leaves_nothing_mounted() {
         assert!(run(&["/bin/nothing"]).failed().contains("cannot be run"), "{frontend}");
     }
     assert_eq!(larder.status()["mounts"], serde_json::json!([]));
+}
+
+/// Tells `child` to end and returns what it says.
+fn end(mut child: Child) -> Option<i32> {
+    support::daemon::kill(i32::try_from(child.id()).expect("a pid"), Signal::TERM);
+    child.wait().expect("it ends").code()
+}
+
+#[test]
+fn a_run_that_is_told_to_end_ends_its_command_and_leaves_nothing_mounted() {
+    let test = "a_run_that_is_told_to_end_ends_its_command_and_leaves_nothing_mounted";
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    if !is_root() || !runnable(&source) {
+        return skip(test, "a mount namespace needs root, and something to run");
+    }
+    let image = Image::build(&larder, &source, "layout");
+    let mut run = larder.command(["run", &image.reference(), "--", "sh", "-c", "echo ready; exec cat"]);
+    let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let _held = child.stdin.take();
+    let mut ready = [0; 6];
+    child.stdout.take().expect("a pipe").read_exact(&mut ready).expect("the command runs");
+    assert_eq!(end(child), Some(143), "as its command");
+    assert_eq!(larder.status()["mounts"], serde_json::json!([]));
+}
+
+#[test]
+fn a_cat_that_is_told_to_end_takes_its_cache_along() {
+    let larder = Larder::new(User::Same);
+    let (source, temp) = (larder.dir("source"), larder.dir("temp"));
+    fs::write(source.join("noise"), tree::noise(1, 4 << 20)).expect("space");
+    let image = Image::build(&larder, &source, "layout");
+    let mut cat = larder.command(["cat".into(), argument("oci:", &image.dir), "noise".into()]);
+    let mut child = cat.env("TMPDIR", &temp).stdout(Stdio::piped()).spawn().expect("it starts");
+    // Nobody reads on: it waits in the middle of the file.
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 4096]).expect("it reads");
+    assert_eq!(fs::read_dir(&temp).expect("ours").count(), 1);
+    assert_eq!(end(child), Some(143));
+    assert_eq!(fs::read_dir(&temp).expect("ours").count(), 0);
 }
 
 #[test]

@@ -46,6 +46,30 @@ fn p6_any_number_of_threads_gives_the_same_digests() {
 }
 
 #[test]
+fn p6_what_a_killed_build_has_left_in_the_tree_is_no_part_of_the_next_image() {
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    tree::plain(&source);
+    let build = |name: &str| {
+        let mut command =
+            larder.command(["build", "--json", "--timestamp", "0", "dir:.", &format!("oci:{name}")]);
+        let built = run({
+            command.current_dir(&source);
+            command
+        });
+        let manifest = built.json()["manifest"].clone();
+        std::fs::remove_dir_all(source.join(name)).expect("it was built");
+        manifest
+    };
+    let clean = build("layout");
+    let left = source.join(".larder-build-x1y2z3");
+    std::fs::create_dir(&left).expect("a directory");
+    std::fs::write(left.join("data"), "half a blob").expect("space");
+    assert_eq!(build("layout"), clean);
+    assert_eq!(build("elsewhere"), clean);
+}
+
+#[test]
 fn p6_a_timestamp_makes_later_times_that_one() {
     let larder = Larder::new(User::Same);
     let source = larder.dir("source");

@@ -62,7 +62,7 @@ fn as_the_user() {
     assert!(fs::read(&path).unwrap() == noise(300_000, 5));
     let held = fs::File::open(&path).unwrap();
     assert!(matches!(mounted.unmount(false), Err(Error::Busy { .. })));
-    let error = ns::run(&worker.spec.target, "/no/such/program", ["x"]).unwrap_err();
+    let error = ns::command(&worker.spec.target, "/no/such/program").unwrap().status().unwrap_err();
     println!("a namespace of one's own: {error}");
     drop(held);
     mounted.unmount(false).unwrap();

@@ -54,6 +54,9 @@ pub struct EngineConfig {
     pub records_max: usize,
 }
 
+/// More would not read any faster.
+const LANES_MAX: usize = 8;
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -91,6 +94,11 @@ impl EngineConfig {
             readahead: bytes(self.readahead_bytes),
             demand: bytes(self.demand_bytes),
         }
+    }
+
+    /// Threads that read sources on this machine at once: as many as decode, but never all that the runtime has.
+    pub(crate) fn lanes(&self) -> usize {
+        self.decoders.get().min(LANES_MAX)
     }
 
     /// Requests that one blob may have on the wire.

@@ -43,6 +43,9 @@ pub struct Engine {
     pub(crate) admission: Arc<Admission>,
     pub(crate) tables: Arc<EngineTables>,
     pub(crate) decoders: Arc<Semaphore>,
+    /// One for each thread that reads a source on this machine. Apart from the decoders: a file system that hangs takes these
+    /// and no others.
+    pub(crate) lanes: Arc<Semaphore>,
     shapes: PerPriority<Shape>,
     started: Instant,
     faults: Mutex<Ring<FaultRecord>>,
@@ -60,6 +63,7 @@ impl Engine {
             admission: Admission::new(&config),
             tables: EngineTables::new(config.tables),
             decoders: Arc::new(Semaphore::new(config.decoders.get())),
+            lanes: Arc::new(Semaphore::new(config.lanes())),
             shapes: config.shapes(),
             started: Instant::now(),
             faults: Mutex::new(Ring::new(config.records_max)),

@@ -1,7 +1,7 @@
 //! [`Queue`]: the requests of one booking whose stored bytes lie on this machine, and the lanes that bring them.
 //!
 //! Such a request takes a fraction of a millisecond, which the ways through the runtime would double. So a booking sends
-//! out not a task for each request but as many lanes as there are decoders, and a lane brings one request after the other
+//! out not a task for each request but as many lanes as the processors can use, and a lane brings one request after the other
 //! on a thread that may block, until none is left or it is time to let others have a turn.
 
 use std::{
@@ -55,7 +55,7 @@ impl Queue {
         cause: Cause,
         requests: Vec<Request>,
     ) {
-        let lanes = engine.config.decoders.get().min(requests.len());
+        let lanes = engine.config.lanes().min(requests.len());
         let (engine, next, withdrawn) = (Arc::clone(engine), AtomicUsize::new(0), AtomicBool::new(false));
         let queue = Arc::new(Self { engine, blob, source, booking, cause, requests, next, withdrawn });
         for _ in 0..lanes {
@@ -79,7 +79,7 @@ impl Queue {
             let _pass = self.engine.admission.admit(self.wish(request)).await;
             let _ = point(Site::OndemandAdmitted);
             // Never closed, so that the error cannot happen.
-            let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
+            let permit = Arc::clone(&self.engine.lanes).acquire_owned().await.ok();
             let lane = Arc::clone(self);
             let turn = move || {
                 let _permit = permit;
@@ -92,7 +92,7 @@ impl Queue {
 
     fn wish(&self, request: &Request) -> Wish {
         let priority = self.cause.priority();
-        let at_once_max = self.engine.config.decoders.get();
+        let at_once_max = self.engine.config.lanes();
         Wish { blob: self.blob.object(), priority, bytes: request.stored.len(), at_once_max }
     }
 

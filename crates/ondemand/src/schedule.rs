@@ -58,6 +58,15 @@ struct Class {
     ring: VecDeque<ObjectId>,
 }
 
+/// How a request goes out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// Within the budget of its priority.
+    Budget,
+    /// Beyond it.
+    Lane,
+}
+
 /// What one blob has queued.
 #[derive(Debug, Default)]
 struct Flow {
@@ -136,13 +145,15 @@ impl Class {
     }
 
     fn grant(&mut self, priority: Priority) -> Option<(Turn, Wish, u64)> {
-        let blob = self.whose_turn(priority)?;
+        let (blob, way) = self.whose_turn(priority)?;
         let (_, wish) = *self.flows.get(&blob)?.queue.front()?;
         let cost = self.cost(&wish);
         let flow = self.flows.get_mut(&blob)?;
         // By its lane a blob may go before its turn: it has less for the next.
         flow.deficit = flow.deficit.saturating_sub(cost);
         let (turn, wish) = flow.queue.pop_front()?;
+        // Were lanes charged, a large request that waits for room would wait for as long as others have small ones.
+        let cost = if way == Way::Lane { 0 } else { cost };
         self.out_bytes += cost;
         *self.out_of.entry(blob).or_default() += 1;
         self.drop_if_empty(blob);
@@ -151,7 +162,7 @@ impl Class {
 
     /// The next blob in the ring that has saved up for its first request. When there is no room for that one it waits for
     /// room, and smaller ones of others do not slip past it; only lanes are open then.
-    fn whose_turn(&mut self, priority: Priority) -> Option<ObjectId> {
+    fn whose_turn(&mut self, priority: Priority) -> Option<(ObjectId, Way)> {
         let mut passed = 0;
         while passed < self.ring.len() {
             let blob = *self.ring.front()?;
@@ -166,10 +177,11 @@ impl Class {
                 self.ring.rotate_left(1);
                 passed = 0;
             } else if self.out_bytes.saturating_add(cost) <= self.budget || self.out_bytes == 0 {
-                return Some(blob);
+                return Some((blob, Way::Budget));
             } else {
                 let has_lane = |blob: &ObjectId| self.out_of(*blob) == 0 && self.fits_a_lane(*blob);
-                return self.ring.iter().copied().find(|blob| priority == Priority::Demand && has_lane(blob));
+                let mut lanes = self.ring.iter().copied().filter(|_| priority == Priority::Demand);
+                return lanes.find(has_lane).map(|blob| (blob, Way::Lane));
             }
         }
         None
@@ -234,6 +246,27 @@ mod tests {
 
     fn all(schedule: &mut Schedule) -> Vec<Turn> {
         std::iter::from_fn(|| schedule.grant()).collect()
+    }
+
+    #[test]
+    fn a_request_as_large_as_the_budget_goes_out_however_many_small_ones_others_have() {
+        let mut schedule = Schedule::new(budgets(MIB));
+        let small = |schedule: &mut Schedule, blob| {
+            schedule.enter(wish(blob, Priority::Demand, 64 << 10));
+        };
+        (0..4).for_each(|n| small(&mut schedule, 2 + n % 2));
+        let mut out = VecDeque::from(all(&mut schedule));
+        let large = schedule.enter(wish(1, Priority::Demand, MIB));
+        for _ in 0..100 {
+            (2..4).for_each(|blob| small(&mut schedule, blob));
+            out.extend(all(&mut schedule));
+            if out.contains(&large) {
+                return;
+            }
+            // One ends while the other is still out: never is there nothing on the wire.
+            schedule.leave(out.pop_front().expect("somebody is always out"));
+        }
+        panic!("it never found room");
     }
 
     #[test]
@@ -377,8 +410,9 @@ mod tests {
                         // What is out of a wish's priority: bytes, and requests of its own blob.
                         let out_with = |wish: &Wish| {
                             let class = out.iter().filter(|(_, other)| other.priority == wish.priority);
-                            class.fold((0, 0), |(bytes, count), (_, other)| {
-                                (bytes + cost(other), count + usize::from(other.blob == wish.blob))
+                            class.fold((0, 0), |(bytes, count), (turn, other)| {
+                                let charged = schedule.out.get(turn).map_or(0, |(_, cost)| *cost);
+                                (bytes + charged, count + usize::from(other.blob == wish.blob))
                             })
                         };
                         let fits = |wish: &Wish| {
@@ -397,24 +431,34 @@ mod tests {
                             .filter(|(turn, wish)| heads.contains(turn) && out_with(wish).1 < AT_ONCE && !held_back(wish))
                             .copied()
                             .collect();
-                        let may_go = |wish: &Wish| fits(wish) || has_lane(wish);
+                        let (fit, have_lanes): (Vec<Turn>, Vec<Turn>) = {
+                            let turns = |may: &dyn Fn(&Wish) -> bool| {
+                                heads.iter().filter(|(_, wish)| may(wish)).map(|(turn, _)| *turn).collect()
+                            };
+                            (turns(&fits), turns(&has_lane))
+                        };
                         // Where one waits for room, the others need not go; a lane is always open.
                         let must_go = |priority: Priority| {
                             let mut class = heads.iter().filter(|(_, wish)| wish.priority == priority).peekable();
                             class.peek().is_some()
                                 && (class.clone().all(|(_, wish)| fits(wish)) || class.any(|(_, wish)| has_lane(wish)))
                         };
+                        let musts = Priority::MOST_URGENT_FIRST.map(must_go);
                         let granted = schedule.grant();
                         let found = heads.iter().find(|(turn, _)| Some(*turn) == granted).copied();
                         prop_assert_eq!(found.is_some(), granted.is_some(), "it is nobody's turn");
                         if let Some((turn, wish)) = found {
-                            prop_assert!(may_go(&wish), "there is no room");
+                            let (_, charged) = schedule.out[&turn];
+                            prop_assert!(charged == 0 || charged == cost(&wish), "it is charged, or has a lane");
+                            let may = if charged == 0 { &have_lanes } else { &fit };
+                            prop_assert!(may.contains(&turn), "there is no room");
                             queued.retain(|(t, _)| *t != turn);
                         }
                         let skipped = Priority::MOST_URGENT_FIRST
                             .into_iter()
-                            .filter(|priority| found.is_none_or(|(_, wish)| *priority > wish.priority))
-                            .find(|priority| must_go(*priority));
+                            .zip(musts)
+                            .filter(|(priority, _)| found.is_none_or(|(_, wish)| *priority > wish.priority))
+                            .find(|(_, must)| *must);
                         prop_assert_eq!(skipped, None);
                         out.extend(found);
                     }

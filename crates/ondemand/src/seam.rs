@@ -3,12 +3,16 @@
 //! The cache marks whole blocks. Where a chunk's edge does not fall on a block boundary, which the chunk index allows,
 //! the block belongs to two chunks or more: its first part is kept here until the rest has come.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use larder_fscache::{BlockSize, ObjectRange};
 
-/// Blocks kept at most; the lowest make way, and are fetched again when they are wanted.
+/// Blocks kept at most; the oldest make way, and are fetched again when they are wanted. Not the lowest: those of the superblock
+/// and the root are the ones that are waited for.
 const SEAMS_MAX: usize = 32;
 
 /// The parts of shared blocks that have come.
@@ -17,6 +21,8 @@ pub(crate) struct Seams {
     block: BlockSize,
     size: u64,
     parts: BTreeMap<u64, Vec<Part>>,
+    /// The blocks in `parts`, oldest first.
+    ages: VecDeque<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +49,7 @@ pub(crate) struct Whole {
 impl Seams {
     /// Starts empty, for an object of `size` bytes.
     pub fn new(block: BlockSize, size: u64) -> Self {
-        Self { block, size, parts: BTreeMap::new() }
+        Self { block, size, parts: BTreeMap::new(), ages: VecDeque::new() }
     }
 
     /// Takes in the verified chunk at `at` and returns what can be written now.
@@ -110,7 +116,10 @@ impl Seams {
 
     fn join(&mut self, block_at: u64, part: Part) -> Option<Whole> {
         let end = self.block_end(block_at);
-        let parts = self.parts.entry(block_at).or_default();
+        let parts = self.parts.entry(block_at).or_insert_with(|| {
+            self.ages.push_back(block_at);
+            Vec::new()
+        });
         parts.retain(|kept| kept.at != part.at);
         parts.push(part);
         parts.sort_unstable_by_key(|part| part.at);
@@ -122,15 +131,20 @@ impl Seams {
             reached = part.end();
         }
         if reached == end {
-            let parts = self.parts.remove(&block_at)?;
+            let parts = self.forget(block_at)?;
             let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
             return Some(Whole { at: block_at, bytes: bytes.into() });
         }
         if self.parts.len() > SEAMS_MAX {
-            let lowest = *self.parts.keys().find(|at| **at != block_at)?;
-            self.parts.remove(&lowest);
+            let oldest = *self.ages.front()?;
+            self.forget(oldest);
         }
         None
+    }
+
+    fn forget(&mut self, block_at: u64) -> Option<Vec<Part>> {
+        self.ages.retain(|kept| *kept != block_at);
+        self.parts.remove(&block_at)
     }
 }
 
@@ -141,6 +155,23 @@ mod tests {
     use super::*;
 
     const BLOCK: BlockSize = BlockSize::FOUR_KIB;
+
+    #[test]
+    fn the_block_that_came_last_is_never_the_one_that_makes_way() {
+        let part = |at: u64| (at * 4096 + 100, Bytes::from(vec![1; 8]));
+        let mut seams = Seams::new(BLOCK, 1 << 30);
+        for (at, bytes) in (1000..2000).map(part) {
+            seams.add(at, &bytes);
+        }
+        let (at, bytes) = part(0);
+        seams.add(at, &bytes);
+        assert!(seams.parts.contains_key(&0), "although it is the lowest");
+        for (at, bytes) in (2000..2000 + SEAMS_MAX as u64 - 1).map(part) {
+            seams.add(at, &bytes);
+        }
+        assert!(seams.parts.contains_key(&0), "its turn comes when all that are older have gone");
+        assert_eq!((seams.parts.len(), seams.ages.len()), (SEAMS_MAX, SEAMS_MAX));
+    }
 
     #[test]
     fn an_aligned_chunk_passes_through_uncopied() {

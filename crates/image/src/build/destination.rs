@@ -1,9 +1,11 @@
 //! [`Destination`]: the layout that an image is built into. Nothing has its final name before everything is there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::image::Digest;
 use tempfile::TempDir;
@@ -16,6 +18,12 @@ use crate::repository::{blob_path, read_bounded, read_index};
 /// Content of the file that makes a directory a layout.
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// Names of what is not finished yet.
+const STAGING_PREFIX: &str = ".larder-build-";
+
+/// A directory younger than this may be one whose build has still to lock it.
+const LEFTOVER_AGE_MIN: Duration = Duration::from_secs(60);
+
 /// A layout directory that is there already, or is to be.
 #[derive(Debug)]
 pub(super) struct Destination {
@@ -24,6 +32,8 @@ pub(super) struct Destination {
     exists: bool,
     /// A layout of its own on the same file system; removed with all it has unless it is published.
     staging: TempDir,
+    /// The staged layout, locked: it is no leftover.
+    _lock: File,
 }
 
 /// A blob under construction.
@@ -45,14 +55,17 @@ impl Destination {
             Err(source) => return Err(failed(dir, "look at", source)),
         };
         let place = if exists { dir } else { parent(dir) };
+        remove_leftovers(place);
         let staging = tempfile::Builder::new()
-            .prefix(".larder-build-")
+            .prefix(STAGING_PREFIX)
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(place)
             .map_err(|source| failed(place, "write in", source))?;
+        let lock = File::open(staging.path()).and_then(|dir| dir.lock().map(|()| dir));
+        let lock = lock.map_err(|source| failed(staging.path(), "lock", source))?;
         let blobs = staging.path().join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|source| failed(&blobs, "create", source))?;
-        Ok(Self { dir: dir.to_owned(), exists, staging })
+        Ok(Self { dir: dir.to_owned(), exists, staging, _lock: lock })
     }
 
     /// Begins a blob whose digest is not known yet.
@@ -149,7 +162,7 @@ fn is_empty_layout(dir: &Path) -> Result<bool, Error> {
         for entry in fs::read_dir(dir)? {
             let name = entry?.file_name();
             let name = name.as_encoded_bytes();
-            if !name.starts_with(b".larder-build-") && name != b"blobs" {
+            if !name.starts_with(STAGING_PREFIX.as_bytes()) && name != b"blobs" {
                 return Ok(false);
             }
         }
@@ -182,13 +195,42 @@ fn write_index(dir: &Path, mut index: IndexDocument, entry: ManifestEntry) -> Re
     let path = dir.join("index.json");
     let write = || {
         let mut file = tempfile::Builder::new()
-            .prefix(".larder-build-")
+            .prefix(STAGING_PREFIX)
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)?;
         file.write_all(&canonical(&index))?;
-        file.persist(&path).map_err(|error| error.error)
+        // Of all files of a layout this one is synced: the others are new, but with it every image would be lost.
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        File::open(dir)?.sync_all()
     };
-    write().map(drop).map_err(|source| failed(&path, "write", source))
+    write().map_err(|source| failed(&path, "write", source))
+}
+
+/// Takes away what builds into `place` have left there that were killed. A build that is under way has its directory locked.
+fn remove_leftovers(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let is_old = || {
+            let age = entry.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+            (age > LEFTOVER_AGE_MIN).then_some(())
+        };
+        let is_leftover = is_staging(&entry.file_name()) && is_old().is_some();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_leftover
+            && is_dir
+            && let Ok(dir) = File::open(entry.path())
+            && dir.try_lock().is_ok()
+        {
+            // It is only in the way: a build does not fail because of it.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether `name` is that of a directory in which a build puts its blobs together, beside the layout or in it. It belongs to
+/// no image.
+pub fn is_staging(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes())
 }
 
 fn parent(dir: &Path) -> &Path {
@@ -201,4 +243,39 @@ fn refused(dir: &Path, reason: &'static str) -> Error {
 
 fn failed(path: &Path, action: &'static str, source: io::Error) -> Error {
     Error::Io { path: path.to_owned(), action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_build_has_left_goes_with_the_next_and_a_build_under_way_stays() {
+        let place = tempfile::tempdir().expect("a directory");
+        let staged = |name: &str| {
+            let dir = place.path().join(name);
+            fs::create_dir_all(dir.join("blobs")).expect("room");
+            File::open(dir).expect("it is there")
+        };
+        let (killed, under_way, other) =
+            (staged(".larder-build-killed"), staged(".larder-build-under-way"), staged("something-else"));
+        let _young = staged(".larder-build-young");
+        let long_ago = SystemTime::now() - LEFTOVER_AGE_MIN * 2;
+        for dir in [&killed, &under_way, &other] {
+            dir.set_modified(long_ago).expect("it is ours");
+        }
+        under_way.lock().expect("nobody else has it");
+        let destination = Destination::open(&place.path().join("layout")).expect("room");
+        let mut left: Vec<_> = fs::read_dir(place.path())
+            .expect("it is there")
+            .map(|entry| entry.expect("it is there").file_name().into_string().expect("text"))
+            .filter(|name| {
+                Some(name.as_str()) != destination.staging.path().file_name().and_then(OsStr::to_str)
+            })
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, [".larder-build-under-way", ".larder-build-young", "something-else"]);
+    }
 }

@@ -32,6 +32,7 @@ use crate::manifest::{
     types,
 };
 
+pub use self::destination::is_staging;
 pub use self::options::{BuildOptions, Compression, DedupSource};
 
 /// What was built.

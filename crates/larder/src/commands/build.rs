@@ -1,5 +1,6 @@
 //! `larder build`: an image from a directory or a tar archive.
 
+use std::ffi::OsStr;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -131,11 +132,20 @@ fn open_archive(file: Option<&Path>) -> anyhow::Result<Archive> {
     Ok(archive)
 }
 
-/// Reads the tree, without the layout that is built should it lie inside.
+/// Reads the tree, without the layout that is built should it lie inside, and without what builds have beside it.
 fn scan(source: &Path, out: &Path) -> anyhow::Result<Tree> {
     let inside = place_inside(source, out);
+    let beside = out.parent().and_then(|place| {
+        let place = if place.as_os_str().is_empty() { Path::new(".") } else { place };
+        place_inside(source, place)
+    });
     let mut keep = |entry: &ScanEntry<'_>| {
-        inside.as_deref().is_none_or(|path| path.as_os_str().as_bytes() != entry.path)
+        let path = Path::new(OsStr::from_bytes(entry.path));
+        let is_staging = || {
+            beside.as_deref() == path.parent()
+                && path.file_name().is_some_and(larder_image::build::is_staging)
+        };
+        inside.as_deref() != Some(path) && !is_staging()
     };
     let mut tree = Tree::new();
     tree.add_root_from(source, b"", &ScanOptions::default(), &mut keep)?;

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+use tokio::signal::unix::SignalKind;
 
 use crate::api::client::Client;
 use crate::api::types::UmountRequest;
@@ -16,6 +19,7 @@ use crate::daemon::start;
 use crate::errors::{Kind, tell};
 use crate::output;
 use crate::runtime;
+use crate::signals::Ends;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +60,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         start::stop_if_needless(&client, started && mounted.is_err()).await;
         anyhow::Ok((client, mounted?))
     })?;
-    let status = execute(&mounted.path, &args.command);
+    let status = runtime.block_on(execute(&mounted.path, &args.command));
     let unmounted = runtime.block_on(unmount(&client, &mounted.path));
     if let Err(error) = unmounted {
         output::note(format!("warning: {}: still mounted: {error:#}", mounted.path.display()));
@@ -66,15 +70,40 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(exit_code(status?))
 }
 
-fn execute(root: &Path, command: &[OsString]) -> anyhow::Result<ExitStatus> {
+/// Runs the command and waits for its end, whatever this program is told meanwhile: there is a mount to be taken away.
+async fn execute(root: &Path, command: &[OsString]) -> anyhow::Result<ExitStatus> {
     let (program, args) = command.split_first().context("no command")?;
-    larder_mount::ns::run(root, program, args).with_context(|| {
+    let mut ends = Ends::catch()?;
+    let started = larder_mount::ns::command(root, program).and_then(|mut command| {
+        command.args(args);
+        tokio::process::Command::from(command).spawn()
+    });
+    let mut child = started.with_context(|| {
         tell(
             Kind::Failed,
             format!("{} cannot be run in the image", program.display()),
             "`larder ls` lists what the image has; a mount namespace needs root or user namespaces",
         )
-    })
+    })?;
+    loop {
+        let signal = tokio::select! {
+            status = child.wait() => return Ok(status?),
+            signal = ends.next() => signal,
+        };
+        // A terminal sends Ctrl-C to the command itself.
+        if signal != SignalKind::interrupt() {
+            pass_on(&child, signal);
+        }
+    }
+}
+
+fn pass_on(child: &Child, signal: SignalKind) {
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let signal = Signal::from_named_raw(signal.as_raw_value());
+    if let (Some(pid), Some(signal)) = (pid, signal) {
+        // Who has just ended needs no signal.
+        let _ = kill_process(pid, signal);
+    }
 }
 
 /// Unmounts without waiting for processes that the command left behind.

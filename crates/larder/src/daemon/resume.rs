@@ -16,7 +16,7 @@ use super::front_ends::FrontEnds;
 use super::live::{Cost, Live};
 use super::record::MountRecord;
 use crate::inventory::{Catalogue, KnownImage};
-use crate::store::{Place, connect_or_gone};
+use crate::store::{Place, connect_patiently};
 
 /// How often a mount is taken up before it is left for later, and the first pause, which doubles: most of a second in all.
 const RESUME_TRIES: u32 = 5;
@@ -131,7 +131,7 @@ impl Daemon {
         let reservation = self.mounts.reserve(&record.target)?;
         let reference: Reference = record.image.parse()?;
         let kind: FrontEndKind = record.frontend.parse().ok().context("the record names no front end")?;
-        let place = self.connect_or_gone(&reference, record.insecure).await;
+        let place = self.connect_patiently(&reference, record.insecure).await?;
         let image = self.restore(&record, &place).await?;
         let front_end = self.front_ends.get(kind)?;
         let _turn = self.opening.acquire().await?;
@@ -170,11 +170,9 @@ impl Daemon {
     }
 
     /// A place that cannot be reached is no reason to give up a mount: what is cached is served.
-    async fn connect_or_gone(&self, reference: &Reference, insecure: bool) -> Place {
+    async fn connect_patiently(&self, reference: &Reference, insecure: bool) -> anyhow::Result<Place> {
         let (reference, http) = (reference.clone(), self.http.clone());
-        let version = reference.version().clone();
-        let place = spawn_blocking(move || connect_or_gone(&reference, insecure, &http)).await;
-        place.unwrap_or_else(|error| Place::gone(version, error.to_string()))
+        Ok(spawn_blocking(move || connect_patiently(&reference, insecure, &http)).await?)
     }
 
     /// Forgets a mount that is not to be taken up any more; what is left of it is detached, so that nobody reads what

@@ -8,7 +8,6 @@ mod tree;
 
 mod place;
 mod scratch;
-mod signals;
 
 mod image;
 mod lazy;

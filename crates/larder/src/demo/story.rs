@@ -12,11 +12,12 @@ use super::full::{self, Full};
 use super::lazy::{self, Lazy};
 use super::scratch::Scratch;
 use super::tree::{Amount, Cut, Program, Source};
-use super::{Figures, check, image, place, signals};
+use super::{Figures, check, image, place};
 use crate::api::types::Records;
 use crate::output;
 use crate::output::size::Size;
 use crate::serve::{Bandwidth, Layout, Link, Server};
+use crate::signals::{clear_when_ended, stay_if_interrupted};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -52,9 +53,15 @@ pub fn run(options: &Options) -> anyhow::Result<(Figures, Records)> {
     // The layout, the cache, the pulled blobs and the unpacked tree; all but the last are compressed or sparse.
     let directory = place::choose(cut.taken.bytes.saturating_mul(5) / 2)?;
     let scratch = Scratch::new(directory, options.keep);
-    signals::clear_on_signal(&scratch)?;
+    let interrupted = scratch.clone();
+    clear_when_ended(move || {
+        output::note("interrupted: cleaning up");
+        if let Err(error) = interrupted.clear() {
+            output::note(format!("warning: {error:#}"));
+        }
+    })?;
     let result = measure(options, &source, &cut, &scratch);
-    signals::stay_if_interrupted();
+    stay_if_interrupted();
     let cleared = scratch.clear();
     let result = result?;
     cleared.context("the demo could not clean up after itself")?;

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::{Inventory, KnownImage};
 use crate::api::cache_types::{VerifiedObject, VerifyLine, VerifyRequest, VerifyState};
-use crate::store::connect_or_gone;
+use crate::store::connect_patiently;
 
 /// Bytes between two lines of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -124,7 +124,7 @@ impl Inventory<'_> {
         verifier: &Verifier<'_>,
     ) -> anyhow::Result<Vec<((VolumeKey, CookieKey), Known)>> {
         let reference: Reference = image.reference().parse()?;
-        let place = connect_or_gone(&reference, image.insecure, &verifier.http);
+        let place = connect_patiently(&reference, image.insecure, &verifier.http);
         let volume = VolumeKey::new(&image.volume)?;
         let manifest = image.manifest.parse()?;
         let loaded = larder_image::restore(self.catalogue.images(), &manifest, &*place.repository)?;

@@ -20,6 +20,8 @@ use super::traffic::{Counters, Traffic};
 const CONNECTIONS_MAX: usize = 512;
 /// A client that opens a connection and asks nothing for so long loses it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that takes nothing of an answer for so long loses the connection.
+const STALLED_MILLIS_MAX: u32 = 60_000;
 /// How long to wait after an `accept` that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -145,6 +147,10 @@ async fn connection(stream: tokio::net::TcpStream, service: Arc<Service>) -> Res
     // Without it the last small piece of a body waits for the client's delayed acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "serve_nodelay");
+    }
+    // A client that takes nothing any more is hung up on: it would keep others out.
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALLED_MILLIS_MAX) {
+        tracing::debug!(%error, "serve_user_timeout");
     }
     service.link.round_trip().await;
     let answer = service_fn(|request| {

@@ -16,9 +16,11 @@ pub struct Blobs {
 }
 
 /// A blob that images share.
+#[derive(Default)]
 struct Shared {
     blob: Weak<Blob>,
-    /// How many have opened it and not left it.
+    /// How many have opened it and not left it. Some of them may have let the blob go already, and one that was opened
+    /// since is counted with theirs: it must not be withdrawn when they leave.
     users: usize,
 }
 
@@ -46,18 +48,29 @@ impl Blobs {
     /// What the cache says.
     pub fn open(&self, layer: &Layer) -> anyhow::Result<Arc<Blob>> {
         let key = layer.table.identity();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = open.get_mut(key)
-            && let Some(blob) = shared.blob.upgrade()
-        {
+        let join = || {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = open.get_mut(key)?;
+            let blob = shared.blob.upgrade()?;
             shared.users += 1;
             blob.add_source(Arc::clone(&layer.source));
+            Some(blob)
+        };
+        if let Some(blob) = join() {
             return Ok(blob);
         }
+        // Not under the lock: a slow disk would hold up whoever opens or closes anything.
         let resources = self.resources(layer)?;
         let blob = Blob::new(key.as_str(), resources, Arc::clone(&layer.table), Arc::clone(&layer.source));
-        open.retain(|_, shared| shared.blob.strong_count() > 0);
-        open.insert(key.clone(), Shared { blob: Arc::downgrade(&blob), users: 1 });
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = open.entry(key.clone()).or_default();
+        shared.users += 1;
+        if let Some(other) = shared.blob.upgrade() {
+            // Another was quicker.
+            other.add_source(Arc::clone(&layer.source));
+            return Ok(other);
+        }
+        shared.blob = Arc::downgrade(&blob);
         Ok(blob)
     }
 

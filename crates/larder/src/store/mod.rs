@@ -5,10 +5,11 @@
 
 mod blobs;
 mod check;
-mod gone;
 mod lazy;
+mod patient;
 mod place;
 mod scratch;
+mod turns;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,16 @@ use anyhow::Context as _;
 use larder_cachefiles::Cachefiles;
 use larder_erofs as erofs;
 use larder_fscache::{AuxData, Cache, CacheResources, CookieKey, VolumeKey};
-use larder_image::{LoadedImage, Repository, Version};
+use larder_image::{Layer, LoadedImage, Repository, Version};
 use larder_mount::FrontEnd;
 use larder_ondemand::{Blob, Engine};
 use tokio::task::spawn_blocking;
 
 pub use blobs::Blobs;
 use lazy::Waiting;
-pub use place::{Place, connect, connect_or_gone};
+pub use place::{Place, connect, connect_patiently};
 pub use scratch::Scratch;
+use turns::Turns;
 
 /// Stored metadata larger than this is brought on demand, where the front end can: smaller metadata comes with one request
 /// sooner than with several.
@@ -41,6 +43,7 @@ pub struct Store {
     cache: Arc<Cache<Cachefiles>>,
     engine: Arc<Engine>,
     blobs: Arc<Blobs>,
+    metadata_turns: Arc<Turns>,
 }
 
 /// An image whose data comes on demand, and whose metadata is here, complete and checked, or comes on demand, too.
@@ -71,7 +74,7 @@ impl Store {
         let cache = Arc::new(Cache::new(cachefiles));
         let volume = cache.acquire_volume(&VolumeKey::new(VOLUME)?, &AuxData::default())?;
         let blobs = Arc::new(Blobs::new(Arc::clone(&cache), volume));
-        Ok(Self { cache, engine, blobs })
+        Ok(Self { cache, engine, blobs, metadata_turns: Arc::default() })
     }
 
     /// The cache.
@@ -101,7 +104,7 @@ impl Store {
     ///
     /// When its metadata cannot be had, or is not what the manifest says.
     pub async fn open_loaded(&self, image: LoadedImage) -> anyhow::Result<OpenImage> {
-        let (metadata, metadata_fetched_bytes) = self.metadata(&image).await?;
+        let (metadata, metadata_fetched_bytes) = self.metadata(&image.metadata).await?;
         let blobs = Arc::clone(&self.blobs);
         spawn_blocking(move || {
             let metadata_path = path_of(&metadata)?;
@@ -139,7 +142,7 @@ impl Store {
         }
         let mut fetched_bytes = 0;
         if image.metadata.descriptor.size() < LAZY_METADATA_BYTES_MIN {
-            fetched_bytes = self.metadata(&image).await?.1;
+            fetched_bytes = self.metadata(&image.metadata).await?.1;
         }
         let (blobs, engine) = (Arc::clone(&self.blobs), Arc::clone(&self.engine));
         spawn_blocking(move || {
@@ -168,18 +171,18 @@ impl Store {
     }
 
     /// The metadata, complete and durable, and how many bytes were fetched for it.
-    async fn metadata(&self, image: &LoadedImage) -> anyhow::Result<(CacheResources, u64)> {
-        let layer = image.metadata.clone();
-        let blobs = Arc::clone(&self.blobs);
-        let resources = spawn_blocking(move || blobs.resources(&layer)).await??;
-        if resources.is_complete() {
-            return Ok((resources, 0));
-        }
-        larder_image::fetch_metadata(&image.metadata, &resources).await?;
-        // Sealed before the mount: the kernel reads this file without asking anybody.
+    async fn metadata(&self, layer: &Layer) -> anyhow::Result<(CacheResources, u64)> {
+        // Mounts of one image at the same time fetch it once.
+        let _turn = self.metadata_turns.take(layer.table.identity()).await;
+        let (blobs, of_layer) = (Arc::clone(&self.blobs), layer.clone());
+        let resources = spawn_blocking(move || blobs.resources(&of_layer)).await??;
+        let fetched_bytes = if resources.is_complete() { 0 } else { layer.descriptor.size() };
+        larder_image::fetch_metadata(layer, &resources).await?;
+        // Sealed before the mount, whoever has completed it: the kernel reads this file without asking anybody, and what is
+        // not durable yet can still be taken back.
         let object = Arc::clone(resources.object());
         spawn_blocking(move || object.commit()).await??;
-        Ok((resources, image.metadata.descriptor.size()))
+        Ok((resources, fetched_bytes))
     }
 
     /// One image with the cookies `keys` is closed, and nobody can ask for its bytes through it any more. The blobs that
@@ -248,8 +251,8 @@ mod tests {
     use bytes::Bytes;
     use larder_cachefiles::{BootId, Config, NoHolder};
     use larder_fscache::{Backend as _, ObjectRange};
+    use larder_image::ChunkTable;
     use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
-    use larder_image::{ChunkTable, Layer};
     use larder_ondemand::{Cause, EngineConfig};
     use larder_remote::{BlobRange, RangeSource};
     use tokio::task::yield_now;
@@ -292,15 +295,44 @@ mod tests {
         }
     }
 
+    fn store(dir: &Path) -> Store {
+        let boot_id = BootId::of_this_machine().expect("it has booted");
+        let config = Config::new(dir.to_owned(), boot_id, Arc::new(NoHolder));
+        let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
+        let cachefiles = Cachefiles::open(config).expect("the directory will do");
+        Store::new(cachefiles, engine).expect("it is empty")
+    }
+
+    #[tokio::test]
+    async fn p1_metadata_that_is_complete_but_not_durable_is_made_so_before_it_is_mounted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, layer) = (store(dir.path()), layer());
+        // As by a worker that was killed before it could, or by another mount that is about to.
+        let resources = store.blobs.resources(&layer).expect("room");
+        resources.write(0, &vec![1; 1 << 20]).expect("room");
+        assert!(resources.is_complete() && resources.object().sealed_file().is_none());
+        let (metadata, fetched_bytes) = store.metadata(&layer).await.expect("all of it is here");
+        assert!(metadata.object().sealed_file().is_some());
+        assert_eq!(fetched_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn p4_a_blob_that_was_opened_while_another_image_closes_is_not_withdrawn_with_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, layer) = (store(dir.path()), layer());
+        let keys = [layer.table.identity().clone()];
+        drop(store.blobs.open(&layer).expect("room"));
+        // The first has let go of its blob, and has still to leave.
+        let second = store.blobs.open(&layer).expect("room");
+        assert!(store.blobs.leave(&keys).is_empty(), "the second image has it");
+        assert!(Arc::ptr_eq(&store.blobs.leave(&keys)[0], &second));
+    }
+
     #[tokio::test]
     async fn a_blob_is_withdrawn_with_the_last_image_that_uses_it_and_its_cookie_is_free_then() {
         let dir = tempfile::tempdir().expect("a directory");
-        let boot_id = BootId::of_this_machine().expect("it has booted");
-        let config = Config::new(dir.path().to_owned(), boot_id, Arc::new(NoHolder));
-        let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
-        let cachefiles = Cachefiles::open(config).expect("the directory will do");
-        let store = Store::new(cachefiles, Arc::clone(&engine)).expect("it is empty");
-        let layer = layer();
+        let (store, layer) = (store(dir.path()), layer());
+        let engine = Arc::clone(&store.engine);
         let keys = Keys { metadata: None, blobs: vec![layer.table.identity().clone()] };
         let first = store.blobs.open(&layer).expect("room");
         let second = store.blobs.open(&layer).expect("room");

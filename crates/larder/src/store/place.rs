@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_image::{LayoutRepository, Reference, RegistryRepository, Repository, Version};
 use larder_remote::{HttpClient, Registry};
 
-use super::gone::Gone;
+use super::patient::Patient;
 
 /// A reference with a connection to where it lies.
 pub struct Place {
@@ -40,21 +40,20 @@ pub fn connect(reference: &Reference, insecure: bool, http: &HttpClient) -> anyh
     })
 }
 
-/// The same for an image whose manifest and indexes are here: a place that is gone keeps the reason, and its blobs fail
-/// with it when they are read.
-pub fn connect_or_gone(reference: &Reference, insecure: bool, http: &HttpClient) -> Place {
-    connect(reference, insecure, http).unwrap_or_else(|error| {
-        tracing::warn!("{reference}: {error:#}");
-        Place::gone(reference.version().clone(), format!("{error:#}"))
-    })
+/// The same for an image whose manifest and indexes are here: a place, or a blob of it, that is away is looked for again
+/// when it is read, and until then what is cached is served.
+pub fn connect_patiently(reference: &Reference, insecure: bool, http: &HttpClient) -> Place {
+    let patient = Patient::new(reference, insecure, http);
+    match connect(reference, insecure, http) {
+        Ok(place) => Place { repository: Arc::new(patient.found(place.repository)), ..place },
+        Err(error) => {
+            tracing::warn!("{reference}: {error:#}");
+            Place { repository: Arc::new(patient), version: reference.version().clone(), registry: None }
+        }
+    }
 }
 
 impl Place {
-    /// A place that is gone, for this reason.
-    pub fn gone(version: Version, reason: String) -> Self {
-        Self { repository: Arc::new(Gone::new(reason)), version, registry: None }
-    }
-
     /// Bytes and requests that crossed the connection so far; `None` where nobody counts.
     pub fn cost(&self) -> Option<(u64, u64)> {
         let reading = self.registry.as_ref()?.meter().read();
