@@ -25,6 +25,7 @@ use crate::{
     lane::Queue,
     plan::{Request, Shape, Wanted, plan},
     record::Ring,
+    room::DecodingRoom,
     trip::Trip,
 };
 
@@ -46,6 +47,7 @@ pub struct Engine {
     /// One for each thread that reads a source on this machine. Apart from the decoders: a file system that hangs takes these
     /// and no others.
     pub(crate) lanes: Arc<Semaphore>,
+    pub(crate) room: DecodingRoom,
     shapes: PerPriority<Shape>,
     started: Instant,
     faults: Mutex<Ring<FaultRecord>>,
@@ -64,6 +66,7 @@ impl Engine {
             tables: EngineTables::new(config.tables),
             decoders: Arc::new(Semaphore::new(config.decoders.get())),
             lanes: Arc::new(Semaphore::new(config.lanes())),
+            room: DecodingRoom::new(),
             shapes: config.shapes(),
             started: Instant::now(),
             faults: Mutex::new(Ring::new(config.records_max)),

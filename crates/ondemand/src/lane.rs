@@ -123,6 +123,8 @@ impl Queue {
         let tries = if self.blob.sources().has_one() { Tries::Last } else { Tries::MoreToCome };
         let mut ok = true;
         for piece in pieces(self.blob.table(), request.chunks.clone()) {
+            let room = self.engine.room.take(self.blob.table(), piece.clone());
+            let _room = self.engine.handle.block_on(room);
             match bring_piece(&self.engine, &self.blob, here, self.booking, piece, tries) {
                 Ok(all_are_present) => ok &= all_are_present,
                 Err(missed) => {

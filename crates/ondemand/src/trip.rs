@@ -175,12 +175,15 @@ impl Trip {
 
     /// Verifies, decodes, writes and lands a batch on a thread that may block.
     async fn settle(&self, batch: Vec<Arrived>, tries: Tries) -> Outcome {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Outcome::default() };
+        // Before the permit: whoever waits for room keeps no other from decoding.
+        let room = self.engine.room.take(self.blob.table(), first.number..last.number + 1).await;
         // Never closed, so that the error cannot happen.
         let permit = Arc::clone(&self.engine.decoders).acquire_owned().await.ok();
         // A trip that is given up leaves this behind: whoever drops the blob waits for it too.
         let (engine, blob, booking) = (Arc::clone(&self.engine), self.blob.clone(), self.booking);
         let work = move || {
-            let _permit = permit;
+            let _held = (permit, room);
             let mut outcome = Outcome::default();
             for arrived in batch {
                 let number = arrived.number;
