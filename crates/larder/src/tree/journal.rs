@@ -113,8 +113,7 @@ impl Journal {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let mut fresh = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
         fresh.write_all(&text)?;
-        fresh.persist(&self.path).map_err(|failed| failed.error)?;
-        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        self.file = fresh.persist(&self.path).map_err(|failed| failed.error)?;
         (self.lines, self.is_torn) = (lines, false);
         Ok(())
     }

@@ -62,8 +62,12 @@ impl Nodes {
             known.keys().next_back().copied().unwrap_or(NodeId::ROOT.0).saturating_add(1).max(uptime_us());
         let root = Known { path: TreePath::root(), node: TreeNode::Directory };
         let mut nodes = BTreeMap::from([(NodeId::ROOT, Node::new(root, false))]);
+        // A directory is the one it was: with another node the kernel would take working directories and mounts away from
+        // whoever has them there. How the open files of a file are read is not known, so that it gets a new one.
+        let directories = known.iter().filter(|(_, known)| known.node == TreeNode::Directory);
+        let by_path = directories.map(|(id, known)| (known.path.clone(), NodeId(*id))).collect();
         nodes.extend(known.into_iter().map(|(id, known)| (NodeId(id), Node::new(known, true))));
-        Ok(Self { nodes, by_path: HashMap::new(), next, journal })
+        Ok(Self { nodes, by_path, next, journal })
     }
 
     /// The node `id`.
@@ -116,8 +120,11 @@ impl Nodes {
     /// The kernel has forgotten a node that it was told of so often; returns it when that was all.
     pub fn forget(&mut self, id: NodeId, lookups: u64) -> Option<Node> {
         let node = self.nodes.get_mut(&id).filter(|_| id != NodeId::ROOT)?;
+        // Of an inherited one the kernel was told before, how often is not known: as long as it forgets no more than it was
+        // told here, it knows the node still.
+        let is_known = if node.is_inherited { lookups <= node.lookups } else { lookups < node.lookups };
         node.lookups = node.lookups.saturating_sub(lookups);
-        if node.lookups > 0 {
+        if is_known {
             return None;
         }
         let node = self.nodes.remove(&id)?;
@@ -187,6 +194,20 @@ mod tests {
         let new = nodes.learn(&path, &file(1));
         assert!(new > old && !nodes.get(new).expect("known").is_inherited);
         assert!(nodes.forget(old, 5).is_some());
+    }
+
+    #[test]
+    fn p4_a_directory_has_the_same_node_with_every_worker() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = TreePath::parse("a").expect("sound");
+        let open = || Nodes::open(&temp.path().join("n")).expect("there");
+        let old = open().learn(&path, &TreeNode::Directory);
+        let mut nodes = open();
+        assert_eq!(nodes.learn(&path, &TreeNode::Directory), old);
+        assert!(nodes.forget(old, 1).is_none(), "the earlier worker has told of it, too");
+        assert_eq!(nodes.learn(&path, &TreeNode::Directory), old);
+        assert!(nodes.forget(old, 2).is_some(), "more than this one has told");
+        assert_ne!(nodes.learn(&path, &TreeNode::Directory), old);
     }
 
     #[test]
