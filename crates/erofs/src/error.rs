@@ -136,6 +136,9 @@ pub enum Error {
     ReadTar { at: u64, source: io::Error },
     #[error("archive: the entry at byte {at}: {fault}")]
     Tar { at: u64, fault: TarFault },
+    /// Entries for the holes of all sparse files of an archive, up to this one.
+    #[error("archive: {}: holes need {entries} entries in tables, and {entries_max} is the limit of an archive", path.display())]
+    SparseClaims { path: PathBuf, entries: u64, entries_max: u64 },
     #[error("options: {fault}")]
     Options { fault: OptionsFault },
 }
@@ -185,6 +188,9 @@ impl Error {
             Self::Tar { .. } => {
                 Some("is this a tar archive? gzip, zstd and xz are decoded, other compressions are not")
             }
+            Self::SparseClaims { .. } => Some(
+                "larger blocks or chunks need fewer entries; or leave the file out, if its size is not meant",
+            ),
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -254,7 +260,7 @@ impl Error {
             Self::Changed { .. } => Errno::AGAIN,
             Self::Exists { .. } => Errno::EXIST,
             Self::Missing { .. } => Errno::NOENT,
-            Self::Unrepresentable { .. } | Self::TooLarge { .. } => Errno::FBIG,
+            Self::Unrepresentable { .. } | Self::TooLarge { .. } | Self::SparseClaims { .. } => Errno::FBIG,
             Self::ChunkSize { .. }
             | Self::DeviceTags { .. }
             | Self::LayerDevices { .. }

@@ -15,7 +15,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
-use archive::{header, mend};
+use archive::{claims, header, mend, records};
 use kernel::Mounted;
 use larder_erofs::writer::{
     ImageOptions, Options, ScanOptions, TarOptions, Tree, index_tar, write_data, write_data_from_tar,
@@ -270,5 +270,48 @@ fn p6_what_lies_behind_the_end_of_an_archive_is_no_part_of_it() {
         let expected = from_tar(&first, &TarOptions::default(), &options).expect("sound");
         let made = from_tar(&both, &TarOptions::default(), &options).expect("sound");
         assert!(made == expected, "{jobs} jobs");
+    }
+}
+
+#[test]
+fn p5_holes_cost_an_archive_nothing_and_are_limited() {
+    let lz4 = ImageOptions { compressors: vec!["lz4".parse().expect("known")], ..ImageOptions::default() };
+    let tar = TarOptions::default();
+    let verdicts = |archive: &[u8]| {
+        let blob = write_data_from_tar(archive, &tar, &Options::default(), &mut Vec::new());
+        [
+            ("plain", from_tar(archive, &tar, &ImageOptions::default()).map(drop)),
+            ("lz4", from_tar(archive, &tar, &lz4).map(drop)),
+            ("index", index_tar(archive, &tar, &lz4).map(drop)),
+            ("blob", blob.map(drop)),
+        ]
+    };
+    for (way, verdict) in verdicts(&claims("small", 1 << 26)) {
+        verdict.unwrap_or_else(|error| panic!("{way}: {error}"));
+    }
+    for (way, verdict) in verdicts(&claims("huge", 1 << 62)) {
+        let error = verdict.expect_err(way);
+        assert!(matches!(&error, Error::SparseClaims { entries_max: 0x100_0000, .. }), "{way}: {error}");
+        assert!(error.to_string().contains("huge"), "{way}: {error}");
+    }
+    // Each by itself would do.
+    let several: Vec<u8> = (0..5).flat_map(|n| claims(&format!("part {n}"), 1 << 34)).collect();
+    let error = from_tar(&several, &tar, &ImageOptions::default()).expect_err("80 GiB of holes");
+    assert!(error.to_string().contains("part 4"), "{error}");
+}
+
+#[test]
+fn p5_records_of_an_entry_are_limited_together() {
+    let file = header("file", b'0', 0, "");
+    let value = "v".repeat(600_000);
+    for kind in [b'x', b'g'] {
+        let one = records(kind, &[("SCHILY.xattr.nfs4.one", &value)]);
+        let two = records(kind, &[("SCHILY.xattr.nfs4.two", &value)]);
+        let apart = [&one[..], &file, &records(b'x', &[]), &header("other", b'0', 0, "")].concat();
+        from_tar(&apart, &TarOptions::default(), &ImageOptions::default()).expect("below the limit");
+        let error =
+            from_tar(&[one, two, file.clone()].concat(), &TarOptions::default(), &ImageOptions::default());
+        let error = error.expect_err("above the limit").to_string();
+        assert!(error.contains("1048576 bytes"), "{error}");
     }
 }

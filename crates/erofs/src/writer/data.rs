@@ -126,8 +126,8 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
 ///
 /// # Errors
 ///
-/// [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read, [`Error::WriteBlob`]; and
-/// when the options do not go together.
+/// [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read, [`Error::SparseClaims`] when
+/// sparse files claim too many holes, 2^24 chunks in all, [`Error::WriteBlob`]; and when the options do not go together.
 ///
 /// # Examples
 ///

@@ -19,6 +19,28 @@ pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
     header
 }
 
+/// An entry of PAX records of kind `x` or `g`.
+pub fn records(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (key, value) in records {
+        // The length counts itself.
+        let rest = key.len() + value.len() + 3;
+        let len = (rest + 1..).find(|len| len.to_string().len() + rest == *len).expect("some length fits");
+        body.extend(format!("{len} {key}={value}\n").bytes());
+    }
+    let mut entry = header("records", kind, body.len() as u64, "");
+    entry.extend(body);
+    entry.resize(entry.len().next_multiple_of(512), 0);
+    entry
+}
+
+/// A file of `size` bytes, of which the archive has one in block 1 of 4 KiB.
+pub fn claims(name: &str, size: u64) -> Vec<u8> {
+    let map = [("GNU.sparse.size", size.to_string()), ("GNU.sparse.map", "4096,512".to_owned())];
+    let map = [(map[0].0, map[0].1.as_str()), (map[1].0, map[1].1.as_str())];
+    [records(b'x', &map), header(name, b'0', 512, ""), vec![7; 512]].concat()
+}
+
 /// Makes the checksum right wherever a header may be.
 pub fn mend(archive: &mut [u8]) {
     for header in archive.chunks_exact_mut(512).filter(|header| header[257..262] == *b"ustar") {

@@ -29,6 +29,8 @@ pub(in crate::writer) struct Load {
     pub out: Vec<u8>,
     /// Sum over the contents.
     pub hash: u128,
+    /// Where the buffer has zeros that stand for all holes, if any had to be encoded.
+    zeros_at: Option<usize>,
 }
 
 /// A piece of a file, not longer than [`PIECE_BYTES`].
@@ -120,6 +122,13 @@ impl Load {
         &mut self.buffer[offset..offset + len]
     }
 
+    /// Where the buffer has `len` zeros, behind all contents: the same ones for every hole of the load.
+    pub(in crate::writer) fn zeros(&mut self, len: usize) -> usize {
+        let at = *self.zeros_at.get_or_insert(self.buffer.len());
+        self.buffer.resize(self.buffer.len().max(at + len), 0);
+        at
+    }
+
     /// Pads every piece to a whole block, and sums the contents up.
     pub(in crate::writer) fn finish(&mut self, block: BlockSize) {
         let mut used = 0;
@@ -133,9 +142,31 @@ impl Load {
 
     /// Makes it empty; memory stays.
     pub(in crate::writer) fn clear(&mut self) {
+        if let Some(zeros_at) = self.zeros_at.take() {
+            self.buffer.truncate(zeros_at);
+        }
         self.pieces.clear();
         self.made.clear();
         self.extents.clear();
         self.out.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_all_holes_of_a_load_are_the_same_zeros_and_leave_with_it() {
+        let mut load = Load::default();
+        load.room(0, 5000, BlockSize::B4096).fill(1);
+        let contents = load.buffer.len();
+        for len in [4096, 8192, 100] {
+            let at = load.zeros(len);
+            assert!(at >= 5000 && load.buffer[at..at + len].iter().all(|&byte| byte == 0), "{len}");
+        }
+        assert_eq!(load.buffer.len(), contents + 8192);
+        load.clear();
+        assert_eq!(load.buffer.len(), contents);
     }
 }

@@ -44,8 +44,7 @@ pub(super) fn encode(load: &mut Load, index: usize, rules: &Rules, encoder: Opti
     let mut encoder = encoder;
     if piece.hole && encoder.is_some() && rules.zeros_extent == 0 {
         // Old indexes have no extents of zeros: they are encoded like all else.
-        (piece.offset, piece.hole) = (load.buffer.len(), false);
-        load.buffer.resize(piece.offset + piece.len, 0);
+        (piece.offset, piece.hole) = (load.zeros(piece.len), false);
         load.pieces[index] = piece;
     }
     if rules.dedupe {

@@ -34,7 +34,9 @@ impl<'a, R: Read> TarBatches<'a, R> {
     /// The next segment, of at most `room` bytes; `None` when there is no room for it, or no further one.
     fn next_segment(&mut self, room: u64) -> Result<Option<Segment>, Error> {
         if self.file.is_none() {
-            let Some((_, contents)) = self.files.next()? else { return Ok(None) };
+            let unit = self.geometry.chunk_bytes();
+            let next = self.files.next(|size| grown_chunk(size, unit))?;
+            let Some((_, contents)) = next else { return Ok(None) };
             self.file = Some(contents);
             self.until = 0;
         }

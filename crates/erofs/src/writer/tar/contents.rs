@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::node::NodeId;
 use super::super::tree::Tree;
+use super::claims::Claims;
 use super::entries::Entry;
 use super::{Adder, Entries, EntryKind};
 use crate::Error;
@@ -15,19 +16,26 @@ pub(super) struct TarFiles<'a, R> {
     pub adder: Adder<'a>,
     /// The files with data, in the order of the archive.
     pub nodes: Vec<NodeId>,
+    claims: Claims,
 }
 
 impl<'a, R: Read> TarFiles<'a, R> {
     pub fn new(entries: Entries<R>, adder: Adder<'a>) -> Self {
-        Self { entries, adder, nodes: Vec::new() }
+        Self { entries, adder, nodes: Vec::new(), claims: Claims::default() }
     }
 
     /// Goes to the next file with data; `None` at the end of the archive.
-    pub fn next(&mut self) -> Result<Option<(Entry, Contents)>, Error> {
+    ///
+    /// `unit` says how many bytes an entry of the table of a file of so many bytes stands for.
+    pub fn next(&mut self, unit: impl Fn(u64) -> u64) -> Result<Option<(Entry, Contents)>, Error> {
         while let Some(mut entry) = self.entries.next()? {
             let Some(node) = self.adder.add(&entry)? else { continue };
             let EntryKind::File { size, map, .. } = &mut entry.kind else { continue };
-            let contents = Contents::new(*size, map.take());
+            let (size, map) = (*size, map.take());
+            if let Some(map) = &map {
+                self.claims.take(&entry, size, map, unit(size))?;
+            }
+            let contents = Contents::new(size, map);
             self.nodes.push(node);
             return Ok(Some((entry, contents)));
         }

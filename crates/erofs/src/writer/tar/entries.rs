@@ -8,7 +8,7 @@ use super::sparse;
 use crate::error::path_of;
 use crate::{Error, FileType, Rdev, Timestamp, Xattr};
 
-/// Bytes of a name or of PAX records, at most.
+/// Bytes of a name, at most; of the PAX records of an entry; and of those that are for all entries.
 const EXTRA_BYTES_MAX: u64 = 1 << 20;
 
 /// One entry of an archive.
@@ -48,8 +48,10 @@ pub enum TarFault {
     Checksum,
     #[error("{field} is no number, or too large")]
     Number { field: &'static str },
-    #[error("its extra records are damaged, or longer than a megabyte")]
+    #[error("its extra records are damaged")]
     Records,
+    #[error("its name or extra records are longer than {bytes_max} bytes")]
+    RecordsTooLong { bytes_max: u64 },
     #[error("its map of a sparse file is wrong")]
     Sparse,
     #[error("entries of kind {kind:#04x} are unknown")]
@@ -69,13 +71,23 @@ pub(in crate::writer) struct Entries<R> {
     /// Bytes of the contents at hand still to be read.
     left: u64,
     global: Records,
+    /// Bytes of records that are for all entries, so far: what they say is kept.
+    global_bytes: u64,
     /// The archive has ended: what lies behind is no part of it.
     has_ended: bool,
 }
 
 impl<R: Read> Entries<R> {
     pub(in crate::writer) fn new(reader: R) -> Self {
-        Self { reader, at: 0, entry_at: 0, left: 0, global: Records::default(), has_ended: false }
+        Self {
+            reader,
+            at: 0,
+            entry_at: 0,
+            left: 0,
+            global: Records::default(),
+            global_bytes: 0,
+            has_ended: false,
+        }
     }
 
     /// Bytes read so far.
@@ -89,7 +101,7 @@ impl<R: Read> Entries<R> {
             return Ok(None);
         }
         self.skip_contents()?;
-        let mut records = self.global.clone();
+        let (mut records, mut record_bytes) = (self.global.clone(), 0);
         let (mut long_name, mut long_link) = (None, None);
         self.entry_at = self.at;
         loop {
@@ -99,24 +111,22 @@ impl<R: Read> Entries<R> {
             };
             let header = Header(&block);
             let size = header.size();
-            let extra = |entries: &mut Self| {
-                let size = size.filter(|&size| size <= EXTRA_BYTES_MAX);
-                entries.body(size.ok_or(entries.fault(TarFault::Records))?)
-            };
             match header.kind() {
                 b'x' | b'X' => {
-                    let body = extra(self)?;
+                    let body = self.extra(size, &mut record_bytes)?;
                     records.parse(&body).ok_or(self.fault(TarFault::Records))?;
                 }
                 b'g' => {
-                    let body = extra(self)?;
+                    let mut bytes = self.global_bytes;
+                    let body = self.extra(size, &mut bytes)?;
+                    self.global_bytes = bytes;
                     self.global.parse(&body).ok_or(self.fault(TarFault::Records))?;
-                    records = self.global.clone();
+                    (records, record_bytes) = (self.global.clone(), 0);
                 }
-                b'L' => long_name = Some(until_nul(extra(self)?)),
-                b'K' => long_link = Some(until_nul(extra(self)?)),
+                b'L' => long_name = Some(until_nul(self.extra(size, &mut 0)?)),
+                b'K' => long_link = Some(until_nul(self.extra(size, &mut 0)?)),
                 // A name for the whole volume.
-                b'V' => drop(extra(self)?),
+                b'V' => drop(self.extra(size, &mut 0)?),
                 _ => return self.entry(&header, &records, long_name, long_link).map(Some),
             }
         }
@@ -250,6 +260,14 @@ impl<R: Read> Entries<R> {
             return Err(self.fault(TarFault::Checksum));
         }
         Ok(Some(block))
+    }
+
+    /// Reads a body of `size` bytes that comes after `before` others of its kind, and counts it.
+    fn extra(&mut self, size: Option<u64>, before: &mut u64) -> Result<Vec<u8>, Error> {
+        let size = size.ok_or_else(|| self.fault(TarFault::Number { field: "the size" }))?;
+        let sum = before.checked_add(size).filter(|&sum| sum <= EXTRA_BYTES_MAX);
+        *before = sum.ok_or_else(|| self.fault(TarFault::RecordsTooLong { bytes_max: EXTRA_BYTES_MAX }))?;
+        self.body(size)
     }
 
     /// Reads a short body with its padding.

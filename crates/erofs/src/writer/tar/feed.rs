@@ -37,7 +37,7 @@ impl<'a, R: Read> TarFeed<'a, R> {
 
     /// Goes to the next file with contents; `false` at the end of the archive.
     fn next_file(&mut self) -> Result<bool, Error> {
-        let Some((entry, contents)) = self.files.next()? else { return Ok(false) };
+        let Some((entry, contents)) = self.files.next(|_| self.block.bytes())? else { return Ok(false) };
         let hint = match self.options.hints {
             Some(hints) => hints(&entry.image_path()?),
             None => Hint::default(),

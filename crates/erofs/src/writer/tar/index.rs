@@ -10,9 +10,10 @@ use super::super::image_options::ImageOptions;
 use super::super::options::Geometry;
 use super::super::order::order;
 use super::super::recipe::Recipe;
-use super::super::runs::{BlockRef, FileRuns, Target};
+use super::super::runs::{BlockRef, FileRuns, Target, merged_bits};
 use super::super::text::index;
 use super::super::tree::Tree;
+use super::claims::Claims;
 use super::{Adder, Entries, EntryKind, TarOptions};
 use crate::{BlockSize, Error, Incompat};
 
@@ -27,7 +28,8 @@ const BLOCK_BITS: u8 = 9;
 /// # Errors
 ///
 /// [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read,
-/// [`Error::Unrepresentable`] for a sparse file whose pieces do not begin at multiples of 512 bytes.
+/// [`Error::Unrepresentable`] for a sparse file whose pieces do not begin at multiples of 512 bytes,
+/// [`Error::SparseClaims`] when holes need a table beyond the limit.
 pub fn index_tar<R: Read>(
     reader: R,
     tar: &TarOptions<'_>,
@@ -38,18 +40,22 @@ pub fn index_tar<R: Read>(
     let block = options.check()?;
     let mut entries = Entries::new(Hashing { reader, hasher: Xxh3::new() });
     let mut adder = Adder::new(Tree::new(), *tar);
-    let (mut runs, mut files) = (FileRuns::default(), Vec::new());
+    let (mut runs, mut files, mut claims) = (FileRuns::default(), Vec::new(), Claims::default());
     while let Some(entry) = entries.next()? {
         let Some(node) = adder.add(&entry)? else { continue };
         let EntryKind::File { size, at, map, .. } = &entry.kind else { continue };
         runs.begin_file();
         files.push(node);
         let whole = [(0, *size)];
-        let map = map.as_deref().unwrap_or(&whole);
-        add_runs(&mut runs, map, *size, *at, block).ok_or_else(|| Error::Unrepresentable {
+        let pieces = map.as_deref().unwrap_or(&whole);
+        add_runs(&mut runs, pieces, *size, *at, block).ok_or_else(|| Error::Unrepresentable {
             path: crate::error::path_of(&entry.path),
             reason: "is a sparse file whose pieces do not begin at multiples of 512 bytes",
         })?;
+        if let Some(map) = map {
+            let bits = block.bits() + merged_bits(runs.of(files.len() - 1), block, block.bits());
+            claims.take(&entry, *size, map, 1 << bits)?;
+        }
     }
     entries.finish()?;
     let tree = adder.finish()?;

@@ -1,10 +1,12 @@
 //! Tar archives as a source: read from front to back, never unpacked to disk.
 //!
 //! [`entries`](Entries) understands ustar, the extensions of GNU tar (long names, sparse files, large numbers) and PAX
-//! records. Whatever the bytes say, memory stays bounded and nothing is read beyond them.
+//! records. Whatever the bytes say, nothing is read beyond them, and memory is bounded by what has been read and by
+//! [limits](claims) on what is only claimed.
 
 mod add;
 mod batches;
+mod claims;
 mod contents;
 mod decoded;
 mod entries;
