@@ -315,3 +315,41 @@ fn p5_records_of_an_entry_are_limited_together() {
         assert!(error.contains("1048576 bytes"), "{error}");
     }
 }
+
+/// Names with the kinds of their objects, and whether they are marked as opaque directories.
+fn marks(entries: &[(&str, u8)], tar: &TarOptions<'_>) -> Vec<(String, FileType, bool)> {
+    let archive: Vec<u8> = entries.iter().flat_map(|&(name, kind)| header(name, kind, 0, "")).collect();
+    let listing = list(from_tar(&archive, tar, &ImageOptions::default()).expect("writable"));
+    let named = listing.into_iter().filter(|(name, _)| !name.is_empty());
+    named
+        .map(|(name, object)| {
+            let opaque = object.xattrs.iter().any(|xattr| xattr.name == b"trusted.overlay.opaque");
+            (String::from_utf8(name).expect("text"), object.kind, opaque)
+        })
+        .collect()
+}
+
+#[test]
+fn a_whiteout_hides_lower_layers_only_in_whatever_order_it_stands() {
+    let aufs = TarOptions { aufs: true, ..TarOptions::default() };
+    let (dir, file, device) = (FileType::Directory, FileType::Regular, FileType::CharDevice);
+    for (entries, expected) in [
+        (
+            &[(".wh.d", b'0'), ("d", b'5'), ("d/new", b'0')][..],
+            &[("d", dir, true), ("d/new", file, false)][..],
+        ),
+        (&[("d", b'5'), ("d/new", b'0'), (".wh.d", b'0')], &[("d", dir, true), ("d/new", file, false)]),
+        (&[(".wh.d", b'0'), ("d/new", b'0')], &[("d", dir, true), ("d/new", file, false)]),
+        (&[(".wh.f", b'0'), ("f", b'0')], &[("f", file, false)]),
+        (&[("f", b'0'), (".wh.f", b'0')], &[("f", file, false)]),
+        (&[("a/.wh.b", b'0')], &[("a", dir, false), ("a/b", device, false)]),
+        (&[("a/.wh.b", b'0'), ("a/.wh..wh..opq", b'0'), ("a", b'0')], &[("a", file, false)]),
+    ] {
+        let expected: Vec<_> =
+            expected.iter().map(|&(name, kind, opaque)| (name.to_owned(), kind, opaque)).collect();
+        assert_eq!(marks(entries, &aufs), expected, "{entries:?}");
+    }
+    let strip = TarOptions { strip_overlay: true, ..aufs };
+    let stripped = marks(&[(".wh.d", b'0'), ("d", b'5'), (".wh.gone", b'0')], &strip);
+    assert_eq!(stripped, [("d".to_owned(), dir, false)]);
+}

@@ -46,12 +46,15 @@ const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 pub(in crate::writer) struct Adder<'a> {
     pub tree: Tree,
     options: TarOptions<'a>,
+    /// Directories that hide what lower layers have in them.
     opaque: BTreeSet<Vec<u8>>,
+    /// Names of lower layers that are hidden; what this layer has under them is known at its end only.
+    hidden: BTreeSet<Vec<u8>>,
 }
 
 impl<'a> Adder<'a> {
     pub(in crate::writer) fn new(tree: Tree, options: TarOptions<'a>) -> Self {
-        Self { tree, options, opaque: BTreeSet::new() }
+        Self { tree, options, opaque: BTreeSet::new(), hidden: BTreeSet::new() }
     }
 
     /// Adds an entry; returns the node whose contents come next.
@@ -101,15 +104,19 @@ impl<'a> Adder<'a> {
         Ok(None)
     }
 
-    /// Marks the opaque directories, changes attributes as asked and gives the tree back.
+    /// Puts whiteouts in, marks the opaque directories, changes attributes as asked and gives the tree back.
     pub(in crate::writer) fn finish(mut self) -> Result<Tree, Error> {
-        if !self.options.strip_overlay {
-            for path in &self.opaque {
-                let mut xattrs = self.tree.xattrs_of(path)?;
-                xattrs.retain(|xattr| xattr.name != OPAQUE_XATTR);
-                xattrs.push(Xattr { name: OPAQUE_XATTR.to_vec(), value: b"y".to_vec() });
-                self.tree.set_xattrs(path, &xattrs)?;
+        for path in std::mem::take(&mut self.hidden) {
+            self.hide(path)?;
+        }
+        for path in std::mem::take(&mut self.opaque) {
+            if self.kind_of(&path)? != Some(FileType::Directory) {
+                continue;
             }
+            let mut xattrs = self.tree.xattrs_of(&path)?;
+            xattrs.retain(|xattr| xattr.name != OPAQUE_XATTR);
+            xattrs.push(Xattr { name: OPAQUE_XATTR.to_vec(), value: b"y".to_vec() });
+            self.tree.set_xattrs(&path, &xattrs)?;
         }
         if let Some(change) = self.options.attributes {
             self.tree.map_attributes(&mut |attributes| change(attributes));
@@ -121,25 +128,45 @@ impl<'a> Adder<'a> {
     fn whiteout(&mut self, path: &[u8]) -> Result<bool, Error> {
         let slash = path.iter().rposition(|&byte| byte == b'/');
         let (parent, name) = slash.map_or((&path[..0], path), |slash| (&path[..slash], &path[slash + 1..]));
-        let hidden = match mark(name) {
+        match mark(name) {
             None => return Ok(false),
             Some(Mark::Opaque) => {
                 self.tree.make_dirs(parent)?;
-                self.opaque.insert(parent.to_vec());
-                return Ok(true);
+                if !self.options.strip_overlay {
+                    self.opaque.insert(parent.to_vec());
+                }
             }
-            Some(Mark::Other) => return Ok(true),
-            Some(Mark::Hides(_)) if self.options.strip_overlay => return Ok(true),
-            Some(Mark::Hides(hidden)) => hidden,
-        };
-        let path = [&path[..slash.map_or(0, |slash| slash + 1)], hidden].concat();
-        if self.tree.find(&path)?.is_some() {
-            // The layer itself puts something there: that counts, in whatever order they stand.
-            return Ok(true);
+            Some(Mark::Hides(hidden)) if !self.options.strip_overlay => {
+                self.tree.make_dirs(parent)?;
+                self.hidden.insert([&path[..slash.map_or(0, |slash| slash + 1)], hidden].concat());
+            }
+            Some(Mark::Hides(_) | Mark::Other) => {}
         }
-        let attributes = Attributes { mode: 0, ..Attributes::default() };
-        self.tree.add_special(&path, FileType::CharDevice, Rdev::default(), &attributes)?;
         Ok(true)
+    }
+
+    /// Hides what lower layers have under a name, and nothing of this layer, in whatever order they stood.
+    ///
+    /// Source of truth: "Whiteout files MUST only apply to resources in lower/parent layers", layer.md of the OCI image
+    /// specification. A directory so shows what this layer has in it and nothing else; any other object hides by itself.
+    fn hide(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        match self.kind_of(&path)? {
+            Some(FileType::Directory) => drop(self.opaque.insert(path)),
+            Some(_) => {}
+            None => {
+                let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                // What holds the name may since have become something else, which hides all that was below.
+                if self.kind_of(&path[..slash])? == Some(FileType::Directory) {
+                    let attributes = Attributes { mode: 0, ..Attributes::default() };
+                    self.tree.add_special(&path, FileType::CharDevice, Rdev::default(), &attributes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kind_of(&self, path: &[u8]) -> Result<Option<FileType>, Error> {
+        Ok(self.tree.find(path)?.map(|node| self.tree.nodes[index(node)].kind))
     }
 
     /// Removes what has this name, unless it is a directory and a directory is to come.
