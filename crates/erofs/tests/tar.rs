@@ -353,3 +353,16 @@ fn a_whiteout_hides_lower_layers_only_in_whatever_order_it_stands() {
     let stripped = marks(&[(".wh.d", b'0'), ("d", b'5'), (".wh.gone", b'0')], &strip);
     assert_eq!(stripped, [("d".to_owned(), dir, false)]);
 }
+
+#[test]
+fn empty_files_that_are_whiteouts_are_left_out_with_the_other_marks() {
+    let whiteout = records(b'x', &[("SCHILY.xattr.trusted.overlay.whiteout", "")]);
+    // An empty value takes back what was said before, but for attributes, which may be empty.
+    let archive = [whiteout, header("gone", b'0', 0, ""), header("stays", b'0', 0, "")].concat();
+    for (strip_overlay, expected) in [(false, &["", "gone", "stays"][..]), (true, &["", "stays"])] {
+        let tar = TarOptions { strip_overlay, ..TarOptions::default() };
+        let listing = list(from_tar(&archive, &tar, &ImageOptions::default()).expect("writable"));
+        let names: Vec<_> = listing.keys().map(|name| String::from_utf8_lossy(name)).collect();
+        assert_eq!(names, expected);
+    }
+}

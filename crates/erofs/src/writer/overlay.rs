@@ -38,11 +38,22 @@ pub(super) fn is_whiteout(kind: FileType, rdev: Rdev) -> bool {
     kind == FileType::CharDevice && rdev == Rdev::default()
 }
 
+/// Whether an object of this kind and size may be the other whiteout: a regular file, empty, with an attribute
+/// [`OverlayXattr::Whiteout`] of any value.
+///
+/// Source of truth: `ovl_path_check_xwhiteout_xattr()`, fs/overlayfs/util.c (v6.8), which decides every lookup. That the
+/// directory has `overlay.opaque` = `x` only spares `readdir` the question where it is not so.
+pub(super) fn may_be_xattr_whiteout(kind: FileType, size: u64) -> bool {
+    kind == FileType::Regular && size == 0
+}
+
 /// What an attribute is to overlayfs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum OverlayXattr<'a> {
     /// Marks a directory that hides what layers below have in it.
     Opaque,
+    /// Makes a whiteout of an empty regular file, and means nothing elsewhere.
+    Whiteout,
     /// Says that contents or entries are those of something else below: only overlayfs can follow.
     Elsewhere,
     /// Not to be seen through overlayfs.
@@ -60,6 +71,7 @@ pub(super) fn overlay_xattr(xattr: &Xattr) -> Option<OverlayXattr<'_>> {
         let rest = xattr.name.strip_prefix(family)?;
         Some(match rest {
             b"opaque" if xattr.value == b"y" => OverlayXattr::Opaque,
+            b"whiteout" => OverlayXattr::Whiteout,
             b"redirect" | b"metacopy" => OverlayXattr::Elsewhere,
             _ => match rest.strip_prefix(b"overlay.") {
                 Some(name) => OverlayXattr::Nested(family, name),
@@ -98,6 +110,7 @@ mod tests {
             let xattr = Xattr { name: name.into(), value: value.into() };
             overlay_xattr(&xattr).map(|found| match found {
                 OverlayXattr::Opaque => "opaque".to_owned(),
+                OverlayXattr::Whiteout => "whiteout".to_owned(),
                 OverlayXattr::Elsewhere => "elsewhere".to_owned(),
                 OverlayXattr::Hidden => "hidden".to_owned(),
                 OverlayXattr::Nested(family, rest) => {
@@ -109,6 +122,9 @@ mod tests {
             ("trusted.overlay.opaque", "y", Some("opaque")),
             ("user.overlay.opaque", "y", Some("opaque")),
             ("trusted.overlay.opaque", "x", Some("hidden")),
+            ("trusted.overlay.whiteout", "", Some("whiteout")),
+            ("user.overlay.whiteout", "y", Some("whiteout")),
+            ("trusted.overlay.overlay.whiteout", "", Some("trusted.overlay.whiteout")),
             ("trusted.overlay.origin", "", Some("hidden")),
             ("user.overlay.redirect", "/a", Some("elsewhere")),
             ("trusted.overlay.overlay.opaque", "y", Some("trusted.overlay.opaque")),

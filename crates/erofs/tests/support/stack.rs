@@ -17,13 +17,37 @@ use crate::support::{Listing, Object, list_image};
 /// One thing that a layer does.
 #[derive(Clone, Debug)]
 pub enum Op {
-    File { path: String, size: usize, seed: u8 },
-    Dir { path: String, opaque: bool, mode: u16 },
-    Symlink { path: String },
-    Special { path: String },
-    Link { path: String, target: String },
-    Whiteout { path: String },
-    Xattr { path: String, value: u8 },
+    File {
+        path: String,
+        size: usize,
+        seed: u8,
+    },
+    Dir {
+        path: String,
+        opaque: bool,
+        mode: u16,
+    },
+    Symlink {
+        path: String,
+    },
+    Special {
+        path: String,
+    },
+    Link {
+        path: String,
+        target: String,
+    },
+    Whiteout {
+        path: String,
+    },
+    /// A whiteout that is an empty file, in a directory that says that it has such.
+    XattrWhiteout {
+        path: String,
+    },
+    Xattr {
+        path: String,
+        value: u8,
+    },
 }
 
 /// A layer: what it does, and how it is written.
@@ -69,6 +93,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => path().prop_map(|path| Op::Special { path }),
         2 => (path(), path()).prop_map(|(path, target)| Op::Link { path, target }),
         4 => path().prop_map(|path| Op::Whiteout { path }),
+        2 => path().prop_map(|path| Op::XattrWhiteout { path }),
         1 => (path(), any::<u8>()).prop_map(|(path, value)| Op::Xattr { path, value }),
     ]
 }
@@ -126,6 +151,7 @@ pub fn tree(ops: &[Op], opaque_xattr: &str) -> Tree {
             Op::Whiteout { path } => {
                 tree.add_special(path.as_bytes(), FileType::CharDevice, Rdev::default(), &attributes)
             }
+            Op::XattrWhiteout { path } => xattr_whiteout(&mut tree, path, opaque_xattr, &attributes),
             Op::Xattr { path, value } => {
                 let xattr = |name: &str| Xattr { name: name.into(), value: vec![*value; 3] };
                 tree.add_file(path.as_bytes(), vec![*value], &attributes).and_then(|()| {
@@ -135,6 +161,22 @@ pub fn tree(ops: &[Op], opaque_xattr: &str) -> Tree {
         };
     }
     tree
+}
+
+/// Adds an empty file that is a whiteout, and says so of its directory.
+fn xattr_whiteout(
+    tree: &mut Tree,
+    path: &str,
+    opaque_xattr: &str,
+    attributes: &Attributes,
+) -> Result<(), larder_erofs::Error> {
+    tree.add_file(path.as_bytes(), Vec::new(), attributes)?;
+    let whiteout = opaque_xattr.replace("opaque", "whiteout");
+    tree.set_xattrs(path.as_bytes(), &[Xattr { name: whiteout.into(), value: Vec::new() }])?;
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let mark = Xattr { name: opaque_xattr.into(), value: b"x".to_vec() };
+    // An opaque directory loses its mark: both cannot be said of one.
+    tree.set_xattrs(parent.as_bytes(), &[mark])
 }
 
 /// How many ways of writing a layer there are.
@@ -191,7 +233,11 @@ pub fn model(layers: &[Built], hidden_prefix: &str) -> Listing {
         let image = Image::open(layer.image.clone()).expect("opens");
         for (path, mut object) in layer.listing() {
             let nid = image.resolve(&path).expect("sound").expect("listed").get();
-            let opaque = object.xattrs.iter().any(|xattr| xattr.name.ends_with(b".overlay.opaque"));
+            let has = |name: &[u8], value: &[u8]| {
+                object.xattrs.iter().any(|xattr| xattr.name.ends_with(name) && xattr.value == value)
+            };
+            let opaque = has(b".overlay.opaque", b"y");
+            let empty_whiteout = has(b".overlay.whiteout", b"") && object.data.is_empty();
             object.xattrs.retain(|xattr| !xattr.name.starts_with(hidden_prefix.as_bytes()));
             let is_dir = object.kind == FileType::Directory;
             let was_dir = seen.get(&path).is_some_and(|(object, _)| object.kind == FileType::Directory);
@@ -200,7 +246,8 @@ pub fn model(layers: &[Built], hidden_prefix: &str) -> Listing {
                 let below = [&path[..], b"/"].concat();
                 seen.retain(|other, _| *other != path && !other.starts_with(&below));
             }
-            let whiteout = object.kind == FileType::CharDevice && object.rdev == Rdev::default();
+            let whiteout =
+                empty_whiteout || object.kind == FileType::CharDevice && object.rdev == Rdev::default();
             if !whiteout {
                 seen.insert(path, (object, (number, nid)));
             }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::super::node::{Content, Node, NodeId};
 use super::super::options::Attributes;
-use super::super::overlay::{Mark, OPAQUE_XATTR, OverlayXattr, is_whiteout, mark, overlay_xattr};
+use super::super::overlay::{
+    Mark, OPAQUE_XATTR, OverlayXattr, is_whiteout, mark, may_be_xattr_whiteout, overlay_xattr,
+};
 use super::super::text::index;
 use super::super::tree::Tree;
 use super::Layer;
@@ -58,8 +60,8 @@ impl Tree {
     /// Merges `layers`, the lowest first, into the tree that overlayfs would show.
     ///
     /// A name is that of the uppermost layer that has it; directories show the entries of all layers, down to one that
-    /// is opaque. Whiteouts are character devices 0:0 and, if so asked, names of OCI layers; opaque are directories with
-    /// the attribute `trusted.overlay.opaque` or `user.overlay.opaque`, and those that hold `.wh..wh..opq`. Hard links
+    /// is opaque. Whiteouts are character devices 0:0, empty files with the attribute `trusted.overlay.whiteout` or
+    /// `user.overlay.whiteout` and, if so asked, names of OCI layers; opaque are directories with the attribute `trusted.overlay.opaque` or `user.overlay.opaque`, and those that hold `.wh..wh..opq`. Hard links
     /// stay together as far as they are seen. Nothing is read but metadata, and what is hidden is not read at all.
     ///
     /// # Errors
@@ -218,7 +220,13 @@ impl Merger {
         let inode = self.tree.layers[index(layer)].image.inode(nid);
         let found = Found { layer, inode: self.read(layer, parent, &name, inode)? };
         let is_dir = found.inode.kind == FileType::Directory;
-        let closed = !is_dir || self.is_opaque(found, parent, &name)?;
+        let Inode { kind, size, .. } = found.inode;
+        if may_be_xattr_whiteout(kind, size) && self.has(OverlayXattr::Whiteout, found, parent, &name)? {
+            // Kept, it becomes the device: that hides wherever it lies, and its directory needs no mark.
+            names.entry(name).or_insert(Name { top: None, below: Vec::new(), closed: true }).closed = true;
+            return Ok(());
+        }
+        let closed = !is_dir || self.has(OverlayXattr::Opaque, found, parent, &name)?;
         match names.get_mut(&name) {
             Some(known) => {
                 if is_dir {
@@ -321,14 +329,20 @@ impl Merger {
         Ok(())
     }
 
-    /// Whether a directory hides what layers below have in it.
-    fn is_opaque(&self, found: Found, parent: NodeId, name: &[u8]) -> Result<bool, Error> {
+    /// Whether an object has an attribute that is this to overlayfs.
+    fn has(
+        &self,
+        wanted: OverlayXattr<'_>,
+        found: Found,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<bool, Error> {
         if found.inode.xattr_bytes == 0 {
             return Ok(false);
         }
         let xattrs = self.tree.layers[index(found.layer)].image.xattrs(&found.inode);
         let xattrs = self.read(found.layer, parent, name, xattrs)?;
-        Ok(xattrs.iter().any(|xattr| overlay_xattr(xattr) == Some(OverlayXattr::Opaque)))
+        Ok(xattrs.iter().any(|xattr| overlay_xattr(xattr) == Some(wanted)))
     }
 
     /// Says whose fault it is that something could not be read.

@@ -5,7 +5,9 @@ use std::fmt;
 
 use super::super::node::{Content, Node, NodeId};
 use super::super::options::Attributes;
-use super::super::overlay::{Mark, OPAQUE_XATTR, is_whiteout, mark};
+use super::super::overlay::{
+    Mark, OPAQUE_XATTR, OverlayXattr, is_whiteout, mark, may_be_xattr_whiteout, overlay_xattr,
+};
 use super::super::text::index;
 use super::super::tree::Tree;
 use super::entries::{Entry, EntryKind, clean};
@@ -17,7 +19,8 @@ use crate::{Error, FileType, Rdev, Xattr};
 pub struct TarOptions<'a> {
     /// Turn the whiteouts of AUFS and OCI layers (`.wh.NAME`, `.wh..wh..opq`) into those of overlayfs.
     pub aufs: bool,
-    /// Leave out what makes an image a layer: device nodes 0:0, and attributes that begin with `trusted.overlay.`.
+    /// Leave out what makes an image a layer: device nodes 0:0, empty files with `trusted.overlay.whiteout`, and
+    /// attributes that begin with `trusted.overlay.`.
     pub strip_overlay: bool,
     /// Leave out extended attributes, but for those that whiteouts become.
     pub strip_xattrs: bool,
@@ -40,6 +43,14 @@ impl fmt::Debug for TarOptions<'_> {
 }
 
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
+
+/// Whether a file is a whiteout by one of the attributes that are left out with it.
+fn is_xattr_whiteout(size: u64, entry: &Entry) -> bool {
+    let marks = |xattr: &Xattr| {
+        xattr.name.starts_with(OVERLAY_XATTRS) && overlay_xattr(xattr) == Some(OverlayXattr::Whiteout)
+    };
+    may_be_xattr_whiteout(FileType::Regular, size) && entry.xattrs.iter().any(marks)
+}
 
 /// Puts entries into a tree: what comes later counts.
 #[derive(Debug)]
@@ -90,6 +101,9 @@ impl<'a> Adder<'a> {
             EntryKind::Special(kind, rdev) => {
                 self.clear(&path, false)?;
                 self.tree.add_special(&path, *kind, *rdev, &attributes)?;
+            }
+            EntryKind::File { size, .. } if self.options.strip_overlay && is_xattr_whiteout(*size, entry) => {
+                return Ok(None);
             }
             EntryKind::File { size, .. } => {
                 self.clear(&path, false)?;
