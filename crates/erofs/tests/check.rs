@@ -211,6 +211,28 @@ fn warnings_leave_an_image_sound() {
 }
 
 #[test]
+fn a_thread_that_panics_ends_the_check() {
+    let mut tree = Tree::new();
+    for n in 0..2000 {
+        tree.add_file(format!("{n}").as_bytes(), vec![b'x'; 5000], &Attributes::default())
+            .expect("a new name");
+    }
+    let Built { metadata, blob, .. } = build(tree, &WriterOptions::default()).expect("can be written");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let image = Image::open(metadata).expect("sound");
+        let blob: Arc<dyn MetaSource> = Arc::new(blob);
+        let progress = |_| panic!("on purpose");
+        let options = Options { progress: Some(&progress), ..options() };
+        let check = || check(&image, &[blob], None, &options);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+        sender.send(ended.is_err()).expect("somebody waits");
+    });
+    let ended = receiver.recv_timeout(std::time::Duration::from_secs(60));
+    assert_eq!(ended, Ok(true), "the panic is passed on, and nobody waits for ever");
+}
+
+#[test]
 fn p5_the_paths_of_faults_take_no_memory_for_names_that_have_none() {
     // Directories below each other, each with many others: all their paths together would be gigabytes.
     let mut tree = Tree::new();

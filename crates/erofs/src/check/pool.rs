@@ -78,17 +78,19 @@ impl<'a> Work<'a> {
 pub(super) fn run(work: &Work<'_>, walk: impl FnOnce(&mut dyn FnMut(Inode)) -> Found) -> Found {
     let jobs = work.options.jobs.get();
     let (sender, receiver) = sync_channel(jobs * QUEUE);
-    let receiver = Mutex::new(receiver);
+    let receiver = Arc::new(Mutex::new(receiver));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let receiver = &receiver;
+            let receiver = Arc::clone(&receiver);
             scope.spawn(move || {
                 let mut buffer = Vec::new();
-                while let Some(batch) = next(receiver) {
+                while let Some(batch) = next(&receiver) {
                     batch.iter().for_each(|job| work.go_through(job, &mut buffer));
                 }
             });
         }
+        // Theirs alone: when all of them have panicked, sending fails and does not wait for ever.
+        drop(receiver);
         let mut batches = Batches { sender, batch: Vec::with_capacity(BATCH) };
         let found = walk(&mut |inode| batches.add(inode));
         batches.flush();

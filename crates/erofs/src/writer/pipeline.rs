@@ -19,6 +19,10 @@ pub(super) type Worker<'a, B> = Box<dyn FnMut(&mut B) -> Result<(), Error> + 'a>
 ///
 /// Memory is bounded by a fixed number of batches. A thread takes an empty batch first and its contents then, so
 /// what `take` waits for always has a batch, and the threads cannot block each other.
+///
+/// # Panics
+///
+/// When a worker does: the others end at their next step, and nothing more is taken.
 pub(super) fn run<'w, B: Default + Send + 'w, F: Feed<B>>(
     feed: F,
     jobs: usize,
@@ -53,7 +57,35 @@ struct Queue<B, F> {
 }
 
 /// A batch with its number, or why it could not be prepared.
-type Numbered<B> = (u64, Result<B, Error>);
+type Numbered<B> = (u64, Result<B, Stop>);
+
+/// Why nothing comes after this batch.
+enum Stop {
+    Error(Error),
+    /// Whoever had the batch panicked, and the scope of the threads will.
+    Panic,
+}
+
+/// A batch that a thread works on. Were it to vanish with the thread, everybody would wait for its number.
+struct AtWork<'a, B> {
+    number: u64,
+    done: &'a SyncSender<Numbered<B>>,
+}
+
+impl<B> AtWork<'_, B> {
+    /// Hands it over; returns whether that is still wanted.
+    fn done(&self, result: Result<B, Stop>) -> bool {
+        self.done.send((self.number, result)).is_ok()
+    }
+}
+
+impl<B> Drop for AtWork<'_, B> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.done(Err(Stop::Panic));
+        }
+    }
+}
 
 fn work<B, F: Feed<B>>(
     queue: &Mutex<Queue<B, F>>,
@@ -69,12 +101,12 @@ fn work<B, F: Feed<B>>(
             return;
         }
         // Only what was fed has a number: whatever comes after a gap would never be taken.
-        let number = queue.next;
+        let at_work = AtWork { number: queue.next, done };
         queue.next += 1;
         drop(queue);
         let result = fed.and_then(|_| worker(&mut batch));
         let failed = result.is_err();
-        if done.send((number, result.map(|()| batch))).is_err() || failed {
+        if !at_work.done(result.map(|()| batch).map_err(Stop::Error)) || failed {
             return;
         }
     }
@@ -89,6 +121,11 @@ fn in_order<B>(
     let mut next = 0;
     let mut early = BTreeMap::new();
     for (number, result) in done {
+        let result = match result {
+            Ok(batch) => Ok(batch),
+            Err(Stop::Error(error)) => Err(error),
+            Err(Stop::Panic) => return Ok(()),
+        };
         early.insert(number, result);
         while let Some(result) = early.remove(&next) {
             let mut batch = result?;
@@ -99,4 +136,56 @@ fn in_order<B>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Gives out the numbers below a thousand.
+    struct Numbers(u32);
+
+    impl Feed<u32> for Numbers {
+        fn next(&mut self, batch: &mut u32) -> Result<bool, Error> {
+            self.0 += 1;
+            *batch = self.0;
+            Ok(self.0 < 1000)
+        }
+    }
+
+    /// Runs with a worker that panics at number 100; what was taken until then, or `None` when it hangs.
+    fn taken_until_the_panic(jobs: usize) -> Option<Vec<u32>> {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let mut taken = Vec::new();
+            let worker = || -> Worker<'_, u32> {
+                Box::new(|number| {
+                    assert!(*number != 100, "on purpose");
+                    Ok(())
+                })
+            };
+            let mut take = |number: &mut u32| {
+                taken.push(*number);
+                Ok(())
+            };
+            let ended =
+                catch_unwind(AssertUnwindSafe(|| run(Numbers(0), jobs, &worker, &mut take).map(drop)));
+            assert!(ended.is_err(), "the panic is passed on");
+            sender.send(taken).expect("somebody waits");
+        });
+        receiver.recv_timeout(Duration::from_secs(60)).ok()
+    }
+
+    #[test]
+    fn a_worker_that_panics_ends_the_others() {
+        for jobs in [1, 2, 5] {
+            let taken = taken_until_the_panic(jobs).unwrap_or_else(|| panic!("{jobs} jobs hang"));
+            let in_order = taken.iter().zip(1..).all(|(one, other)| *one == other);
+            assert!(taken.len() < 100 && in_order, "{jobs}: {taken:?}");
+        }
+    }
 }

@@ -148,17 +148,19 @@ pub fn extract(
 fn run<'a>(shared: &'a Shared<'a>, top: Arc<Dir<'a>>, from: &Inode, name: Option<&[u8]>) {
     let jobs = shared.plan.jobs.get();
     let (sender, receiver) = sync_channel(jobs * QUEUE);
-    let receiver = Mutex::new(receiver);
+    let receiver = Arc::new(Mutex::new(receiver));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let receiver = &receiver;
+            let receiver = Arc::clone(&receiver);
             scope.spawn(move || {
                 let mut buffer = copy::Buffer::default();
-                while let Some(job) = next(receiver) {
+                while let Some(job) = next(&receiver) {
                     job.run(&mut buffer);
                 }
             });
         }
+        // Theirs alone: when all of them have panicked, sending fails and does not wait for ever.
+        drop(receiver);
         walk::Walk::new(shared, sender).run(top, from, name);
     });
 }
