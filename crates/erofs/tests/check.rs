@@ -211,6 +211,20 @@ fn warnings_leave_an_image_sound() {
 }
 
 #[test]
+fn only_what_is_below_is_checked_if_so_asked() {
+    let Built { mut metadata, blob, .. } = sample();
+    let at = inode_at(&metadata, "a/one");
+    metadata[at + 5] = 0x70; // a type of file that does not exist
+    let (image, _) = Image::open_unverified(metadata, DeviceMode::Separate).expect("readable");
+    for (path, inodes, faults) in [("a", 2, 1), ("b", 2, 0), ("b/three", 1, 0), ("", 6, 1)] {
+        let from = image.resolve(path.as_bytes()).expect("sound");
+        let blob: Arc<dyn MetaSource> = Arc::new(blob.clone());
+        let found = check(&image, &[blob], None, &Options { from, ..options() });
+        assert_eq!((found.inodes, found.faults.len()), (inodes, faults), "{path}: {:?}", texts(&found));
+    }
+}
+
+#[test]
 fn a_thread_that_panics_ends_the_check() {
     let mut tree = Tree::new();
     for n in 0..2000 {

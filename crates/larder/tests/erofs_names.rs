@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use larder_erofs::Image;
 use rustix::mount::{UnmountFlags, unmount};
 use support::compare::assert_same;
 use support::files::{ImageFile, KernelMount, golden, golden_image, kernel_shows_all};
@@ -126,6 +127,15 @@ fn fsck_extracts_with_the_options_of_the_original() {
     let one = larder.path("one");
     with(&[&format!("--extract={}", one.display()), "--path=/etc/motd"]).ok();
     assert_eq!(fs::read(&one).expect("extracted"), fs::read(source.join("etc/motd")).expect("the source"));
+    let mut damaged = fs::read(&image.image).expect("readable");
+    let opened = Image::open(damaged.clone()).expect("sound");
+    let nid = opened.resolve(b"etc/motd").expect("sound").expect("there");
+    damaged[usize::try_from(opened.superblock().inode_space + nid.get() * 32).expect("small") + 5] = 0x70;
+    fs::write(&image.image, damaged).expect("writable");
+    for (path, code) in [("/etc", 1), ("/sizes", 0), ("/", 1)] {
+        let outcome = with(&["--no-sbcrc", &format!("--path={path}")]);
+        assert_eq!(outcome.code, code, "{path}: {}", outcome.stderr);
+    }
     for (args, word) in [
         (&["--extract=/"][..], "--force"),
         (&["--overwrite"], "--extract"),
@@ -449,6 +459,31 @@ fn mkfs_refuses_by_name_what_does_not_go_with_blobdev_or_images() {
         }
         assert!(!image.exists(), "{word}: something was written");
     }
+}
+
+#[test]
+fn p7_mkfs_says_what_does_nothing_without_a_compressor() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let source = larder.dir("source");
+    fs::write(source.join("file"), vec![b'x'; 10_000]).expect("a file");
+    let make = |name: &str, words: &[&str]| {
+        let image = larder.path(name);
+        let operands = [image.clone().into_os_string(), source.clone().into()];
+        let said = call(&ours, words.iter().map(OsString::from).chain(operands)).ok().stderr;
+        (fs::read(image).expect("written"), said)
+    };
+    let usual = ["-T0", "-Uclear"];
+    let idle = ["-C65536", "--max-extent-bytes=65536", "-Elegacy-compress,ztailpacking,fragments,dedupe"];
+    let (plain, said) = make("plain", &usual);
+    assert_eq!(said, "");
+    let (same, said) = make("same", &[usual, ["-C65536", idle[2]]].concat());
+    assert!(plain == same, "as if they had not been said");
+    for name in ["-C", "-Elegacy-compress", "-Eztailpacking", "-Efragments", "-Ededupe"] {
+        assert!(said.contains(&format!("<W> erofs: {name} does nothing without -z")), "{name}: {said}");
+    }
+    assert_eq!(make("quiet", &[&usual[..], &idle, &["--quiet"]].concat()).1, "");
+    assert_eq!(make("busy", &[&usual[..], &idle, &["-zlz4"]].concat()).1, "");
 }
 
 /// A mount of ours; dropped, it is unmounted.

@@ -15,7 +15,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use crate::{Error, Image, MetaSource};
+use crate::{Error, Image, MetaSource, Nid};
 use fault::Faults;
 pub use fault::{Fault, FaultKind, Severity};
 
@@ -25,6 +25,9 @@ pub struct Options<'a> {
     pub jobs: NonZero<usize>,
     /// Whether encoded contents are decoded; if not, only where they lie is looked at, as with plain ones.
     pub contents: bool,
+    /// Check what this inode leads to, and itself, instead of all that the root does. Link counts and the number of inodes
+    /// are not compared then: names elsewhere count too.
+    pub from: Option<Nid>,
     /// How many faults are named; further ones are counted.
     pub faults_max: usize,
     /// Told how many bytes of contents have been gone through so far. Comes from many threads.
@@ -33,16 +36,17 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { jobs: NonZero::<usize>::MIN, contents: true, faults_max: 10_000, progress: None }
+        Self { jobs: NonZero::<usize>::MIN, contents: true, from: None, faults_max: 10_000, progress: None }
     }
 }
 
 impl fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { jobs, contents, faults_max, progress: _ } = self;
+        let Self { jobs, contents, from, faults_max, progress: _ } = self;
         f.debug_struct("Options")
             .field("jobs", jobs)
             .field("contents", contents)
+            .field("from", from)
             .field("faults_max", faults_max)
             .finish_non_exhaustive()
     }
@@ -55,7 +59,7 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// Faults beyond [`Options::faults_max`], which are not named.
     pub unnamed: u64,
-    /// Inodes reached from the root.
+    /// Inodes reached from the root, or from [`Options::from`].
     pub inodes: u64,
     /// Directories among them.
     pub directories: u64,
@@ -90,10 +94,12 @@ pub fn check(
     }
     whole::check(image, devices, &faults);
     let work = pool::Work::new(image, devices, options, &faults);
-    let found = pool::run(&work, |send| tree::walk(image, &faults, send));
+    let found = pool::run(&work, |send| tree::walk(image, options.from, &faults, send));
     let stored_bytes = work.stored_bytes();
     drop(work);
-    whole::count(image, &found, &faults);
+    if options.from.is_none() {
+        whole::count(image, &found, &faults);
+    }
     let (mut named, unnamed) = faults.into_sorted();
     names::find(image, &mut named);
     Report {

@@ -25,11 +25,14 @@ struct Links {
     found: u64,
 }
 
-/// Walks the tree and hands every inode to `send`, once.
-pub(super) fn walk(image: &Image, faults: &Faults, send: &mut dyn FnMut(Inode)) -> Found {
+/// Walks the tree, or what is below `from`, and hands every inode to `send`, once.
+pub(super) fn walk(image: &Image, from: Option<Nid>, faults: &Faults, send: &mut dyn FnMut(Inode)) -> Found {
     let mut walk =
         Walk { image, faults, send, links: HashMap::new(), todo: Vec::new(), found: Found::default() };
-    walk.run();
+    match from {
+        Some(nid) => walk.below(nid, None),
+        None => walk.whole(),
+    }
     walk.found
 }
 
@@ -39,21 +42,25 @@ struct Walk<'a> {
     send: &'a mut dyn FnMut(Inode),
     /// Every inode met; `None` for what cannot be read.
     links: HashMap<Nid, Option<Links>>,
-    /// Directories to go through, each with its parent.
-    todo: Vec<(Inode, Nid)>,
+    /// Directories to go through, each with its parent, if that is known.
+    todo: Vec<(Inode, Option<Nid>)>,
     found: Found,
 }
 
 impl Walk<'_> {
-    fn run(&mut self) {
+    fn below(&mut self, nid: Nid, parent: Option<Nid>) {
+        self.meet(nid, parent);
+        while let Some((dir, parent)) = self.todo.pop() {
+            self.directory(&dir, parent);
+        }
+    }
+
+    fn whole(&mut self) {
         for inode in self.image.unnamed_inodes() {
             (self.send)(*inode);
         }
         let root = self.image.root();
-        self.meet(root, root);
-        while let Some((dir, parent)) = self.todo.pop() {
-            self.directory(&dir, parent);
-        }
+        self.below(root, Some(root));
         for (nid, links) in &self.links {
             if let Some(Links { kind, stored, found }) = *links {
                 // A directory with one link does not count its subdirectories, as on btrfs.
@@ -66,7 +73,7 @@ impl Walk<'_> {
     }
 
     /// Reads an inode when it is met for the first time; returns its kind.
-    fn meet(&mut self, nid: Nid, parent: Nid) -> Option<FileType> {
+    fn meet(&mut self, nid: Nid, parent: Option<Nid>) -> Option<FileType> {
         if let Some(links) = self.links.get(&nid) {
             return links.as_ref().map(|links| links.kind);
         }
@@ -91,7 +98,7 @@ impl Walk<'_> {
         Some(inode.kind)
     }
 
-    fn directory(&mut self, dir: &Inode, parent: Nid) {
+    fn directory(&mut self, dir: &Inode, parent: Option<Nid>) {
         let blocks = match self.image.dir_blocks(dir) {
             Ok(blocks) => blocks,
             Err(error) => {
@@ -158,7 +165,7 @@ impl Walk<'_> {
             _ => {
                 self.found.entries += 1;
                 let known = self.links.contains_key(&entry.nid);
-                let found = self.meet(entry.nid, dir.nid);
+                let found = self.meet(entry.nid, Some(dir.nid));
                 if found == Some(FileType::Directory) {
                     if known {
                         self.faults.inode(entry.nid, Error::DirectoryLinkedTwice { nid: entry.nid });
@@ -183,19 +190,19 @@ impl Walk<'_> {
     }
 
     /// Checks where `.` and `..` lead.
-    fn dots(&self, dir: &Inode, parent: Nid, listing: &Listing) {
+    fn dots(&self, dir: &Inode, parent: Option<Nid>, listing: &Listing) {
         let dot = listing.dot.or(dir.dot_omitted.then_some(dir.nid));
-        for (name, found, expected) in [(".", dot, dir.nid), ("..", listing.dotdot, parent)] {
-            match found {
+        for (name, found, expected) in [(".", dot, Some(dir.nid)), ("..", listing.dotdot, parent)] {
+            match (found, expected) {
                 // In a damaged directory it may be what is damaged.
-                None if listing.bad > 0 => {}
-                None => {
+                (None, _) if listing.bad > 0 => {}
+                (None, _) => {
                     self.faults.inode(dir.nid, FaultKind::NoDot { name });
                 }
-                Some(found) if found != expected => {
+                (Some(found), Some(expected)) if found != expected => {
                     self.faults.inode(dir.nid, FaultKind::DotElsewhere { name, found, expected });
                 }
-                Some(_) => {}
+                (Some(_), _) => {}
             }
         }
     }

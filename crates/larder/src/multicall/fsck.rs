@@ -189,6 +189,7 @@ fn work(asked: &Asked) -> anyhow::Result<bool> {
     let options = CheckOptions {
         jobs: jobs(),
         contents: asked.decode && asked.target.is_none(),
+        from: from.map(|inode| inode.nid),
         ..CheckOptions::default()
     };
     let report = check(image.image(), image.devices(), checksum, &options);

@@ -78,6 +78,7 @@ pub(super) fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     if !asked.quiet {
         output::line(version(Tool::Mkfs))?;
     }
+    asked.warn();
     let done = make(&asked).and_then(|summary| if asked.quiet { Ok(()) } else { tell(&asked, &summary) });
     end(asked.say, done.map(|()| ExitCode::SUCCESS), |_| ExitCode::FAILURE)
 }

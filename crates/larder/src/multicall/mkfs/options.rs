@@ -101,6 +101,8 @@ pub(super) struct Asked {
     timestamp: Option<i64>,
     all_times: bool,
     ignore_mtime: bool,
+    /// Options that do nothing without one that is not there.
+    idle: Vec<&'static str>,
 }
 
 /// What the image is made from.
@@ -162,6 +164,7 @@ pub(super) fn asked(line: Line, epoch: Option<&OsStr>) -> Result<Asked, String> 
         timestamp: None,
         all_times: true,
         ignore_mtime: false,
+        idle: Vec::new(),
     };
     for (name, value) in line.options {
         asked.take(name, &value.unwrap_or_default())?;
@@ -169,11 +172,19 @@ pub(super) fn asked(line: Line, epoch: Option<&OsStr>) -> Result<Asked, String> 
     let mut operands = line.operands.into_iter();
     asked.image = operands.next().ok_or("missing argument: FILE")?.into();
     asked.source = asked.source(operands.map(PathBuf::from).collect())?;
+    asked.set_idle_aside();
     asked.finish(epoch)?;
     Ok(asked)
 }
 
 impl Asked {
+    /// Says which options do nothing. Silent with `--quiet`.
+    pub(super) fn warn(&self) {
+        for name in self.idle.iter().filter(|_| !self.quiet) {
+            self.say.warning(format_args!("{name} does nothing without -z"));
+        }
+    }
+
     fn take(&mut self, name: &'static str, value: &OsStr) -> Result<(), String> {
         let text = || value.to_str().ok_or_else(|| format!("-{name}: no text: {}", value.display()));
         let wide = || number(value).ok_or_else(|| format!("invalid number for {name}: {}", value.display()));
@@ -330,6 +341,11 @@ impl Asked {
 
     /// The first option that says how contents are encoded, if any does: chunks, and what lies in other images, are not.
     fn encoding(&self) -> Option<&'static str> {
+        self.encodings().next()
+    }
+
+    /// All options that say how contents are encoded.
+    fn encodings(&self) -> impl Iterator<Item = &'static str> + use<> {
         let (asked, usual) = (&self.options, ImageOptions::default());
         let options = [
             (!asked.compressors.is_empty(), "-z"),
@@ -340,7 +356,18 @@ impl Asked {
             (asked.fragments != usual.fragments, "-Efragments"),
             (asked.dedupe, "-Ededupe"),
         ];
-        options.iter().find(|(asked, _)| *asked).map(|(_, name)| *name)
+        options.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name)
+    }
+
+    /// Sets aside what says how contents are encoded where `-z` does not ask for that: as there, but not in silence.
+    ///
+    /// Source of truth: `erofs_write_file()` stores plain data without a compressor, whatever else was asked for; main.c
+    /// only checks the sizes (erofs-utils 1.9).
+    fn set_idle_aside(&mut self) {
+        if self.options.compressors.is_empty() {
+            self.idle = self.encodings().collect();
+            (self.options.tail_packing, self.options.fragments) = (false, Fragments::None);
+        }
     }
 
     /// `-x`: how many inodes must have an attribute until it is stored once for all; below 0, none is stored.
@@ -509,6 +536,21 @@ mod tests {
         assert_eq!(times(&[], Some("9")), Ok(Times::Latest(9)));
         assert_eq!(times(&[], None), Ok(Times::Keep));
         assert!(times(&[], Some("tomorrow")).is_err());
+    }
+
+    #[test]
+    fn what_needs_a_compressor_is_set_aside_without_one() {
+        let words = "-Elegacy-compress,ztailpacking,fragments,dedupe";
+        let args = ["-C65536", "--max-extent-bytes=65536", words];
+        let idle = of(&args, None).expect("accepted, as there");
+        assert_eq!(
+            idle.idle,
+            ["-C", "--max-extent-bytes", "-Elegacy-compress", "-Eztailpacking", "-Efragments", "-Ededupe"]
+        );
+        assert!(!idle.options.tail_packing && idle.options.fragments == Fragments::None);
+        let busy = of(&[&["-zlz4"][..], &args].concat(), None).expect("good");
+        assert!(busy.idle.is_empty() && busy.options.tail_packing && busy.options.dedupe);
+        assert!(of(&[], None).expect("good").idle.is_empty());
     }
 
     #[test]
