@@ -486,6 +486,45 @@ fn p7_mkfs_says_what_does_nothing_without_a_compressor() {
     assert_eq!(make("busy", &[&usual[..], &idle, &["-zlz4"]].concat()).1, "");
 }
 
+#[test]
+fn p1_a_failed_mkfs_leaves_nothing_that_could_be_taken_for_an_image() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let source = larder.dir("source");
+    fs::write(source.join("file"), vec![b'x'; 10_000]).expect("a file");
+    let (image, old) = (larder.path("image.erofs"), larder.path("old.erofs"));
+    let (raw, blob, short) = (larder.path("raw"), larder.path("blob"), larder.path("short.tar"));
+    // A header that announces what does not come.
+    let mut header = vec![0; 512];
+    let fields = [(0, "file"), (100, "0000644"), (108, "0"), (116, "0"), (124, "40000000000"), (136, "0")];
+    for (at, text) in fields {
+        header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    }
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header.resize(9_000_000, 7);
+    fs::write(&short, header).expect("writable");
+    let raw_option = format!("--ungzip={}", raw.display());
+    let zipped = larder.path("short.tar.gz");
+    let gzip = Command::new("gzip").arg("-c").arg(&short).output().expect("gzip");
+    fs::write(&zipped, gzip.stdout).expect("writable");
+    call(&ours, [old.clone().into_os_string(), source.clone().into()]).ok();
+    for out in [&image, &old] {
+        let outcome = call(&ours, ["--tar=f".into(), out.into(), short.clone().into_os_string()]);
+        assert!(outcome.code == 1 && outcome.stderr.contains("in the middle"), "{}", outcome.stderr);
+        let words = ["--tar=f", &raw_option].map(OsString::from);
+        let outcome = call(&ours, words.into_iter().chain([out.into(), zipped.clone().into_os_string()]));
+        assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    }
+    assert!(!image.exists() && !raw.exists());
+    assert_eq!(fs::read(&old).expect("it was there before, and is there"), b"");
+    let words = ["--chunksize=4096".into(), format!("--blobdev={}", blob.display())].map(OsString::from);
+    let nowhere = larder.path("no-directory").join("image.erofs");
+    let outcome = call(&ours, words.into_iter().chain([nowhere.into(), source.into()]));
+    assert!(outcome.code == 1 && !blob.exists(), "{}", outcome.stderr);
+}
+
 /// A mount of ours; dropped, it is unmounted.
 struct FuseMount(PathBuf);
 

@@ -1,6 +1,6 @@
 //! Makes the image that was asked for, from a directory, a tar archive or other images.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use crate::erofs::open::Parts;
 use crate::erofs::{archive as stream, merge};
 
 use super::options::{Archive, Asked, Owner, Source};
+use super::out_file::OutFile;
 
 /// Makes it.
 pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
@@ -34,15 +35,22 @@ pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
         }
         (Source::Directory(dir), Some(blob)) => with_blob(asked, scan(asked, dir)?, blob),
         (Source::Images(images), _) => merge(asked, images),
-        (Source::Tar(archive), _) if archive.index => {
-            let data = index_tar(open(archive)?, &tar, &asked.options)?;
-            into_file(&asked.image, |out| write_metadata(&data, out))
-        }
-        (Source::Tar(archive), _) => {
-            let reader = open(archive)?;
-            into_file(&asked.image, |out| Ok(write_image_from_tar(reader, &tar, &asked.options, out)?))
-        }
+        (Source::Tar(archive), _) => from_tar(asked, archive, &tar),
     }
+}
+
+fn from_tar(asked: &Asked, archive: &Archive, tar: &TarOptions<'_>) -> anyhow::Result<ImageSummary> {
+    let (reader, raw) = open(archive)?;
+    let summary = if archive.index {
+        let data = index_tar(reader, tar, &asked.options)?;
+        into_file(&asked.image, |out| write_metadata(&data, out))
+    } else {
+        into_file(&asked.image, |out| Ok(write_image_from_tar(reader, tar, &asked.options, out)?))
+    }?;
+    if let Some(raw) = raw {
+        raw.keep();
+    }
+    Ok(summary)
 }
 
 fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
@@ -83,8 +91,8 @@ fn owned(owner: Owner, attributes: Attributes) -> Attributes {
     }
 }
 
-/// Opens an archive, or standard input, and decodes it on the way.
-fn open(archive: &Archive) -> anyhow::Result<Box<dyn Read + Send>> {
+/// Opens an archive, or standard input, and decodes it on the way, perhaps into a file of its own too.
+fn open(archive: &Archive) -> anyhow::Result<(Box<dyn Read + Send>, Option<OutFile>)> {
     let opened = stream::Archive::open(archive.file.as_deref())?;
     let (name, found) = (&opened.name, opened.codec);
     if let (Some(wanted), true) = (archive.decode, found != archive.decode) {
@@ -98,9 +106,9 @@ fn open(archive: &Archive) -> anyhow::Result<Box<dyn Read + Send>> {
         );
     }
     let reader = opened.decode()?;
-    let Some(raw) = &archive.raw else { return Ok(reader) };
-    let copy = File::create(raw).with_context(|| format!("{}: cannot be written", raw.display()))?;
-    Ok(Box::new(Tee { reader, copy }))
+    let Some(raw) = &archive.raw else { return Ok((reader, None)) };
+    let raw = OutFile::open(raw)?;
+    Ok((Box::new(Tee { reader, copy: raw.file.try_clone()? }), Some(raw)))
 }
 
 /// Copies what is read.
@@ -120,7 +128,8 @@ impl<R: Read> Read for Tee<R> {
 /// Writes data to a file of their own, in chunks, and the image that refers to it.
 fn with_blob(asked: &Asked, tree: Tree, blob: &Path) -> anyhow::Result<ImageSummary> {
     let named = || format!("{}: cannot be written", blob.display());
-    let sink = BufWriter::with_capacity(1 << 20, File::create(blob).with_context(named)?);
+    let mut blob = OutFile::open(blob)?;
+    let sink = BufWriter::with_capacity(1 << 20, &mut blob.file);
     let options = Options {
         block_bits: asked.options.block_bits,
         chunk_bits: asked.options.chunk_bits,
@@ -130,8 +139,11 @@ fn with_blob(asked: &Asked, tree: Tree, blob: &Path) -> anyhow::Result<ImageSumm
     let mut sink = WriteSink(sink);
     let mut data = write_data(tree, &options, &mut sink)?;
     sink.0.flush().with_context(named)?;
+    drop(sink);
     data.shape(&asked.options);
-    into_file(&asked.image, |out| write_metadata(&data, out))
+    let summary = into_file(&asked.image, |out| write_metadata(&data, out))?;
+    blob.keep();
+    Ok(summary)
 }
 
 fn write_metadata(data: &WrittenData, out: &mut File) -> anyhow::Result<ImageSummary> {
@@ -143,23 +155,14 @@ fn write_metadata(data: &WrittenData, out: &mut File) -> anyhow::Result<ImageSum
     Ok(ImageSummary { inodes, bytes: metadata_bytes, metadata_bytes, file_bytes, deduplicated_bytes, uuid })
 }
 
-/// Has an image written to the file or block device at `path`.
-///
-/// As mkfs.erofs: what is there is written over. A block device keeps its length.
+/// Has an image written to the file or block device at `path`; when that fails, no image is there: see [`OutFile`].
 fn into_file(
     path: &Path,
     write: impl FnOnce(&mut File) -> anyhow::Result<ImageSummary>,
 ) -> anyhow::Result<ImageSummary> {
-    let named = || format!("{}: cannot be written", path.display());
-    let mut out =
-        OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(named)?;
-    let is_file = out.metadata().with_context(named)?.is_file();
-    if is_file {
-        out.set_len(0).with_context(named)?;
-    }
-    let summary = write(&mut out)?;
-    if is_file {
-        out.set_len(summary.bytes).with_context(named)?;
-    }
+    let mut out = OutFile::open(path)?;
+    let summary = write(&mut out.file)?;
+    out.set_len(summary.bytes)?;
+    out.keep();
     Ok(summary)
 }

@@ -2,6 +2,7 @@
 
 mod make;
 mod options;
+mod out_file;
 
 use std::ffi::OsString;
 use std::ops::ControlFlow;
