@@ -95,6 +95,76 @@ fn what_exists_is_left_alone_unless_it_is_to_be_replaced() {
     assert_same(&source, &out);
 }
 
+/// An ACL as the kernel takes it: version 2, then tag, permissions and id of each entry.
+fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |&(tag, permissions, id): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat()
+}
+
+#[test]
+fn what_directories_pass_on_does_not_stay_on_what_is_extracted_into_them() {
+    let test = "what_directories_pass_on_does_not_stay_on_what_is_extracted_into_them";
+    if !is_root() {
+        skip(test, "needs root to give files to others");
+        return;
+    }
+    let larder = Larder::new(User::Same);
+    let source = larder.dir("source");
+    for dir in ["grouped/new", "listed/new"] {
+        fs::create_dir_all(source.join(dir)).expect("directories");
+        for dir in [source.join(dir), source.join(dir).join("..")] {
+            fs::write(dir.join("file"), "contents").expect("a file");
+            fs::set_permissions(dir.join("file"), fs::Permissions::from_mode(0o664)).expect("ours");
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                dir.join("fifo"),
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::from_raw_mode(0o620),
+                0,
+            )
+            .expect("a FIFO");
+            symlink("file", dir.join("link")).expect("a link");
+        }
+    }
+    let image = ImageFile::build(&larder, &source, "image");
+    // The owner, user 1234, the group, the mask, others.
+    let all = u32::MAX;
+    let passed_on = acl(&[(1, 7, all), (2, 6, 1234), (4, 5, all), (16, 7, all), (32, 4, all)]);
+    let prepare = |dir: &Path, name: &str| {
+        if name == "grouped" {
+            std::os::unix::fs::chown(dir, Some(1234), Some(4321)).expect("root may");
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o2755)).expect("ours");
+            return true;
+        }
+        ["system.posix_acl_default", "system.posix_acl_access"].into_iter().all(|name| {
+            let set = rustix::fs::setxattr(dir, name, &passed_on, rustix::fs::XattrFlags::empty());
+            set.inspect_err(|errno| skip(test, &format!("no ACLs here: {errno}"))).is_ok()
+        })
+    };
+    let out = larder.dir("out");
+    for name in ["grouped", "listed"] {
+        fs::create_dir(out.join(name)).expect("a directory");
+        prepare(&out.join(name), name);
+    }
+    extract(&larder, &image.arguments(), &["--overwrite"], &out).ok();
+    assert_same(&source, &out);
+    // A target that is not the image's root keeps what it has, and passes it on to nothing.
+    for name in ["grouped", "listed"] {
+        let target = larder.dir(&format!("target-{name}"));
+        if !prepare(&target, name) {
+            continue;
+        }
+        let before = fs::metadata(&target).expect("there").mode();
+        extract(&larder, &image.arguments(), &[], &target).ok();
+        for below in ["grouped", "listed"] {
+            assert_same(&source.join(below), &target.join(below));
+        }
+        assert_eq!(fs::metadata(&target).expect("there").mode(), before, "{name}");
+    }
+}
+
 #[test]
 fn a_link_in_the_way_is_never_followed() {
     let larder = Larder::new(User::Same);

@@ -10,7 +10,15 @@ use rustix::io::Errno;
 
 use super::Shared;
 
-/// What a descriptor is of.
+/// What a descriptor is of, and how much of that it has from the beginning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Made {
+    pub kind: Kind,
+    /// Owner and mode are those it was made with: it is new, and nothing was passed on to it.
+    pub plain: bool,
+}
+
+/// What was made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     /// A directory, made with a mode of its own.
@@ -25,21 +33,27 @@ pub(super) fn restore(
     shared: &Shared<'_>,
     fd: BorrowedFd<'_>,
     inode: &Inode,
-    kind: Kind,
+    made: Made,
     failed: &dyn Fn(&dyn Display),
 ) {
-    if owner_differs(shared, inode)
+    if owner_differs(shared, inode, made.plain)
         && let Err(errno) =
             rustix::fs::fchown(fd, Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)))
     {
         failed(&format_args!("owner: {errno}"));
+    }
+    if shared.plan.permissions
+        && !made.plain
+        && let Err(errno) = remove_acls(|name| rustix::fs::fremovexattr(fd, name))
+    {
+        failed(&format_args!("ACL of the directory it was made in: {errno}"));
     }
     if shared.plan.xattrs {
         set_xattrs(shared, inode, failed, &mut |xattr| {
             rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
         });
     }
-    let made_right = kind == Kind::File && is_made_right(shared, inode);
+    let made_right = made.kind == Kind::File && is_made_right(shared, inode, made.plain);
     if shared.plan.permissions
         && !made_right
         && let Err(errno) = rustix::fs::fchmod(fd, Mode::from_raw_mode(inode.mode.into()))
@@ -52,29 +66,52 @@ pub(super) fn restore(
 }
 
 /// The permissions that a new regular file is made with. Until it has its owner nobody else may open it.
-pub(super) fn mode_at_birth(shared: &Shared<'_>, inode: &Inode) -> Mode {
+pub(super) fn mode_at_birth(shared: &Shared<'_>, inode: &Inode, plain: bool) -> Mode {
     match shared.plan.permissions {
-        true if !is_made_right(shared, inode) => Mode::from_raw_mode(0o600),
+        true if !is_made_right(shared, inode, plain) => Mode::from_raw_mode(0o600),
         _ => Mode::from_raw_mode(u32::from(inode.mode) & 0o777),
     }
 }
 
 /// Whether a new regular file has the right mode from the beginning: the umask is 0 then, see `extract()`.
-fn is_made_right(shared: &Shared<'_>, inode: &Inode) -> bool {
-    shared.plain_target && !owner_differs(shared, inode) && inode.mode & !0o777 == 0 && inode.xattr_bytes == 0
+fn is_made_right(shared: &Shared<'_>, inode: &Inode, plain: bool) -> bool {
+    plain && !owner_differs(shared, inode, plain) && inode.mode & !0o777 == 0 && inode.xattr_bytes == 0
 }
 
 /// Whether the owner must be set.
-pub(super) fn owner_differs(shared: &Shared<'_>, inode: &Inode) -> bool {
+pub(super) fn owner_differs(shared: &Shared<'_>, inode: &Inode, plain: bool) -> bool {
     let same = (inode.uid, inode.gid) == (shared.uid, shared.gid);
-    shared.plan.owners && !(same && shared.plain_target)
+    shared.plan.owners && !(same && plain)
 }
 
-/// Whether nothing of this directory passes to what is made in it.
+/// ACLs: of an object itself, and of what is made in a directory.
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Whether nothing of this directory passes to what is made in it: no group, no ACL.
 pub(super) fn is_plain(dir: impl AsFd) -> bool {
     let no_set_gid = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_mode & 0o2000 == 0);
-    let acl = rustix::fs::fgetxattr(&dir, "system.posix_acl_default", &mut [0_u8; 0][..]);
+    let acl = rustix::fs::fgetxattr(&dir, ACLS[1], &mut [0_u8; 0][..]);
     no_set_gid && matches!(acl, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// Takes from a directory that is to get its own attributes what it would pass on until then; returns whether it
+/// passes nothing on any more.
+pub(super) fn make_plain(dir: impl AsFd) -> bool {
+    if is_plain(&dir) {
+        return true;
+    }
+    // What cannot be taken away is looked at next.
+    let _ = remove_acls(|name| rustix::fs::fremovexattr(&dir, name));
+    let _ = rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o700));
+    is_plain(dir)
+}
+
+/// Removes ACLs that an object has from the directory it was made in.
+pub(super) fn remove_acls(remove: impl Fn(&str) -> Result<(), Errno>) -> Result<(), Errno> {
+    ACLS.into_iter().try_for_each(|name| match remove(name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        removed => removed,
+    })
 }
 
 /// Sets extended attributes by `set`; what this user may not have is counted, not reported.

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Shared;
-use super::attributes::{Kind, restore};
+use super::attributes::{Kind, Made, is_plain, make_plain, restore};
 
 /// An open directory. When the last job in it is done it is dropped, and gets its own attributes: its parent, which it
 /// holds, comes after it.
@@ -19,20 +19,26 @@ pub(super) struct Dir<'a> {
     name: Vec<u8>,
     /// What it is to become; `None` for a directory that is not ours.
     inode: Option<Inode>,
+    /// Whether its owner and mode are those it was made with.
+    made_plain: bool,
+    /// Whether nothing of it passes to what is made in it.
+    plain: bool,
 }
 
 impl<'a> Dir<'a> {
     /// The directory that everything goes into.
     pub fn top(shared: &'a Shared<'a>, fd: OwnedFd, inode: Option<Inode>) -> Self {
-        Self { shared, fd, parent: None, name: Vec::new(), inode }
+        let plain = passes_nothing(shared, fd.as_fd(), inode.is_some());
+        Self { shared, fd, parent: None, name: Vec::new(), inode, made_plain: false, plain }
     }
 
     /// Makes the directory `name` in `parent` and opens it.
     pub fn make(parent: &Arc<Self>, name: &[u8], inode: &Inode) -> Result<Self, Errno> {
         let shared = parent.shared;
         let mode = if shared.plan.permissions { 0o700 } else { u32::from(inode.mode) & 0o777 | 0o700 };
+        let mut is_new = true;
         match rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(mode)) {
-            Err(Errno::EXIST) if shared.plan.overwrite => {}
+            Err(Errno::EXIST) if shared.plan.overwrite => is_new = false,
             made => made?,
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -41,11 +47,20 @@ impl<'a> Dir<'a> {
             Err(Errno::NOTDIR | Errno::LOOP) if shared.plan.overwrite => {
                 rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())?;
                 rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(mode))?;
+                is_new = true;
                 rustix::fs::openat(&parent.fd, name, flags, Mode::empty())?
             }
             opened => opened?,
         };
-        Ok(Self { shared, fd, parent: Some(Arc::clone(parent)), name: name.to_vec(), inode: Some(*inode) })
+        let made_plain = is_new && parent.plain;
+        let plain = made_plain || passes_nothing(shared, fd.as_fd(), true);
+        let (parent, name, inode) = (Some(Arc::clone(parent)), name.to_vec(), Some(*inode));
+        Ok(Self { shared, fd, parent, name, inode, made_plain, plain })
+    }
+
+    /// Whether nothing of it passes to what is made in it: neither its group nor an ACL.
+    pub fn is_plain(&self) -> bool {
+        self.plain
     }
 
     pub fn shared(&self) -> &'a Shared<'a> {
@@ -89,6 +104,11 @@ impl<'a> Dir<'a> {
     }
 }
 
+/// Whether a directory passes nothing on, once it has been made so if it is ours and is to get exact permissions.
+fn passes_nothing(shared: &Shared<'_>, fd: BorrowedFd<'_>, is_ours: bool) -> bool {
+    if is_ours && shared.plan.permissions { make_plain(fd) } else { is_plain(fd) }
+}
+
 impl AsFd for Dir<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -98,7 +118,8 @@ impl AsFd for Dir<'_> {
 impl Drop for Dir<'_> {
     fn drop(&mut self) {
         if let Some(inode) = &self.inode {
-            restore(self.shared, self.fd.as_fd(), inode, Kind::Directory, &|error| {
+            let made = Made { kind: Kind::Directory, plain: self.made_plain };
+            restore(self.shared, self.fd.as_fd(), inode, made, &|error| {
                 let above = self.parent.as_ref();
                 let path = above.map_or_else(|| b".".to_vec(), |parent| parent.path(&self.name));
                 self.shared.failures.add(&path, error);

@@ -8,7 +8,7 @@ use larder_erofs::Inode;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Kind, mode_at_birth, restore};
+use super::attributes::{Kind, Made, mode_at_birth, restore};
 use super::copy::{Buffer, copy};
 use super::dir::Dir;
 
@@ -30,7 +30,7 @@ impl<'a> OpenFile<'a> {
         inode: Inode,
     ) -> Result<Self, (Arc<Dir<'a>>, Vec<u8>, Errno)> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = mode_at_birth(dir.shared(), &inode);
+        let mode = mode_at_birth(dir.shared(), &inode, dir.is_plain());
         match dir.make_anew(&name, |at| rustix::fs::openat(at, name.as_slice(), flags, mode)) {
             Ok(fd) => Ok(Self { dir, name, inode, fd, failed: AtomicBool::new(false) }),
             Err(errno) => Err((dir, name, errno)),
@@ -71,7 +71,8 @@ impl Drop for OpenFile<'_> {
             return;
         }
         let (shared, fd) = (self.dir.shared(), self.fd.as_fd());
-        restore(shared, fd, &self.inode, Kind::File, &|error| self.dir.failed(&self.name, error));
+        let made = Made { kind: Kind::File, plain: self.dir.is_plain() };
+        restore(shared, fd, &self.inode, made, &|error| self.dir.failed(&self.name, error));
         shared.count();
     }
 }

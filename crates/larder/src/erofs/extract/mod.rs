@@ -5,6 +5,9 @@
 //! a link of the image leads out, nor does a link that somebody else puts there meanwhile. What exists is refused,
 //! or removed first where that was asked for.
 //!
+//! What a directory passes on to what is made in it, its group or an ACL, is taken from those that get attributes of the
+//! image, and from what was made in others.
+//!
 //! One thread goes through the directories and makes them; the others make and fill the files. A directory gets its
 //! own owner, mode and times when the last thing in it is done.
 
@@ -72,9 +75,6 @@ pub(crate) struct Shared<'a> {
     pub plan: Plan,
     pub uid: u32,
     pub gid: u32,
-    /// Whether new files get just the owner and mode that they are made with: no set-group-id directory, no default
-    /// ACL above them.
-    pub plain_target: bool,
     pub objects: AtomicU64,
     pub bytes: AtomicU64,
     pub xattrs_skipped: AtomicU64,
@@ -122,7 +122,6 @@ pub fn extract(
         plan,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
-        plain_target: attributes::is_plain(&fd),
         objects: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         xattrs_skipped: AtomicU64::new(0),

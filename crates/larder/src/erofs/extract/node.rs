@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use larder_erofs::{FileType, Inode};
-use rustix::fs::{AtFlags, FileType as HostType, Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType as HostType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::attributes::{owner_differs, set_xattrs, times};
+use super::attributes::{owner_differs, remove_acls, set_xattrs, times};
 use super::dir::Dir;
 
 /// Makes a symbolic link, device, FIFO or socket called `name`, with its attributes.
@@ -46,21 +46,36 @@ fn special(dir: &Dir<'_>, name: &[u8], inode: &Inode, kind: FileType) -> Result<
     dir.make_anew(name, |at| rustix::fs::mknodat(at, name, host, mode, device))
 }
 
+/// Sets the mode of what is called `name`, and never that of something that a link there leads to.
+fn set_mode(dir: &Dir<'_>, name: &[u8], inode: &Inode) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::chmod(path, Mode::from_raw_mode(u32::from(inode.mode) & 0o777))
+}
+
 fn attributes(dir: &Dir<'_>, name: &[u8], inode: &Inode) {
     let shared = dir.shared();
     let failed = |error: &dyn Display| dir.failed(name, error);
-    if owner_differs(shared, inode) {
+    let plain = dir.is_plain();
+    if owner_differs(shared, inode, plain) {
         let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
         if let Err(errno) = rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             failed(&format_args!("owner: {errno}"));
         }
     }
+    // There is no call that takes a directory and a name; the last name is not followed here.
+    let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
+    let path = path.join(std::ffi::OsStr::from_bytes(name));
+    if shared.plan.permissions && !plain && inode.kind != FileType::Symlink {
+        let removed = remove_acls(|name| rustix::fs::lremovexattr(&path, name));
+        if let Err(errno) = removed.and_then(|()| set_mode(dir, name, inode)) {
+            failed(&format_args!("mode: {errno}"));
+        }
+    }
     if shared.plan.xattrs {
         set_xattrs(shared, inode, &failed, &mut |xattr| {
-            // There is no call that takes a directory and a name; the last name is not followed here.
-            let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-            let path = path.join(std::ffi::OsStr::from_bytes(name));
-            rustix::fs::lsetxattr(path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
+            rustix::fs::lsetxattr(&path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
         });
     }
     if let Err(errno) = rustix::fs::utimensat(dir, name, &times(inode), AtFlags::SYMLINK_NOFOLLOW) {
