@@ -137,7 +137,7 @@ pub enum Error {
     #[error("archive: the entry at byte {at}: {fault}")]
     Tar { at: u64, fault: TarFault },
     /// Entries for the holes of all sparse files of an archive, up to this one.
-    #[error("archive: {}: holes need {entries} entries in tables, and {entries_max} is the limit of an archive", path.display())]
+    #[error("archive: {}: holes need {entries} entries in tables, but after as many bytes {entries_max} are the limit", path.display())]
     SparseClaims { path: PathBuf, entries: u64, entries_max: u64 },
     #[error("options: {fault}")]
     Options { fault: OptionsFault },
@@ -189,7 +189,7 @@ impl Error {
                 Some("is this a tar archive? gzip, zstd and xz are decoded, other compressions are not")
             }
             Self::SparseClaims { .. } => Some(
-                "larger blocks or chunks need fewer entries; or leave the file out, if its size is not meant",
+                "larger blocks or chunks need fewer entries, and a directory as the source has no such limit",
             ),
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }

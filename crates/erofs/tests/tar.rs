@@ -291,12 +291,15 @@ fn p5_holes_cost_an_archive_nothing_and_are_limited() {
     }
     for (way, verdict) in verdicts(&claims("huge", 1 << 62)) {
         let error = verdict.expect_err(way);
-        assert!(matches!(&error, Error::SparseClaims { entries_max: 0x100_0000, .. }), "{way}: {error}");
+        assert!(
+            matches!(&error, Error::SparseClaims { entries_max: 0x40_0000..0x40_1000, .. }),
+            "{way}: {error}"
+        );
         assert!(error.to_string().contains("huge"), "{way}: {error}");
     }
     // Each by itself would do.
-    let several: Vec<u8> = (0..5).flat_map(|n| claims(&format!("part {n}"), 1 << 34)).collect();
-    let error = from_tar(&several, &tar, &ImageOptions::default()).expect_err("80 GiB of holes");
+    let several: Vec<u8> = (0..5).flat_map(|n| claims(&format!("part {n}"), 1 << 32)).collect();
+    let error = from_tar(&several, &tar, &ImageOptions::default()).expect_err("20 GiB of holes");
     assert!(error.to_string().contains("part 4"), "{error}");
 }
 

@@ -10,7 +10,9 @@ mod archive;
 
 use std::io::{self, Cursor, Read};
 
-use larder_erofs::writer::{ImageOptions, TarOptions, decode_archive, index_tar, write_image_from_tar};
+use larder_erofs::writer::{
+    ImageOptions, Options, TarOptions, decode_archive, index_tar, write_data_from_tar, write_image_from_tar,
+};
 use larder_erofs::{DeviceTag, Image};
 
 /// Bytes of a decoded archive that are looked at.
@@ -22,7 +24,11 @@ fn seeds() -> Vec<Vec<u8>> {
         include_bytes!("../seeds/archive/xz"),
         include_bytes!("../seeds/archive/zstd"),
     ];
-    compressed.map(<[u8]>::to_vec).into_iter().chain([archive::every_kind()]).collect()
+    compressed
+        .map(<[u8]>::to_vec)
+        .into_iter()
+        .chain([archive::every_kind(), archive::claims("sparse", 1 << 24)])
+        .collect()
 }
 
 larder_fuzz::fuzz_target!(seeds, |bytes| {
@@ -31,14 +37,20 @@ larder_fuzz::fuzz_target!(seeds, |bytes| {
         let _ = io::copy(&mut decoded.take(DECODED_BYTES_MAX), &mut io::sink());
     }
     archive::mend(&mut bytes);
-    let tar = TarOptions { aufs: bytes.len().is_multiple_of(2), ..TarOptions::default() };
+    let tar = TarOptions {
+        aufs: bytes.len().is_multiple_of(2),
+        strip_overlay: bytes.len().is_multiple_of(3),
+        ..TarOptions::default()
+    };
     let mut out = Cursor::new(Vec::new());
     if write_image_from_tar(&bytes[..], &tar, &ImageOptions::default(), &mut out).is_ok() {
         Image::open(out.into_inner()).expect("what was written can be opened");
     }
-    if let Ok(index) = index_tar(&bytes[..], &tar, &ImageOptions::default()) {
-        let mut out = Vec::new();
-        if index.write_metadata(&[DeviceTag::EMPTY], &mut out).is_ok() {
+    let index = index_tar(&bytes[..], &tar, &ImageOptions::default());
+    let data = write_data_from_tar(&bytes[..], &tar, &Options::default(), &mut Vec::new());
+    for parts in [index, data].into_iter().flatten() {
+        let (mut out, tags) = (Vec::new(), vec![DeviceTag::EMPTY; parts.devices().len()]);
+        if parts.write_metadata(&tags, &mut out).is_ok() {
             Image::open(out).expect("what was written can be opened");
         }
     }

@@ -127,7 +127,7 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
 /// # Errors
 ///
 /// [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read, [`Error::SparseClaims`] when
-/// sparse files claim too many holes, 2^24 chunks in all, [`Error::WriteBlob`]; and when the options do not go together.
+/// sparse files claim too many holes, 2^22 chunks in all and one more for each 32 bytes read, [`Error::WriteBlob`]; and when the options do not go together.
 ///
 /// # Examples
 ///

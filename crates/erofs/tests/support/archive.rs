@@ -51,10 +51,13 @@ pub fn mend(archive: &mut [u8]) {
 }
 
 /// Entries of most kinds: name, kind, target of a link, contents.
-const ENTRIES: [(&str, u8, &str, &[u8]); 16] = [
+const ENTRIES: [(&str, u8, &str, &[u8]); 19] = [
     ("dir", b'5', "", b""),
     ("dir/file", b'0', "", b"contents"),
     ("dir/.wh.gone", b'0', "", b""),
+    (".wh.dir", b'0', "", b""),
+    ("x", b'x', "", b"39 SCHILY.xattr.user.overlay.whiteout=\n"),
+    ("dir/hidden", b'0', "", b""),
     ("link", b'2', "dir/file", b""),
     ("twin", b'1', "dir/file", b""),
     ("fifo", b'6', "", b""),

@@ -113,7 +113,7 @@ pub fn write_image<W: Write + Seek>(
 /// # Errors
 ///
 /// As [`write_image`]; [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read,
-/// [`Error::SparseClaims`] when sparse files claim too many holes: 2^24 blocks in all.
+/// [`Error::SparseClaims`] when sparse files claim too many holes: 2^22 blocks in all, and one more for each 32 bytes of the archive.
 ///
 /// # Examples
 ///

@@ -33,7 +33,7 @@ impl<'a, R: Read> TarFiles<'a, R> {
             let EntryKind::File { size, map, .. } = &mut entry.kind else { continue };
             let (size, map) = (*size, map.take());
             if let Some(map) = &map {
-                self.claims.take(&entry, size, map, unit(size))?;
+                self.claims.take(&entry, size, map, unit(size), self.entries.position())?;
             }
             let contents = Contents::new(size, map);
             self.nodes.push(node);

@@ -54,7 +54,7 @@ pub fn index_tar<R: Read>(
         })?;
         if let Some(map) = map {
             let bits = block.bits() + merged_bits(runs.of(files.len() - 1), block, block.bits());
-            claims.take(&entry, *size, map, 1 << bits)?;
+            claims.take(&entry, *size, map, 1 << bits, entries.position())?;
         }
     }
     entries.finish()?;
