@@ -223,9 +223,22 @@ impl Store {
     fn raise_reserve(&self, to: u64) -> io::Result<()> {
         let _one = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ledger.reserve() < to {
-            self.put(RESERVE, crate::bind::encode_reserve(to).as_bytes())?;
+            self.put_reserve(to)?;
             self.ledger.set_reserve(to);
         }
         Ok(())
+    }
+
+    /// Puts a reserve on the disk that is no greater than it must be: all of it counts after the next unclean end.
+    pub fn lower_reserve(&self) {
+        let _one = self.raising.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(to) = self.ledger.lower_reserve() else { return };
+        if let Err(error) = self.put_reserve(to) {
+            tracing::warn!(%error, "the reserve stays greater than it must be");
+        }
+    }
+
+    fn put_reserve(&self, bytes: u64) -> io::Result<()> {
+        self.put(RESERVE, crate::bind::encode_reserve(bytes).as_bytes())
     }
 }

@@ -132,6 +132,18 @@ impl Ledger {
         self.lock().unknown = 0;
     }
 
+    /// Lowers the reserve to what is used and a little more; returns the new one, to be put on the disk. Until it is
+    /// there, more is reserved than has to be.
+    pub fn lower_reserve(&self) -> Option<u64> {
+        let mut state = self.lock();
+        let enough = state.used().saturating_add(RESERVE_BYTES);
+        if enough >= state.reserve {
+            return None;
+        }
+        state.reserve = enough;
+        Some(enough)
+    }
+
     /// Objects with charges of this sum have gone to the graveyard.
     pub fn buried(&self, charge: u64) {
         let mut state = self.lock();
@@ -167,10 +179,14 @@ impl Ledger {
     }
 
     /// What upkeep has to cull, and whether that is going on; also lets the budget be asked for anew.
+    ///
+    /// As long as part of the sum is unknown it may be much too high: upkeep would take away what was used a moment ago.
+    /// Then only the disk's own limits count here, while writers are still held to the quota.
     pub fn goal(&self, space: &Space) -> Goal {
         let mut state = self.lock();
         state.budget = Goal::default();
-        let goal = self.limits.goal(state.used(), space, state.culling);
+        let used = if state.unknown == 0 { state.used() } else { 0 };
+        let goal = self.limits.goal(used, space, state.culling);
         state.culling = !goal.is_reached();
         goal
     }
@@ -249,6 +265,30 @@ mod tests {
             panic!("11 free, 10 to stay")
         };
         assert_eq!(short, Goal { bytes: 0, files: 1 });
+    }
+
+    #[test]
+    fn p5_upkeep_culls_nothing_for_a_quota_that_only_the_unknown_passes_and_writers_stay_below_it() {
+        let limits = Limits { quota: Some(100 * MIB), ..Limits::default() };
+        let ledger = Ledger::new(limits, 0, 100 * MIB, 0, 100 * MIB);
+        let space = plenty().expect("a figure");
+        ledger.found(60 * MIB);
+        assert_eq!(ledger.goal(&space), Goal::default());
+        assert!(matches!(ledger.draw(want(1), plenty).expect("space"), Draw::Short(_)));
+        let full = Space { bytes_free: space.bytes / 100, ..space };
+        assert_eq!(ledger.goal(&full).bytes, space.bytes * 7 / 100 - space.bytes / 100, "the disk's limits hold");
+        ledger.found(38 * MIB);
+        ledger.all_found();
+        assert_eq!(ledger.goal(&space).bytes, 5 * MIB);
+    }
+
+    #[test]
+    fn a_reserve_is_lowered_to_what_is_used_and_never_raised_that_way() {
+        let ledger = with_quota(u64::MAX, 200 * MIB);
+        ledger.found(10 * MIB);
+        assert_eq!((ledger.lower_reserve(), ledger.reserve()), (Some(74 * MIB), 74 * MIB));
+        ledger.found(10 * MIB);
+        assert_eq!((ledger.lower_reserve(), ledger.reserve()), (None, 74 * MIB));
     }
 
     #[test]

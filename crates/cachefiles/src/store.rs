@@ -36,7 +36,7 @@ pub(crate) struct Store {
     /// How far the walk is that rebuilds the index.
     pub walk: Progress,
     pub unused: Unused,
-    /// Held while the reserve is raised: one at a time.
+    /// Held while the reserve is raised or lowered: one at a time.
     pub raising: Mutex<()>,
     /// Held while something goes into the graveyard, or out of it, and the ledger is told.
     pub graves: Mutex<()>,

@@ -120,6 +120,7 @@ impl Store {
         match self.walk_all() {
             Ok(true) => {
                 self.ledger.all_found();
+                self.lower_reserve();
                 tracing::info!(objects = self.index.totals().objects, "the index is rebuilt");
                 ending.stage = Stage::Whole;
             }

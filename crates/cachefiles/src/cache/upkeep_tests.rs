@@ -414,6 +414,20 @@ fn maintain_culls_from_the_cull_limit_up_to_the_run_limit_of_the_quota() {
 }
 
 #[test]
+fn p5_after_an_unclean_end_the_reserve_on_the_disk_comes_down_to_what_was_found() {
+    let mut world = World::with(Limits { quota: Some(1 << 40), ..Limits::default() });
+    world.full("a", SIZE, 7);
+    world.cache = None;
+    fs::remove_file(world.root.path().join(INDEX)).expect("there");
+    fs::write(world.root.path().join("reserve"), bind::encode_reserve(1 << 39)).expect("space");
+    world.reopen();
+    let used = world.usage().charged_bytes;
+    let found = bind::read_reserve(&*world.store.storage).expect("whole");
+    assert!(found >= used && found <= used + crate::ledger::RESERVE_BYTES, "{found} reserved, {used} used");
+    world.full("b", SIZE, 7);
+}
+
+#[test]
 fn a_walk_that_cannot_end_leaves_the_index_to_be_rebuilt() {
     let mut world = World::new();
     world.full("a", SIZE, 7);
