@@ -29,7 +29,7 @@ use crate::unused::LetGo;
 const VICTIMS_MAX: usize = 16 << 10;
 /// What is freed beyond what a writer needs, so that the next one need not cull again.
 const EXTRA_BYTES: u64 = 16 << 20;
-/// How often a writer tries again when others take what it has freed.
+/// How often a writer tries again when others take what it has freed. What it waits for the walk does not count.
 const TRIES_MAX: u32 = 64;
 /// How often, and how long each time, a writer waits for the kernel to close files of what was unmounted.
 const WAITS_MAX: u32 = 20;
@@ -63,14 +63,20 @@ impl Store {
     ///
     /// ENOSPC when nothing more can be freed; what the system says.
     pub fn draw(&self, want: Goal) -> io::Result<Drawn<'_>> {
-        let (mut has_settled, mut waits) = (false, 0);
-        for _ in 0..TRIES_MAX {
+        let (mut has_settled, mut waits, mut tries) = (false, 0, 0);
+        while tries < TRIES_MAX {
+            tries += 1;
             match self.ledger.draw(want, || self.storage.statfs())? {
                 Draw::Granted(drawn) => return Ok(drawn),
                 Draw::RaiseReserve(to) => self.raise_reserve(to)?,
                 Draw::Short(short) => {
                     let goal = Goal { bytes: short.bytes.saturating_add(self.extra()), ..short };
-                    if self.cull(goal) != Culled::default() || self.walk.wait() {
+                    if self.cull(goal) != Culled::default() {
+                        continue;
+                    }
+                    if self.walk.wait() {
+                        // No try: what is unknown may be room, and the walk ends.
+                        tries -= 1;
                         continue;
                     }
                     if !has_settled {
@@ -242,3 +248,6 @@ impl Store {
         self.put(RESERVE, crate::bind::encode_reserve(bytes).as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;

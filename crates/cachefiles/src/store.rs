@@ -60,6 +60,23 @@ pub(crate) struct Parts {
     pub lock: Option<Lock>,
 }
 
+#[cfg(test)]
+impl Parts {
+    /// Those of a store without an index on the disk, without a quota and a lock.
+    pub fn over(storage: Arc<dyn Storage>, boot_id: BootId, holder: Arc<dyn DescriptorHolder>) -> Self {
+        Self {
+            storage,
+            root: PathBuf::from("/sim"),
+            boot_id,
+            holder,
+            index: Index::in_memory().expect("memory does not fail"),
+            ledger: Ledger::new(crate::Limits::default(), 0, 0, 0, 0),
+            walk: Progress::done(),
+            lock: None,
+        }
+    }
+}
+
 impl Store {
     pub fn new(parts: Parts) -> Self {
         let Parts { storage, root, boot_id, holder, index, ledger, walk, lock } = parts;
@@ -85,16 +102,7 @@ impl Store {
     /// A store without an index on the disk, without a quota and a lock.
     #[cfg(test)]
     pub fn over(storage: Arc<dyn Storage>, boot_id: BootId, holder: Arc<dyn DescriptorHolder>) -> Arc<Self> {
-        Arc::new(Self::new(Parts {
-            storage,
-            root: PathBuf::from("/sim"),
-            boot_id,
-            holder,
-            index: Index::in_memory().expect("memory does not fail"),
-            ledger: Ledger::new(crate::Limits::default(), 0, 0, 0, 0),
-            walk: Progress::done(),
-            lock: None,
-        }))
+        Arc::new(Self::new(Parts::over(storage, boot_id, holder)))
     }
 
     /// Now, in milliseconds since 1970.

@@ -85,7 +85,7 @@ impl Progress {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn add(&self, objects: u64) {
+    pub fn add(&self, objects: u64) {
         self.found().objects += objects;
         self.changed.notify_all();
     }
