@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use larder_faults::{Site, point};
 use larder_fscache::ObjectRange;
 
+use crate::error::is_full;
 use crate::index::Row;
 use crate::layout::{Place, RESERVE};
 use crate::ledger::{Draw, Drawn};
@@ -66,9 +67,9 @@ impl Store {
         let (mut has_settled, mut waits, mut tries) = (false, 0, 0);
         while tries < TRIES_MAX {
             tries += 1;
-            match self.ledger.draw(want, || self.storage.statfs())? {
+            match self.draw_once(want)? {
                 Draw::Granted(drawn) => return Ok(drawn),
-                Draw::RaiseReserve(to) => self.raise_reserve(to)?,
+                Draw::RaiseReserve(_) => {}
                 Draw::Short(short) => {
                     let goal = Goal { bytes: short.bytes.saturating_add(self.extra()), ..short };
                     if self.cull(goal) != Culled::default() {
@@ -96,6 +97,18 @@ impl Store {
             }
         }
         Err(Errno::NOSPC.into())
+    }
+
+    /// Draws if there is room, and raises the reserve if it must be. Where the file system has no room for that, what the
+    /// writer wants must be freed first.
+    fn draw_once(&self, want: Goal) -> io::Result<Draw<'_>> {
+        let drawn = self.ledger.draw(want, || self.storage.statfs())?;
+        let Draw::RaiseReserve(to) = drawn else { return Ok(drawn) };
+        match self.raise_reserve(to) {
+            Ok(()) => Ok(drawn),
+            Err(error) if is_full(&error) => Ok(Draw::Short(want)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Replaces the bounds of what objects in use take by what they take: bounds of writes that failed, or that wrote

@@ -2,21 +2,30 @@
 
 use std::sync::Arc;
 
+use larder_fscache::{Backend as _, CookieKey, ObjectSpec, VolumeKey};
+
 use super::*;
 use crate::ledger::Ledger;
 use crate::storage::sim::SimDisk;
 use crate::store::Parts;
 use crate::walk::Progress;
-use crate::{BootId, Limits, NoHolder};
+use crate::{BootId, Cachefiles, Limits, NoHolder};
 
 const QUOTA: u64 = 1 << 20;
 
+fn store_on(disk: &SimDisk, ledger: Ledger, walk: Progress) -> Store {
+    let parts = Parts::over(Arc::new(disk.clone()), BootId::from_bytes([1; 16]), Arc::new(NoHolder));
+    Store::new(Parts { ledger, walk, ..parts })
+}
+
+fn with_quota() -> Limits {
+    Limits { quota: Some(QUOTA), ..Limits::default() }
+}
+
 #[test]
 fn p2_a_writer_waits_for_the_walk_however_many_folders_that_has() {
-    let limits = Limits { quota: Some(QUOTA), ..Limits::default() };
-    let parts = Parts::over(Arc::new(SimDisk::new(0)), BootId::from_bytes([1; 16]), Arc::new(NoHolder));
-    let ledger = Ledger::new(limits, 0, QUOTA, 0, QUOTA);
-    let store = Store::new(Parts { ledger, walk: Progress::default(), ..parts });
+    let ledger = Ledger::new(with_quota(), 0, QUOTA, 0, QUOTA);
+    let store = store_on(&SimDisk::new(0), ledger, Progress::default());
     thread::scope(|scope| {
         let writer = scope.spawn(|| store.draw(Goal { bytes: 1, files: 0 }).map(drop));
         // Each wakes the writer, which finds no room.
@@ -27,4 +36,21 @@ fn p2_a_writer_waits_for_the_walk_however_many_folders_that_has() {
         store.walk();
         writer.join().expect("no panic").expect("the walk has found that there is room");
     });
+}
+
+#[test]
+fn p5_where_a_full_disk_has_no_room_for_a_greater_reserve_what_is_idle_makes_room() {
+    let disk = SimDisk::new(0);
+    let reserve = 64 << 10;
+    let store = Arc::new(store_on(&disk, Ledger::new(with_quota(), 0, 0, 0, reserve), Progress::done()));
+    let cache = Cachefiles::over(Arc::clone(&store)).expect("fit");
+    let (volume, key) = (VolumeKey::new("v").expect("valid"), CookieKey::new("idle").expect("valid"));
+    let idle = cache.acquire(&volume, &key, &ObjectSpec::of_size(4096)).expect("space");
+    idle.write(0, &[7; 4096]).expect("space");
+    drop(idle);
+    disk.fill_up(true);
+    let freed = disk.clone();
+    disk.after_next("unlink", move || freed.fill_up(false));
+    store.draw(Goal { bytes: reserve + 1, files: 0 }).map(drop).expect("there is an idle object");
+    assert!(store.ledger.reserve() > reserve && cache.usage().objects == 0);
 }
