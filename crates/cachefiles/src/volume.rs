@@ -98,17 +98,22 @@ impl Store {
         }
     }
 
-    /// Deletes up to `files_max` files of the graveyard; returns whether it is empty now.
+    /// Deletes up to `files_max` files of the graveyard; returns whether it is empty now. A grave that cannot be emptied
+    /// keeps none of the others.
     pub fn empty_graveyard(&self, files_max: u64) -> io::Result<bool> {
         let _graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = files_max;
+        let (mut left, mut result) = (files_max, Ok(true));
         for name in self.storage.list(GRAVEYARD)? {
-            if !self.delete(&format!("{GRAVEYARD}/{name}"), DEPTH_MAX, &mut left)? {
-                return Ok(false);
+            match self.delete(&format!("{GRAVEYARD}/{name}"), DEPTH_MAX, &mut left) {
+                Ok(true) => {}
+                Ok(false) => return result.and(Ok(false)),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        self.ledger.decayed(None);
-        Ok(true)
+        if result.is_ok() {
+            self.ledger.decayed(None);
+        }
+        result
     }
 
     /// Deletes what has a name; returns whether it is gone.

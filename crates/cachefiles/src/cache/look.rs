@@ -46,7 +46,8 @@ pub struct Usage {
     pub stored_bytes: u64,
     /// Upper bound of what objects and graveyard take now: what the quota is compared with.
     pub charged_bytes: u64,
-    /// Whether a walk is under way, and objects are still missing from the two figures above.
+    /// Whether objects may be missing from the two figures above: a walk is under way, or has left something that
+    /// [`maintain`](Cachefiles::maintain) tries again.
     pub rebuilding: bool,
     /// The limits.
     pub limits: Limits,
@@ -89,9 +90,14 @@ impl Cachefiles {
             objects: totals.objects,
             stored_bytes: totals.stored,
             charged_bytes: self.store.ledger.used(),
-            rebuilding: self.store.walk.is_under_way(),
+            rebuilding: !self.store.walk.is_whole(),
             limits: *self.store.ledger.limits(),
         }
+    }
+
+    /// Whether a walk is under way that rebuilds the index. No I/O.
+    pub fn is_walking(&self) -> bool {
+        self.store.walk.is_under_way()
     }
 
     /// Keeps an object from being culled, durably; returns whether there is one of that name.
@@ -223,8 +229,9 @@ impl Cachefiles {
         self.store.cull(Goal { bytes, files })
     }
 
-    /// One step of upkeep: culls when the limits say so, deletes some of the graveyard, and puts the index on the
-    /// disk. The owner calls it every few seconds. Blocks for I/O.
+    /// One step of upkeep: culls when the limits say so, deletes some of the graveyard, puts the index on the
+    /// disk, and begins another walk if the last one could not read everything. The owner calls it every few seconds.
+    /// Blocks for I/O, but not for the walk.
     ///
     /// # Errors
     ///
@@ -235,6 +242,9 @@ impl Cachefiles {
             place: place.to_owned(),
             source,
         };
+        if self.store.walk.begin_again() {
+            self.spawn_walk();
+        }
         self.store.empty_graveyard(GRAVES_A_STEP).map_err(|source| failed("graveyard", source))?;
         let space = self.store.storage.statfs().map_err(|source| failed("", source))?;
         let goal = self.store.ledger.goal(&space);

@@ -8,7 +8,7 @@ mod upkeep_tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use larder_fscache::{AuxData, Backend, CacheObject, CookieKey, Error as CacheError, ObjectSpec, VolumeKey};
@@ -52,7 +52,7 @@ impl Config {
 pub struct Cachefiles {
     store: Arc<Store>,
     /// Rebuilds the index, if it has to be.
-    walk: Option<JoinHandle<()>>,
+    walk: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Cachefiles {
@@ -89,28 +89,31 @@ impl Cachefiles {
         let lock = Some(lock);
         let store =
             Store::new(Parts { storage: Arc::new(disk), root, boot_id, holder, index, ledger, walk, lock });
-        Ok(Self::started(Arc::new(store)))
+        let cache = Self { store: Arc::new(store), walk: Mutex::default() };
+        if cache.is_walking() {
+            cache.spawn_walk();
+        }
+        Ok(cache)
     }
 
-    /// Starts the walk, if there is one to be done.
-    fn started(store: Arc<Store>) -> Self {
-        if !store.walk.is_under_way() {
-            return Self { store, walk: None };
+    /// Walks in the background. A walk before this one has ended, and its thread is about to.
+    fn spawn_walk(&self) {
+        let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        let walker = Arc::clone(&self.store);
+        match thread::Builder::new().name("larder-index".to_owned()).spawn(move || walker.walk()) {
+            Ok(spawned) => join(walk.replace(spawned)),
+            Err(error) => {
+                tracing::warn!(%error, "the index is not rebuilt yet");
+                self.store.walk.give_up();
+            }
         }
-        let walker = Arc::clone(&store);
-        let spawned = thread::Builder::new().name("larder-index".to_owned()).spawn(move || walker.walk());
-        let walk = spawned.inspect_err(|error| {
-            tracing::warn!(%error, "the index is not rebuilt");
-            store.walk.give_up();
-        });
-        Self { walk: walk.ok(), store }
     }
 
     /// Opens a cache over a storage of a test, whose index is empty; nothing walks.
     #[cfg(test)]
     pub(crate) fn over(store: Arc<Store>) -> Result<Self, Error> {
         prepare(&*store.storage, &store.root, &Tag::default())?;
-        Ok(Self { store, walk: None })
+        Ok(Self { store, walk: Mutex::default() })
     }
 
     /// The absolute path of the directory.
@@ -180,11 +183,13 @@ impl Cachefiles {
 impl Drop for Cachefiles {
     fn drop(&mut self) {
         self.store.walk.stop();
-        if let Some(walk) = self.walk.take() {
-            // A panic of the walk has been reported by its thread.
-            let _ = walk.join();
-        }
+        join(self.walk.get_mut().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+fn join(walk: Option<JoinHandle<()>>) {
+    // A panic of the walk has been reported by its thread.
+    let _ = walk.map(JoinHandle::join);
 }
 
 impl Backend for Cachefiles {

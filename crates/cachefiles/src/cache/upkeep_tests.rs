@@ -39,7 +39,11 @@ impl World {
         let config =
             Config { limits: self.limits, ..Config::new(self.root.path().to_owned(), boot_id, holder) };
         self.cache = Some(Cachefiles::open(config).expect("fit"));
-        while self.usage().rebuilding {
+        self.wait_for_walk();
+    }
+
+    fn wait_for_walk(&self) {
+        while self.is_walking() {
             thread::yield_now();
         }
     }
@@ -428,20 +432,47 @@ fn p5_after_an_unclean_end_the_reserve_on_the_disk_comes_down_to_what_was_found(
 }
 
 #[test]
-fn a_walk_that_cannot_end_leaves_the_index_to_be_rebuilt() {
+fn a_walk_that_leaves_something_finds_the_rest_and_upkeep_finds_what_was_left() {
     let mut world = World::new();
     world.full("a", SIZE, 7);
     world.cache = None;
     fs::remove_file(world.root.path().join(INDEX)).expect("there");
     // Deeper than any grave: the walk refuses.
     let deep = world.root.path().join("graveyard/a/b/c/d/e");
-    fs::create_dir_all(&deep).expect("space");
-    world.reopen();
-    assert_eq!(world.usage().objects, 0);
+    for is_reopened in [false, true] {
+        fs::create_dir_all(&deep).expect("space");
+        fs::write(world.root.path().join("graveyard/b"), "goes all the same").expect("space");
+        world.reopen();
+        assert!(world.usage().rebuilding && world.maintain().is_err());
+        world.wait_for_walk();
+        assert_eq!((world.usage().objects, world.usage().rebuilding), (1, true));
+        assert!(!world.root.path().join("graveyard/b").exists());
+        fs::remove_dir_all(world.root.path().join("graveyard/a")).expect("there");
+        if is_reopened {
+            world.reopen();
+        } else {
+            world.maintain().expect("a healthy disk");
+            world.wait_for_walk();
+            world.cache = None;
+            fs::remove_file(world.root.path().join("index.seal")).expect("the index is whole");
+            continue;
+        }
+        let usage = world.usage();
+        assert_eq!((usage.objects, usage.stored_bytes, usage.rebuilding), (1, world.stored("cache"), false));
+    }
+}
+
+#[test]
+fn a_walk_passes_what_is_no_file() {
+    let mut world = World::new();
+    ["a", "b"].iter().for_each(|name| world.full(name, SIZE, 7));
     world.cache = None;
-    fs::remove_dir_all(world.root.path().join("graveyard/a")).expect("there");
+    let data = world.root.path().join(Place::new(&volume(), &key("a")).data);
+    fs::remove_file(&data).expect("there");
+    std::os::unix::fs::symlink("nowhere", &data).expect("space");
+    fs::remove_file(world.root.path().join(INDEX)).expect("there");
     world.reopen();
-    assert_eq!((world.usage().objects, world.usage().stored_bytes), (1, world.stored("cache")));
+    assert_eq!((world.names(), world.usage().rebuilding), (vec!["b".to_owned()], false));
 }
 
 #[test]

@@ -2,191 +2,186 @@
 //!
 //! Every object is looked at while it is idle, and one that has a row already is left alone: whoever opened it
 //! in the meantime knows better. What has no valid attribute goes: it is of another format, or was never
-//! finished.
+//! finished. What cannot be read is charged with what its name says that it takes. A place where that fails, too,
+//! is left for later, and the rest is walked through: the index is whole when nothing is left.
+
+mod progress;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use larder_fscache::{CookieKey, VolumeKey};
+use rustix::io::Errno;
 
 use crate::coherency::{Coherency, OBJECT_ATTR, State};
 use crate::index::Row;
-use crate::layout::{CACHE, Part, Place, part_of, volume_dir};
+use crate::layout::{CACHE, GRAVEYARD, Part, Place, part_of, volume_dir};
+use crate::object::Name;
 use crate::storage::{Access, Kind};
 use crate::store::Store;
 
-/// How far a walk is.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    stop: AtomicBool,
-    found: Mutex<Found>,
-    changed: Condvar,
+pub(crate) use progress::Progress;
+
+/// How often one walk tries what fails.
+const TRIES_MAX: usize = 2;
+/// Files of the graveyard that are deleted before the walk looks whether it is to stop.
+const GRAVES_A_STEP: u64 = 1024;
+
+/// A place that is to be walked through.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Stretch {
+    /// Nobody knows what it takes until it is empty.
+    Graveyard,
+    /// The folders of volumes, and what is in them.
+    Volumes,
+    /// The folders of one, and what is in them.
+    Volume(VolumeKey),
+    /// The files in a folder of a volume.
+    Folder(VolumeKey, String),
 }
 
-/// What a walk has found.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Found {
-    objects: u64,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Stage {
-    #[default]
-    UnderWay,
-    /// It got to the end: the index has everything.
-    Whole,
-    /// It ended before: nobody knows what the index lacks.
-    Broken,
-}
-
-impl Progress {
-    /// There is nothing to walk through.
-    pub fn done() -> Self {
-        let progress = Self::default();
-        progress.end(Stage::Whole);
-        progress
-    }
-
-    /// Whether the index has everything.
-    pub fn is_whole(&self) -> bool {
-        self.found().stage == Stage::Whole
-    }
-
-    /// Whether a walk is still to find something.
-    pub fn is_under_way(&self) -> bool {
-        self.found().stage == Stage::UnderWay
-    }
-
-    /// There is no walk, though there should be one.
-    pub fn give_up(&self) {
-        self.end(Stage::Broken);
-    }
-
-    /// Asks the walk to end early.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-    }
-
-    /// Waits until the walk has found something more, or has ended; returns whether it was under way.
-    pub fn wait(&self) -> bool {
-        let found = self.found();
-        let before = *found;
-        if before.stage != Stage::UnderWay {
-            return false;
+impl Stretch {
+    fn dir(&self) -> String {
+        match self {
+            Self::Graveyard => GRAVEYARD.to_owned(),
+            Self::Volumes => CACHE.to_owned(),
+            Self::Volume(volume) => volume_dir(volume),
+            Self::Folder(_, dir) => dir.clone(),
         }
-        drop(self.changed.wait_while(found, |found| *found == before));
-        true
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    pub fn add(&self, objects: u64) {
-        self.found().objects += objects;
-        self.changed.notify_all();
-    }
-
-    fn end(&self, stage: Stage) {
-        self.found().stage = stage;
-        self.changed.notify_all();
-    }
-
-    fn found(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends the progress when the walk ends, however that is: nobody must wait for a walk that is not there.
-struct Ending<'a> {
-    progress: &'a Progress,
-    stage: Stage,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.progress.end(self.stage);
     }
 }
 
 impl Store {
-    /// Walks through everything. When that fails, or is stopped, the reserve stays what counts, the index is not
-    /// closed as a whole one, and the next start walks again.
+    /// Walks through everything, or what an earlier walk has left. When something is left again, or the walk is stopped,
+    /// the reserve stays what counts, and the index is not closed as a whole one.
     pub fn walk(&self) {
-        let mut ending = Ending { progress: &self.walk, stage: Stage::Broken };
-        match self.walk_all() {
-            Ok(true) => {
-                self.ledger.all_found();
-                self.lower_reserve();
-                tracing::info!(objects = self.index.totals().objects, "the index is rebuilt");
-                ending.stage = Stage::Whole;
-            }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(%error, "cachefiles_io_error: the cache cannot be walked through");
+        let ending = self.walk.ending();
+        let mut left = self.walk.take_left();
+        for _ in 0..TRIES_MAX {
+            left = self.walk_through(left);
+            if self.walk.is_stopped() {
+                return;
             }
         }
+        if !left.is_empty() {
+            return self.walk.leave(left);
+        }
+        self.ledger.all_found();
+        self.lower_reserve();
+        tracing::info!(objects = self.index.totals().objects, "the index is rebuilt");
+        ending.whole();
     }
 
-    /// Returns whether it got to the end.
-    fn walk_all(&self) -> io::Result<bool> {
-        while !self.empty_graveyard(1024)? {
-            if self.walk.is_stopped() {
-                return Ok(false);
-            }
-        }
-        for volume in self.storage.list(CACHE)? {
-            let Ok(volume) = VolumeKey::new(&volume) else { continue };
-            let dir = volume_dir(&volume);
-            for folder in self.storage.list(&dir)? {
-                if self.walk.is_stopped() {
-                    return Ok(false);
+    /// Returns what could not be walked through.
+    fn walk_through(&self, mut todo: Vec<Stretch>) -> Vec<Stretch> {
+        let mut left = Vec::new();
+        while let Some(stretch) = todo.pop().filter(|_| !self.walk.is_stopped()) {
+            match self.walk_stretch(&stretch) {
+                Ok(inside) => todo.extend(inside),
+                Err(error) => {
+                    let place = stretch.dir();
+                    tracing::warn!(place, %error, "cachefiles_io_error: not walked through yet");
+                    left.push(stretch);
                 }
-                let found = self.walk_folder(&volume, &format!("{dir}/{folder}"))?;
-                self.walk.add(found);
             }
         }
+        left
+    }
+
+    /// Returns what lies inside, or is still to be done.
+    fn walk_stretch(&self, stretch: &Stretch) -> io::Result<Vec<Stretch>> {
+        let dir = stretch.dir();
+        Ok(match stretch {
+            Stretch::Graveyard if self.empty_graveyard(GRAVES_A_STEP)? => Vec::new(),
+            Stretch::Graveyard => vec![Stretch::Graveyard],
+            Stretch::Volumes => {
+                let volumes = self.storage.list(&dir)?;
+                volumes.iter().filter_map(|name| VolumeKey::new(name).ok()).map(Stretch::Volume).collect()
+            }
+            Stretch::Volume(volume) => {
+                let folders = self.storage.list(&dir)?;
+                folders.iter().map(|name| Stretch::Folder(volume.clone(), format!("{dir}/{name}"))).collect()
+            }
+            Stretch::Folder(volume, _) => {
+                self.walk_folder(volume, &dir)?;
+                Vec::new()
+            }
+        })
+    }
+
+    /// Looks at every file; the first error is returned when all the others have been looked at, too.
+    fn walk_folder(&self, volume: &VolumeKey, dir: &str) -> io::Result<()> {
+        let names = self.storage.list(dir)?;
+        let pins: HashSet<&str> = names.iter().filter_map(|name| pin_of(name)).collect();
+        let (mut found, mut result) = (0, Ok(()));
+        for name in &names {
+            match self.walk_file(volume, dir, name, &pins) {
+                Ok(is_new) => found += u64::from(is_new),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        self.walk.add(found);
+        result
+    }
+
+    /// Returns whether it is an object that was not known.
+    fn walk_file(
+        &self,
+        volume: &VolumeKey,
+        dir: &str,
+        name: &str,
+        pins: &HashSet<&str>,
+    ) -> io::Result<bool> {
+        let (Part::Data(key) | Part::Map(key)) = part_of(name) else { return Ok(false) };
+        let Ok(cookie) = CookieKey::new(key) else { return Ok(false) };
+        let place = Place::new(volume, &cookie);
+        if place.dir != dir {
+            return Ok(false);
+        }
+        let object = (volume.clone(), cookie);
+        let looked = self.objects.while_idle(&object, || match part_of(name) {
+            Part::Data(_) if self.index.get(&object).is_none() => {
+                self.find(&object, &place, pins.contains(key))
+            }
+            Part::Map(_) if self.storage.stat(&place.data)?.is_none() => {
+                self.storage.unlink(&place.map).map(|_| false)
+            }
+            _ => Ok(false),
+        });
+        looked.unwrap_or(Ok(false))
+    }
+
+    /// Gives an idle object its row and its charge; returns whether it is one.
+    fn find(&self, object: &Name, place: &Place, pinned: bool) -> io::Result<bool> {
+        let row = match self.look_at(place, pinned) {
+            Err(error) if !is_of_the_moment(&error) => {
+                tracing::warn!(volume = %object.0, cookie = %object.1, %error, "cachefiles_io_error: an object cannot be read");
+                self.row_of_unread(place, pinned)?
+            }
+            looked => looked?,
+        };
+        let Some(row) = row else { return Ok(false) };
+        self.index.put(object, row);
+        self.ledger.found(row.charge());
         Ok(true)
     }
 
-    fn walk_folder(&self, volume: &VolumeKey, dir: &str) -> io::Result<u64> {
-        let names = self.storage.list(dir)?;
-        let pins: HashSet<&str> = names.iter().filter_map(|name| pin_of(name)).collect();
-        let mut found = 0;
-        for name in &names {
-            let (Part::Data(key) | Part::Map(key)) = part_of(name) else { continue };
-            let Ok(cookie) = CookieKey::new(key) else { continue };
-            let place = Place::new(volume, &cookie);
-            if place.dir != dir {
-                continue;
-            }
-            let object = (volume.clone(), cookie);
-            let looked = self.objects.while_idle(&object, || match part_of(name) {
-                Part::Data(_) if self.index.get(&object).is_none() => {
-                    let row = self.look_at(&place, pins.contains(key))?;
-                    if let Some(row) = row {
-                        self.index.put(&object, row);
-                        self.ledger.found(row.charge());
-                    }
-                    Ok(u64::from(row.is_some()))
-                }
-                Part::Map(_) if self.storage.stat(&place.data)?.is_none() => {
-                    self.storage.unlink(&place.map).map(|_| 0)
-                }
-                _ => Ok(0),
-            });
-            found += looked.unwrap_or(Ok(0))?;
-        }
-        Ok(found)
+    /// The row of an object whose files cannot be read: it takes its space all the same, and may be culled.
+    fn row_of_unread(&self, place: &Place, pinned: bool) -> io::Result<Option<Row>> {
+        let Some(data) = self.storage.stat(&place.data)? else { return Ok(None) };
+        let map = self.storage.stat(&place.map)?;
+        let stored = data.stored.saturating_add(map.map_or(0, |map| map.stored));
+        Ok(Some(Row { size: data.len, stored, used_ms: data.used_ms, complete: false, pinned }))
     }
 
     /// The row of an idle object, from its files; none when it is no object of ours and was removed.
     pub fn look_at(&self, place: &Place, pinned: bool) -> io::Result<Option<Row>> {
         let file = match self.storage.open(&place.data, Access::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A symbolic link is nothing of ours.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Ok(None),
             other => other?,
         };
         let stat = file.stat()?;
@@ -222,4 +217,10 @@ fn pin_of(name: &str) -> Option<&str> {
         Part::Pin(key) => Some(key),
         Part::Data(_) | Part::Map(_) => None,
     }
+}
+
+/// Whether an error says more about the process, or the machine, at this moment than about a file.
+fn is_of_the_moment(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR))
 }

@@ -88,6 +88,11 @@ impl SimDisk {
         self.lock().steps
     }
 
+    /// Number of changes and questions made so far.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
     /// Ends the process (by a panic that carries [`Stopped`]) in a later change.
     pub fn stop_at(&self, stop: Option<Stop>) {
         self.lock().stop = stop;

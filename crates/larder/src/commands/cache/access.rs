@@ -160,10 +160,11 @@ impl Direct {
         Inventory { cachefiles: &self.cachefiles, catalogue: &self.catalogue }
     }
 
-    /// After an unclean end the index is rebuilt first: figures of half a cache would be wrong.
+    /// After an unclean end the index is rebuilt first: figures of half a cache would be wrong. What the walk could not read
+    /// is not waited for: the figures say that something is missing.
     async fn wait_for_index(&self) {
         let progress = Progress::bytes("rebuilding the index", None);
-        while self.cachefiles.usage().rebuilding {
+        while self.cachefiles.is_walking() {
             progress.set(self.cachefiles.usage().stored_bytes);
             tokio::time::sleep(PAUSE).await;
         }
