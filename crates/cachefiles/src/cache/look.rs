@@ -137,7 +137,11 @@ impl Cachefiles {
                 self.store.make_durable(&place.dir)?;
                 storage.fsync_dir(folder_of(&place.pin))?;
             }
-            self.store.index.update(&(volume.clone(), cookie.clone()), |row| row.pinned = pinned);
+            let name = (volume.clone(), cookie.clone());
+            if self.store.index.update(&name, |row| row.pinned = pinned).is_none() {
+                // The walk leaves out what has a seat, and would not come back for it.
+                self.store.find(&name, &place)?;
+            }
             Ok(true)
         };
         let result = set().map_err(|source| CacheError::io(cookie, "pinning", source));

@@ -9,7 +9,6 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::io;
 
 use larder_fscache::{CookieKey, VolumeKey};
@@ -113,11 +112,9 @@ impl Store {
 
     /// Looks at every file; the first error is returned when all the others have been looked at, too.
     fn walk_folder(&self, volume: &VolumeKey, dir: &str) -> io::Result<()> {
-        let names = self.storage.list(dir)?;
-        let pins: HashSet<&str> = names.iter().filter_map(|name| pin_of(name)).collect();
         let (mut found, mut result) = (0, Ok(()));
-        for name in &names {
-            match self.walk_file(volume, dir, name, &pins) {
+        for name in &self.storage.list(dir)? {
+            match self.walk_file(volume, dir, name) {
                 Ok(is_new) => found += u64::from(is_new),
                 Err(error) => result = result.and(Err(error)),
             }
@@ -127,13 +124,7 @@ impl Store {
     }
 
     /// Returns whether it is an object that was not known.
-    fn walk_file(
-        &self,
-        volume: &VolumeKey,
-        dir: &str,
-        name: &str,
-        pins: &HashSet<&str>,
-    ) -> io::Result<bool> {
+    fn walk_file(&self, volume: &VolumeKey, dir: &str, name: &str) -> io::Result<bool> {
         let (Part::Data(key) | Part::Map(key)) = part_of(name) else { return Ok(false) };
         let Ok(cookie) = CookieKey::new(key) else { return Ok(false) };
         let place = Place::new(volume, &cookie);
@@ -142,9 +133,7 @@ impl Store {
         }
         let object = (volume.clone(), cookie);
         let looked = self.objects.while_idle(&object, || match part_of(name) {
-            Part::Data(_) if self.index.get(&object).is_none() => {
-                self.find(&object, &place, pins.contains(key))
-            }
+            Part::Data(_) if self.index.get(&object).is_none() => self.find(&object, &place),
             Part::Map(_) if self.storage.stat(&place.data)?.is_none() => {
                 self.storage.unlink(&place.map).map(|_| false)
             }
@@ -153,8 +142,10 @@ impl Store {
         looked.unwrap_or(Ok(false))
     }
 
-    /// Gives an idle object its row and its charge; returns whether it is one.
-    fn find(&self, object: &Name, place: &Place, pinned: bool) -> io::Result<bool> {
+    /// Gives an idle object that has none its row and its charge; returns whether it is an object.
+    pub fn find(&self, object: &Name, place: &Place) -> io::Result<bool> {
+        // Looked at only now: nobody pins it before it has its row.
+        let pinned = self.storage.stat(&place.pin)?.is_some();
         let row = match self.look_at(place, pinned) {
             Err(error) if !is_of_the_moment(&error) => {
                 tracing::warn!(volume = %object.0, cookie = %object.1, %error, "cachefiles_io_error: an object cannot be read");
@@ -209,13 +200,6 @@ impl Store {
             complete: coherency.state == State::Complete,
             pinned,
         }))
-    }
-}
-
-fn pin_of(name: &str) -> Option<&str> {
-    match part_of(name) {
-        Part::Pin(key) => Some(key),
-        Part::Data(_) | Part::Map(_) => None,
     }
 }
 

@@ -73,3 +73,23 @@ fn p5_whatever_fails_the_walk_goes_on_charges_what_is_there_and_upkeep_completes
     }
     assert!(left > 0 && charged_unread > 0, "both must happen: {left} left something, {charged_unread} unread");
 }
+
+#[test]
+fn what_is_pinned_while_the_walk_is_in_its_folder_is_pinned() {
+    let disk = SimDisk::new(0);
+    fill(&disk);
+    let object = Place::new(&volume(), &key(0));
+    // A map without data, in the same folder and before it: the walk removes it, and the pin is set at that moment.
+    let before = (0..1u64 << 16).map(|n| CookieKey::new(&format!("a{n}")).expect("valid"));
+    let mut before = before.map(|key| Place::new(&volume(), &key)).filter(|place| place.dir == object.dir);
+    let map = before.next().expect("there are fewer folders").map;
+    let store = Arc::new(Store::new(Parts { walk: Progress::default(), ..parts(&disk) }));
+    let cache = Arc::new(Cachefiles::over(Arc::clone(&store)).expect("fit"));
+    drop(store.storage.create(&map).expect("space"));
+    let pinning = Arc::clone(&cache);
+    disk.after_next("unlink", move || assert!(pinning.pin(&volume(), &key(0)).expect("space")));
+    store.walk();
+    assert!(store.storage.stat(&map).expect("healthy").is_none() && store.walk.is_whole());
+    assert!(cache.object_info(&volume(), &key(0)).expect("found").pinned);
+    assert_eq!((cache.usage().objects, cache.cull(u64::MAX, 0).objects), (OBJECTS, OBJECTS - 1));
+}
