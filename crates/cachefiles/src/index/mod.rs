@@ -14,7 +14,7 @@ mod touched;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow, RangeBounds as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,6 +39,8 @@ const ALL: &str = "all";
 const CACHE_BYTES: usize = 16 << 20;
 /// Changes that are gathered at most.
 const PENDING_MAX: usize = 4096;
+/// Rows that are read at once.
+const BATCH: usize = 4096;
 
 /// Which objects there are.
 pub(crate) struct Index {
@@ -66,6 +68,14 @@ pub(crate) struct Totals {
     pub objects: u64,
     /// Bytes on the disk.
     pub stored: u64,
+}
+
+/// Some of the rows, those that lie together.
+#[derive(Default)]
+struct Batch {
+    rows: BTreeMap<String, Row>,
+    /// Where the next one begins behind; none when these are the last.
+    last: Option<String>,
 }
 
 /// What is kept of the ledger through a clean end.
@@ -170,27 +180,14 @@ impl Index {
         self.fold_in(&touched);
     }
 
-    /// Goes through all rows, and brings `touched` into those that it is about. In steps, as
-    /// [`Index::remove_volume`].
+    /// Goes through all rows, and brings `touched` into those that it is about.
     fn fold_in(&self, touched: &Touched) {
-        let mut from = String::new();
-        loop {
-            let mut names = Vec::new();
-            self.visit_from(&from, |name, _row| {
-                if touched.get(&key_of(&name)).is_some() {
-                    names.push(name);
-                }
-                if names.len() < PENDING_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            for name in &names {
-                self.update(name, |_| ());
+        self.visit(|name, _row| {
+            if touched.get(&key_of(&name)).is_some() {
+                self.update(&name, |_| ());
             }
-            match names.last() {
-                // The row of the last is found again, and told nothing new.
-                Some(last) if names.len() == PENDING_MAX => from = key_of(last),
-                _ => break,
-            }
-        }
+            ControlFlow::Continue(())
+        });
         // Left are those that have no row.
         self.lock().touched.forget_all(touched);
     }
@@ -200,85 +197,91 @@ impl Index {
         self.change(key_of(name), None)
     }
 
-    /// Removes all rows of a volume, and returns the sum of their charges. In steps, so that neither memory nor
-    /// one transaction is as large as the volume.
+    /// Removes all rows of a volume, and returns the sum of their charges.
     pub fn remove_volume(&self, volume: &VolumeKey) -> u64 {
         let mut charge = 0u64;
-        loop {
-            let mut names = Vec::new();
-            self.visit_from(&format!("{volume}/"), |name, _row| {
-                let inside = name.0 == *volume;
-                if inside {
-                    names.push(name);
-                }
-                if inside && names.len() < PENDING_MAX {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                }
-            });
-            if names.is_empty() {
-                return charge;
+        self.visit_from(format!("{volume}/"), |name, _row| {
+            if name.0 != *volume {
+                return ControlFlow::Break(());
             }
-            for name in &names {
-                charge = charge.saturating_add(self.remove(name).map_or(0, |row| row.charge()));
+            charge = charge.saturating_add(self.remove(&name).map_or(0, |row| row.charge()));
+            ControlFlow::Continue(())
+        });
+        charge
+    }
+
+    /// Calls `visit` with every object, sorted by volume and key. What is put or removed meanwhile may be told or not.
+    ///
+    /// In batches, so that neither memory nor a transaction is as large as the cache; and nothing is held while `visit`
+    /// runs: it may change rows, and take its time, since pages that a reader may still see are not used again.
+    pub fn visit(&self, visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
+        self.visit_from(String::new(), visit);
+    }
+
+    fn visit_from(&self, from: String, mut visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
+        let mut from = Bound::Included(from);
+        loop {
+            let Batch { rows, last } = self.batch(from);
+            for (key, row) in rows {
+                let Some(name) = name_of(&key) else { continue };
+                if visit(name, row).is_break() {
+                    return;
+                }
+            }
+            match last {
+                Some(last) => from = Bound::Excluded(last),
+                None => return,
             }
         }
     }
 
-    /// Calls `visit` with every object, sorted by volume and key, as it was when this began.
-    pub fn visit(&self, visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
-        self.visit_from("", visit);
-    }
-
-    fn visit_from(&self, from: &str, mut visit: impl FnMut(Name, Row) -> ControlFlow<()>) {
-        let (touched, pending) = {
+    fn batch(&self, from: Bound<String>) -> Batch {
+        let from = from.as_ref().map(String::as_str);
+        let pending = {
             let mut state = self.lock();
             self.flush_locked(&mut state, Durability::None);
             // Empty unless the database has failed.
-            let pending = state.pending.iter().filter(|(key, _)| key.as_str() >= from);
-            let pending: BTreeMap<String, Option<Row>> =
-                pending.map(|(key, row)| (key.clone(), *row)).collect();
-            (state.touched.clone(), pending)
+            let pending = state.pending.iter().filter(|(key, _)| (from, Bound::Unbounded).contains(key.as_str()));
+            pending.map(|(key, row)| (key.clone(), *row)).collect::<Vec<_>>()
         };
-        let mut pending = pending.into_iter().peekable();
-        let mut tell = |key: &str, row: Row| match name_of(key) {
-            Some(name) => visit(name, touched.told(key, row)),
-            None => ControlFlow::Continue(()),
-        };
-        let mut read = || -> Result<ControlFlow<()>, Failed> {
-            let transaction = self.db()?.begin_read()?;
-            let table = match transaction.open_table(OBJECTS) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(ControlFlow::Continue(())),
-                other => other?,
+        let mut batch = Batch::default();
+        if let Err(error) = self.read_batch(from, &mut batch) {
+            self.fail(&mut self.lock(), &*error);
+        }
+        for (key, row) in pending {
+            if batch.last.as_ref().is_some_and(|last| key > *last) {
+                continue;
+            }
+            match row {
+                Some(row) => batch.rows.insert(key, row),
+                None => batch.rows.remove(&key),
             };
-            for entry in table.range(from..)? {
-                let (key, row) = entry?;
-                let mut row = Row::parse(row.value());
-                while let Some((newer, changed)) = pending.next_if(|(newer, _)| newer.as_str() <= key.value())
-                {
-                    if newer == key.value() {
-                        row = changed;
-                    } else if changed.is_some_and(|changed| tell(&newer, changed).is_break()) {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-                if row.is_some_and(|row| tell(key.value(), row).is_break()) {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
+        }
+        let state = self.lock();
+        for (key, row) in &mut batch.rows {
+            *row = state.touched.told(key, *row);
+        }
+        batch
+    }
+
+    /// Reads what the database has.
+    fn read_batch(&self, from: Bound<&str>, batch: &mut Batch) -> Result<(), Failed> {
+        let transaction = self.db()?.begin_read()?;
+        let table = match transaction.open_table(OBJECTS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            other => other?,
         };
-        match read() {
-            Ok(ControlFlow::Break(())) => return,
-            Ok(ControlFlow::Continue(())) => {}
-            Err(error) => self.fail(&mut self.lock(), &*error),
-        }
-        for (key, changed) in pending {
-            if changed.is_some_and(|changed| tell(&key, changed).is_break()) {
-                return;
+        for (read, entry) in (1..).zip(table.range::<&str>((from, Bound::Unbounded))?) {
+            let (key, row) = entry?;
+            if let Some(row) = Row::parse(row.value()) {
+                batch.rows.insert(key.value().to_owned(), row);
+            }
+            if read == BATCH {
+                batch.last = Some(key.value().to_owned());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Sums over all rows.

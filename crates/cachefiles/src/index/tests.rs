@@ -197,3 +197,33 @@ fn more_than_one_step_takes_is_folded_whole() {
         assert_eq!(index.get(name).map(|row| row.used_ms), Some(used_ms));
     }
 }
+
+#[test]
+fn while_rows_are_visited_pages_are_used_again_and_what_is_changed_does_no_harm() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("index.redb");
+    let (index, _) = Index::open(&path).expect("writable");
+    let row = |used_ms| Row { used_ms, ..Row::default() };
+    let names: Vec<Name> = (0..2 * BATCH + 1)
+        .map(|n| (volume(0), CookieKey::new(&format!("c{n:05}")).expect("valid")))
+        .collect();
+    let put_all = |used_ms| names.iter().for_each(|name| index.put(name, row(used_ms)));
+    let round = |used_ms| {
+        put_all(used_ms);
+        index.flush(Durability::Immediate);
+        fs::metadata(&path).expect("there").len()
+    };
+    let before = (0..4).map(round).max().expect("four");
+    let mut visited = Vec::new();
+    index.visit(|name, _| {
+        if visited.is_empty() {
+            // As long as a slow caller takes for one line.
+            let after = (4..12).map(round).max().expect("eight");
+            assert!(after <= before, "{before} bytes before, {after} meanwhile");
+            index.remove(&names[2 * BATCH]);
+        }
+        visited.push(name);
+        ControlFlow::Continue(())
+    });
+    assert!(visited == names[..2 * BATCH], "each once, without the one that went");
+}
