@@ -95,10 +95,14 @@ async fn records(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> A
     Ok(Json(daemon.records(&id)?))
 }
 
-async fn cache_objects(State(daemon): State<Arc<Daemon>>, Json(request): Json<ListRequest>) -> Response {
-    stream::lines(move |lines| {
+async fn cache_objects(
+    State(daemon): State<Arc<Daemon>>,
+    Json(request): Json<ListRequest>,
+) -> Result<Response, Failure> {
+    let answer = stream::lines(move |lines| {
         daemon.with_inventory(|inventory| inventory.list(&request, |object| lines.push(&object)))
-    })
+    });
+    Ok(answer.await?)
 }
 
 async fn cache_usage(State(daemon): State<Arc<Daemon>>) -> Answer<DiskUse> {
@@ -117,8 +121,13 @@ async fn cache_pin(State(daemon): State<Arc<Daemon>>, Json(request): Json<PinReq
     blocking(move || daemon.with_inventory(|inventory| inventory.pin(&request))).await
 }
 
-async fn cache_verify(State(daemon): State<Arc<Daemon>>, Json(request): Json<VerifyRequest>) -> Response {
-    stream::lines(move |lines| daemon.verify(&request, &mut |line| lines.push_now(&line)))
+async fn cache_verify(
+    State(daemon): State<Arc<Daemon>>,
+    Json(request): Json<VerifyRequest>,
+) -> Result<Response, Failure> {
+    let answer =
+        stream::lines(move |lines| daemon.verify(&request, &mut |line| lines.push_now(&line)));
+    Ok(answer.await?)
 }
 
 async fn trace(

@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
+use anyhow::Context as _;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::errors::Report;
 use crate::trace::{Batch, Subscription};
@@ -17,6 +18,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Chunks that wait for a caller at most.
 const CHUNKS_WAITING_MAX: usize = 8;
+
+/// Answers of lines at once, each with a thread; others wait for their turn.
+static ANSWERS: Semaphore = Semaphore::const_new(32);
 
 /// The media type of one JSON object a line.
 const NDJSON: &str = "application/x-ndjson";
@@ -30,12 +34,22 @@ pub fn trace(subscription: Subscription) -> Response {
     ([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
 }
 
-/// Lines that `work` makes on a thread that may block; an error becomes a last line of its own, since the answer has begun.
+/// Lines that `work` makes on a thread of its own; an error becomes a last line of its own, since the answer has begun.
 ///
-/// A caller that does not read holds `work` up: no more than [`CHUNKS_WAITING_MAX`] chunks wait for it.
-pub fn lines(work: impl FnOnce(&mut Sink) -> anyhow::Result<()> + Send + 'static) -> Response {
+/// A caller that does not read holds `work` up: no more than [`CHUNKS_WAITING_MAX`] chunks wait for it. Not on the threads of
+/// the runtime that may block: fills need those.
+///
+/// # Errors
+///
+/// When the kernel refuses a thread.
+pub async fn lines(
+    work: impl FnOnce(&mut Sink) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<Response> {
+    let turn = ANSWERS.acquire().await?;
     let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING_MAX);
-    tokio::task::spawn_blocking(move || {
+    let thread = std::thread::Builder::new().name("larder-lines".to_owned());
+    let spawned = thread.spawn(move || {
+        let _turn = turn;
         let mut sink = Sink { chunks, text: Vec::with_capacity(CHUNK_BYTES) };
         if let Err(error) = work(&mut sink) {
             let last = serde_json::json!({ "failed": Report::of(&error) });
@@ -44,11 +58,12 @@ pub fn lines(work: impl FnOnce(&mut Sink) -> anyhow::Result<()> + Send + 'static
         }
         let _hung_up = sink.send();
     });
+    spawned.context("no thread for the answer")?;
     let lines = stream::unfold(waiting, async |mut waiting| {
         let chunk = waiting.recv().await?;
         Some((Ok::<_, Infallible>(chunk), waiting))
     });
-    ([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
+    Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
 /// Takes lines for a caller.
@@ -96,5 +111,31 @@ fn push(text: &mut Vec<u8>, value: &impl serde::Serialize) {
         Ok(()) => text.push(b'\n'),
         // A number that JSON has no word for: the line is left out, never half written.
         Err(_) => text.truncate(before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+    use tokio::task::spawn_blocking;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[test]
+    fn p2_callers_that_do_not_read_keep_no_thread_from_the_fills() {
+        let runtime = Builder::new_multi_thread().max_blocking_threads(1).enable_all().build();
+        let unread = runtime.expect("threads").block_on(async {
+            let endless = |sink: &mut Sink| {
+                while sink.push(&"a line").is_continue() {}
+                Ok(())
+            };
+            let unread = [lines(endless).await.expect("a thread"), lines(endless).await.expect("a thread")];
+            let fill = timeout(Duration::from_secs(10), spawn_blocking(|| ())).await;
+            fill.map(|_| unread)
+        });
+        assert!(unread.is_ok(), "a fill waits for callers that do not read");
     }
 }
