@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,6 +177,28 @@ impl Store {
         self.known_durable().retain(|dir| {
             !dir.strip_prefix(volume_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
+    }
+
+    /// Closes the index while objects may still be alive. Sealed is one that is whole, and whose rows say all that is
+    /// charged; what somebody still writes makes the next start walk.
+    pub fn close_index(&self) {
+        if !self.walk.is_whole() || self.index.is_closed() {
+            return;
+        }
+        self.settle_the_living();
+        let mut charged = 0u64;
+        self.index.visit(|_, row| {
+            charged = charged.saturating_add(row.charge());
+            ControlFlow::Continue(())
+        });
+        let (_, graves) = self.ledger.sums();
+        self.index.close(Sums { charged, graves });
+        // Whoever was at work meanwhile has told the ledger already, or finds the seal, and breaks it.
+        if self.ledger.sums() != (charged, graves)
+            && let Err(error) = self.index.break_seal()
+        {
+            tracing::error!(%error, "cachefiles_io_error: the seal of the index stays, though the index is not whole");
+        }
     }
 
     fn known_durable(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {

@@ -63,6 +63,7 @@ impl Store {
             }
         }
         self.release_all(volume, dir)?;
+        self.index.break_seal()?;
         let _graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
         let grave = self.free_grave()?;
         self.storage.rename(dir, &grave)?;

@@ -199,6 +199,25 @@ fn a_daemon_does_not_start_on_the_mount_records_of_a_newer_release() {
 }
 
 #[test]
+fn p4_a_worker_that_makes_way_leaves_an_index_that_needs_no_walk() {
+    let larder = Larder::new(User::Same);
+    let Some((_image, target)) = mounted(&larder) else {
+        return skip("p4_a_worker_that_makes_way", "no front end works here");
+    };
+    assert_serves(&larder, &target);
+    let program = another_binary(&larder, "one");
+    for _ in 0..2 {
+        let worker = larder.worker();
+        replace(&larder, &program).json();
+        assert_ne!(larder.worker(), worker);
+        assert_serves(&larder, &target);
+    }
+    // The first worker found nothing; a walk through that is one, too.
+    assert_eq!(larder.log().matches("the index is rebuilt").count(), 1, "{}", larder.log());
+    larder.run(["umount".as_ref(), target.as_os_str()]).ok();
+}
+
+#[test]
 fn p4_a_new_program_that_does_not_serve_is_followed_by_the_old_one() {
     let larder = Larder::new(User::Same);
     let Some((_image, target)) = mounted(&larder) else {

@@ -128,6 +128,7 @@ impl Cachefiles {
             if storage.stat(&place.data)?.is_none() {
                 return Ok(false);
             }
+            self.store.index.break_seal()?;
             let changed = match (pinned, storage.stat(&place.pin)?.is_some()) {
                 (true, false) => storage.create(&place.pin).map(|_| true)?,
                 (false, true) => storage.unlink(&place.pin)?,

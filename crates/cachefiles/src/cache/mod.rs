@@ -131,6 +131,12 @@ impl Cachefiles {
         self.store.relinquish_unused().let_go
     }
 
+    /// Closes the index, for a process that ends without dropping the cache and its objects: the last thing to be done with
+    /// it, after a commit. What is written all the same is not lost, but makes the next start walk. Blocks for I/O.
+    pub fn close_index(&self) {
+        self.store.close_index();
+    }
+
     /// Runs `work` on an object that is not alive.
     fn on_idle<R>(
         &self,

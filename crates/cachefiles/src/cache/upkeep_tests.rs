@@ -432,6 +432,49 @@ fn p5_after_an_unclean_end_the_reserve_on_the_disk_comes_down_to_what_was_found(
 }
 
 #[test]
+fn p4_an_index_closed_under_living_objects_is_whole_unless_anything_changes_afterwards() {
+    type Change = fn(&World, &dyn CacheObject);
+    let changes: [(bool, Change); 9] = [
+        (true, |_, _| ()),
+        (true, |world, _| world.cache().close_index()),
+        (true, |world, _| assert_eq!(world.maintain().expect("a healthy disk"), Culled::default())),
+        (false, |_, object| object.commit().expect("a healthy disk")),
+        (false, |world, _| assert!(world.pin(&volume(), &key("a")).expect("space"))),
+        (false, |_, object| object.write(PAGE, &[8; 4096]).expect("space")),
+        (false, |world, _| drop(world.acquire("new", &ObjectSpec::of_size(SIZE)))),
+        (false, |world, _| world.cache().remove(&volume(), &key("idle")).expect("idle")),
+        (false, |world, _| drop(world.cache().replace(&volume(), &key("a"), &ObjectSpec::of_size(SIZE)))),
+    ];
+    for (n, (is_whole, change)) in changes.into_iter().enumerate() {
+        let mut world = World::with(Limits { quota: Some(1 << 30), ..Limits::default() });
+        world.full("idle", SIZE, 7);
+        let object = world.acquire("a", &ObjectSpec::of_size(SIZE));
+        object.write(0, &[7; 4096]).expect("space");
+        // Written twice: charged twice, until the object is looked at.
+        object.write(0, &[7; 4096]).expect("space");
+        object.commit().expect("a healthy disk");
+        object.write(2 * PAGE, &[7; 4096]).expect("space");
+        world.cache().close_index();
+        change(&world, &*object);
+        // As when the process ends with everything in use.
+        std::mem::forget((object, world.cache.take()));
+        fs::remove_file(world.root.path().join("lock")).expect("there");
+        let sealed = world.root.path().join("index.seal").exists();
+        assert_eq!(sealed, is_whole, "change {n}");
+        world.reopen();
+        let usage = world.usage();
+        assert_eq!(usage.stored_bytes, world.stored("cache"), "change {n}");
+        assert_eq!(world.object_info(&volume(), &key("a")).map(|info| info.size), Some(SIZE), "change {n}");
+        let mut rows = 0;
+        world.store.index.visit(|_, row| {
+            rows += row.charge();
+            std::ops::ControlFlow::Continue(())
+        });
+        assert_eq!(usage.charged_bytes, rows, "change {n}");
+    }
+}
+
+#[test]
 fn a_walk_that_leaves_something_finds_the_rest_and_upkeep_finds_what_was_left() {
     let mut world = World::new();
     world.full("a", SIZE, 7);

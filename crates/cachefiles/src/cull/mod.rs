@@ -103,6 +103,10 @@ impl Store {
     /// writer wants must be freed first.
     fn draw_once(&self, want: Goal) -> io::Result<Draw<'_>> {
         let drawn = self.ledger.draw(want, || self.storage.statfs())?;
+        if let Draw::Granted(_) = &drawn {
+            // From here on there is more than a closed index says.
+            self.index.break_seal().inspect_err(|_| self.ledger.settle(want.bytes, 0))?;
+        }
         let Draw::RaiseReserve(to) = drawn else { return Ok(drawn) };
         match self.raise_reserve(to) {
             Ok(()) => Ok(drawn),
@@ -113,7 +117,7 @@ impl Store {
 
     /// Replaces the bounds of what objects in use take by what they take: bounds of writes that failed, or that wrote
     /// again what was there, would count until the next commit. An object that is being opened or replaced is left out.
-    fn settle_the_living(&self) {
+    pub fn settle_the_living(&self) {
         for object in self.objects.values().iter().filter_map(|seat| seat.current_unless_locked()) {
             object.settle_in_use();
         }
@@ -182,6 +186,7 @@ impl Store {
             Some(row) => Some(row),
             None => self.look_at(place, false)?.inspect(|row| self.ledger.found(row.charge())),
         };
+        self.index.break_seal()?;
         let mut files = u64::from(self.storage.unlink(&place.data)?);
         point(Site::CachefilesBuried);
         files += u64::from(self.storage.unlink(&place.map)?);

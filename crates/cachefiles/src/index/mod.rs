@@ -16,7 +16,8 @@ use std::fs;
 use std::io;
 use std::ops::{Bound, ControlFlow, RangeBounds as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, TableError};
 
@@ -44,11 +45,13 @@ const BATCH: usize = 4096;
 
 /// Which objects there are.
 pub(crate) struct Index {
-    /// `None` once it is closed.
-    db: Option<Database>,
+    /// `None` once it is closed. Never waited for by who has it and wants the state.
+    db: RwLock<Option<Database>>,
     /// Where it lies, unless it is in memory.
     path: Option<PathBuf>,
     state: Mutex<State>,
+    /// Whether there is a seal that vouches for the closed file. Changed with the state locked.
+    sealed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -58,6 +61,8 @@ struct State {
     /// When objects were used last, beyond what their rows say.
     touched: Touched,
     totals: Totals,
+    /// There is no database any more: what is pending stays in memory.
+    closed: bool,
     /// The database has failed: what is pending stays in memory, where everybody finds it, and the next start walks.
     damaged: bool,
 }
@@ -121,7 +126,12 @@ impl Index {
     }
 
     fn over(db: Database, path: Option<&Path>) -> Self {
-        Self { db: Some(db), path: path.map(Path::to_owned), state: Mutex::default() }
+        Self {
+            db: RwLock::new(Some(db)),
+            path: path.map(Path::to_owned),
+            state: Mutex::default(),
+            sealed: AtomicBool::new(false),
+        }
     }
 
     fn open_clean(path: &Path) -> Result<Option<(Self, Sums)>, Failed> {
@@ -137,8 +147,9 @@ impl Index {
         Ok(Some((Self { state, ..Self::over(db, Some(path)) }, sums)))
     }
 
-    fn db(&self) -> Result<&Database, Failed> {
-        self.db.as_ref().ok_or_else(|| "the index is closed".into())
+    fn with_db<R>(&self, work: impl FnOnce(&Database) -> Result<R, Failed>) -> Result<R, Failed> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        work(db.as_ref().ok_or("the index is closed")?)
     }
 
     /// What is known of an object.
@@ -245,7 +256,7 @@ impl Index {
             pending.map(|(key, row)| (key.clone(), *row)).collect::<Vec<_>>()
         };
         let mut batch = Batch::default();
-        if let Err(error) = self.read_batch(from, &mut batch) {
+        if let Err(error) = self.with_db(|db| Self::read_batch(db, from, &mut batch)) {
             self.fail(&mut self.lock(), &*error);
         }
         for (key, row) in pending {
@@ -265,8 +276,8 @@ impl Index {
     }
 
     /// Reads what the database has.
-    fn read_batch(&self, from: Bound<&str>, batch: &mut Batch) -> Result<(), Failed> {
-        let transaction = self.db()?.begin_read()?;
+    fn read_batch(db: &Database, from: Bound<&str>, batch: &mut Batch) -> Result<(), Failed> {
+        let transaction = db.begin_read()?;
         let table = match transaction.open_table(OBJECTS) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(()),
             other => other?,
@@ -295,20 +306,24 @@ impl Index {
         self.flush_locked(&mut state, durability);
     }
 
-    /// Closes the index and seals it, as whole. It answers nothing afterwards.
-    pub fn close(&mut self, sums: Sums) {
-        let mut state = std::mem::take(&mut *self.lock());
+    /// Closes the index and seals it, as whole. It answers nothing afterwards. Should anything change all the same, the
+    /// seal is broken first.
+    pub fn close(&self, sums: Sums) {
+        let mut state = self.lock();
         self.flush_locked(&mut state, Durability::None);
-        if state.damaged {
+        if state.damaged || state.closed {
             return;
         }
+        state.closed = true;
         if let Err(error) = self.seal(&state, sums) {
             tracing::warn!(%error, "the index could not be closed: the next start walks through the cache");
         }
     }
 
-    fn seal(&mut self, State { totals, touched, .. }: &State, sums: Sums) -> Result<(), Failed> {
-        let mut transaction = self.db()?.begin_write()?;
+    fn seal(&self, State { totals, touched, .. }: &State, sums: Sums) -> Result<(), Failed> {
+        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        let db = db.ok_or("it is closed")?;
+        let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.open_table(TOUCHED)?.insert(ALL, touched.encode().as_slice())?;
         let mut meta = transaction.open_table(META)?;
@@ -323,9 +338,32 @@ impl Index {
         }
         drop(meta);
         transaction.commit()?;
-        if let (Some(db), Some(path)) = (self.db.take(), &self.path) {
-            db.close()?;
+        db.close()?;
+        if let Some(path) = &self.path {
+            self.sealed.store(true, Ordering::Release);
             seal::seal(path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it answers nothing any more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Sees to it, durably, that nothing vouches for a closed index: something is about to change that it would not know.
+    pub fn break_seal(&self) -> io::Result<()> {
+        if !self.sealed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.break_seal_locked(&mut self.lock())
+    }
+
+    fn break_seal_locked(&self, _state: &mut State) -> io::Result<()> {
+        if let Some(path) = self.path.as_ref().filter(|_| self.sealed.load(Ordering::Acquire)) {
+            seal::break_seal(path)?;
+            self.sealed.store(false, Ordering::Release);
+            tracing::info!("the cache changes after its index was closed: the next start walks through it");
         }
         Ok(())
     }
@@ -350,6 +388,9 @@ impl Index {
         }
         state.touched.forget(&key);
         if (old.is_some() || row.is_some()) && old != row {
+            if let Err(error) = self.break_seal_locked(state) {
+                tracing::error!(%error, "cachefiles_io_error: the seal of the index stays, though the index changes");
+            }
             state.pending.insert(key, row);
         }
         if state.pending.len() >= PENDING_MAX {
@@ -361,27 +402,27 @@ impl Index {
         if let Some(pending) = state.pending.get(key) {
             return *pending;
         }
-        let read = || -> Result<Option<Row>, Failed> {
-            let transaction = self.db()?.begin_read()?;
+        let read = self.with_db(|db| {
+            let transaction = db.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 other => other?,
             };
             Ok(table.get(key)?.and_then(|row| Row::parse(row.value())))
-        };
-        read().unwrap_or_else(|error| {
+        });
+        read.unwrap_or_else(|error| {
             tracing::warn!(%error, "the index cannot be read");
             None
         })
     }
 
     fn flush_locked(&self, state: &mut State, durability: Durability) {
-        if state.damaged || (state.pending.is_empty() && matches!(durability, Durability::None)) {
+        if state.damaged || state.closed || (state.pending.is_empty() && matches!(durability, Durability::None)) {
             return;
         }
         let pending = std::mem::take(&mut state.pending);
-        let write = || -> Result<(), Failed> {
-            let mut transaction = self.db()?.begin_write()?;
+        let written = self.with_db(|db| {
+            let mut transaction = db.begin_write()?;
             transaction.set_durability(durability)?;
             let mut table = transaction.open_table(OBJECTS)?;
             for (key, row) in &pending {
@@ -392,8 +433,8 @@ impl Index {
             }
             drop(table);
             Ok(transaction.commit()?)
-        };
-        if let Err(error) = write() {
+        });
+        if let Err(error) = written {
             self.fail(state, &*error);
             // Without its row nobody would know what an object is charged for.
             state.pending = pending;

@@ -29,11 +29,18 @@ pub(super) fn unseal(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    fs::remove_file(&place)?;
-    if let Some(folder) = place.parent() {
-        File::open(folder)?.sync_all()?;
-    }
+    break_seal(path)?;
     Ok(path.try_exists()? && line(path)?.as_bytes() == sealed)
+}
+
+/// Removes the seal, durably: nothing can be changed before.
+pub(super) fn break_seal(path: &Path) -> io::Result<()> {
+    let place = place(path);
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    place.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn place(path: &Path) -> PathBuf {

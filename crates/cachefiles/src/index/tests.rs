@@ -134,7 +134,7 @@ fn a_damaged_index_is_an_empty_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index.redb");
     for damage in [&b""[..], b"no database", &[0xff; 100_000]] {
-        let (mut index, _) = Index::open(&path).expect("writable");
+        let (index, _) = Index::open(&path).expect("writable");
         index.put(&name(0, 0), Row::default());
         index.close(Sums::default());
         drop(index);
@@ -149,7 +149,7 @@ fn an_index_in_which_any_bit_was_changed_is_an_empty_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index.redb");
     let closed = || {
-        let (mut index, _) = Index::open(&path).expect("writable");
+        let (index, _) = Index::open(&path).expect("writable");
         index.put(&name(0, 0), Row::default());
         index.close(Sums::default());
         drop(index);

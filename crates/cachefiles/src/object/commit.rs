@@ -38,6 +38,7 @@ impl CacheFile {
         if snapshot == durable.words && !complete {
             return Ok(());
         }
+        self.store.index.break_seal().map_err(|source| self.failed("breaking the seal of the index", source))?;
         if !durable.attribute && !complete {
             self.mark_partial().map_err(|source| self.failed("marking the object partial", source))?;
         }

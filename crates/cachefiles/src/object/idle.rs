@@ -114,6 +114,7 @@ impl Store {
         why: &'static str,
     ) -> io::Result<u64> {
         let Some(idle) = self.open_idle(place)? else { return Ok(0) };
+        self.index.break_seal()?;
         let before = idle.present_bytes();
         let owner = owner(&idle.coherency);
         let mut words: Vec<u64> = idle.words.into_iter().map(AtomicU64::into_inner).collect();

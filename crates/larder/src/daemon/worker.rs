@@ -161,6 +161,8 @@ async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> anyhow::Result<Ex
         code
     });
     let code = code.await?;
+    // On this thread, which has nothing else to do: those that may block may all be in the kernel, in mounts that wait.
+    daemon.store.cache().backend().close_index();
     tracing::info!("ended");
     Ok(code)
 }
