@@ -240,7 +240,7 @@ impl Cachefiles {
     ///
     /// # Errors
     ///
-    /// [`Error::Walk`] when the file system or the graveyard cannot be read.
+    /// [`Error::Walk`] when the file system or the graveyard cannot be read; the rest is done all the same.
     pub fn maintain(&self) -> Result<Culled, Error> {
         let failed = |place: &str, source| Error::Walk {
             root: self.store.root.clone(),
@@ -250,13 +250,12 @@ impl Cachefiles {
         if self.store.walk.begin_again() {
             self.spawn_walk();
         }
-        self.store.empty_graveyard(GRAVES_A_STEP).map_err(|source| failed("graveyard", source))?;
-        let space = self.store.storage.statfs().map_err(|source| failed("", source))?;
-        let goal = self.store.ledger.goal(&space);
-        let culled = self.store.cull(goal);
+        let emptied = self.store.empty_graveyard(GRAVES_A_STEP).map_err(|source| failed("graveyard", source));
+        let space = self.store.storage.statfs().map_err(|source| failed("", source));
+        let culled = space.map(|space| self.store.cull(self.store.ledger.goal(&space)));
         self.store.index.fold();
         self.store.index.flush(Durability::Immediate);
-        Ok(culled)
+        emptied.and(culled)
     }
 
     /// Runs `work` on an object that is neither alive nor held.

@@ -418,6 +418,17 @@ fn maintain_culls_from_the_cull_limit_up_to_the_run_limit_of_the_quota() {
 }
 
 #[test]
+fn p5_a_graveyard_that_cannot_be_emptied_keeps_upkeep_from_nothing() {
+    let world = World::with(Limits { quota: Some(4 << 20), ..Limits::default() });
+    for n in 0..15 {
+        world.full(&format!("{n:02}"), 256 << 10, 7);
+    }
+    fs::create_dir_all(world.root.path().join("graveyard/a/b/c/d/e")).expect("space");
+    assert!(world.maintain().is_err());
+    assert!(world.usage().charged_bytes <= (4 << 20) * 93 / 100, "{:?}", world.usage());
+}
+
+#[test]
 fn p5_after_an_unclean_end_the_reserve_on_the_disk_comes_down_to_what_was_found() {
     let mut world = World::with(Limits { quota: Some(1 << 40), ..Limits::default() });
     world.full("a", SIZE, 7);
