@@ -24,8 +24,6 @@ impl Inventory<'_> {
 
     fn remove(&self, policy: &Prune) -> anyhow::Result<Pruned> {
         let culled = self.cachefiles.prune(policy)?;
-        // What was removed lies in the graveyard until now.
-        self.cachefiles.maintain()?;
         Ok(Pruned { dry_run: false, objects: culled.objects, freed_bytes: culled.bytes })
     }
 
@@ -75,5 +73,43 @@ impl Inventory<'_> {
             pruned.freed_bytes = pruned.freed_bytes.saturating_add(bytes);
         }
         pruned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use larder_cachefiles::{BootId, Cachefiles, Config, Limits, NoHolder};
+    use larder_fscache::{Backend as _, CookieKey, ObjectSpec};
+
+    use super::*;
+    use crate::inventory::Catalogue;
+
+    const OBJECT_BYTES: usize = 256 << 10;
+
+    #[test]
+    fn no_more_is_removed_than_was_asked_for_though_upkeep_would_cull() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let quota = Some(16 * OBJECT_BYTES as u64);
+        let cachefiles = Cachefiles::open(Config {
+            limits: Limits { quota, ..Limits::default() },
+            ..Config::new(dir.path().join("cache"), BootId::from_bytes([1; 16]), Arc::new(NoHolder))
+        });
+        let cachefiles = cachefiles.expect("fit");
+        let volume = VolumeKey::new("v").expect("valid");
+        for n in 0..15 {
+            let key = CookieKey::new(&format!("c{n}")).expect("valid");
+            let spec = ObjectSpec::of_size(OBJECT_BYTES as u64);
+            let object = cachefiles.acquire(&volume, &key, &spec).expect("space");
+            object.write(0, &vec![7; OBJECT_BYTES]).expect("space");
+            object.commit().expect("a healthy disk");
+        }
+        let catalogue = Catalogue::new(dir.path().join("images"));
+        let inventory = Inventory { cachefiles: &cachefiles, catalogue: &catalogue };
+        let unused = PruneRequest { unused_for_ms: Some(3_600_000), ..PruneRequest::default() };
+        assert_eq!(inventory.prune(&unused).expect("a healthy disk").objects, 0);
+        assert_eq!(cachefiles.usage().objects, 15);
+        assert_eq!(cachefiles.maintain().expect("a healthy disk").objects, 1, "there was something to cull");
     }
 }
