@@ -104,6 +104,11 @@ pub(crate) fn read_reserve(storage: &dyn Storage) -> Option<u64> {
     (text == encode_reserve(reserve)).then_some(reserve)
 }
 
+/// Removes the reserve, durably: nothing keeps to it without a quota, and what it says would soon be too little.
+pub(crate) fn forget_reserve(storage: &dyn Storage) -> io::Result<()> {
+    if storage.unlink(RESERVE)? { storage.fsync_dir("") } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,7 +75,10 @@ impl Cachefiles {
         prepare(&disk, &root, &config.tag)?;
         let (index, sums) =
             Index::open(&root.join(INDEX)).map_err(|source| Error::Index { root: root.clone(), source })?;
-        let reserve = bind::read_reserve(&disk);
+        let reserve = match config.limits.quota {
+            Some(_) => bind::read_reserve(&disk),
+            None => bind::forget_reserve(&disk).map(|()| None).map_err(failed)?,
+        };
         let (ledger, walk) = match sums {
             Some(Sums { charged, graves }) => {
                 (Ledger::new(config.limits, charged, 0, graves, reserve.unwrap_or(0)), Progress::done())

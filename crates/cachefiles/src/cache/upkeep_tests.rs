@@ -418,6 +418,25 @@ fn maintain_culls_from_the_cull_limit_up_to_the_run_limit_of_the_quota() {
 }
 
 #[test]
+fn p5_a_reserve_from_before_a_time_without_a_quota_counts_no_more() {
+    let quota = Some(1 << 20);
+    let mut world = World::with(Limits { quota, ..Limits::default() });
+    world.full("a", SIZE, 7);
+    world.cache = None;
+    fs::write(world.root.path().join("reserve"), bind::encode_reserve(2 * SIZE)).expect("space");
+    world.limits.quota = None;
+    world.reopen();
+    ["b", "c"].iter().for_each(|name| world.full(name, 256 << 10, 7));
+    world.cache = None;
+    fs::remove_file(world.root.path().join(INDEX)).expect("there");
+    assert_eq!(bind::read_reserve(&Disk::open(world.root.path()).expect("there")), None);
+    // Now the quota itself is what the next start reckons with.
+    world.limits.quota = quota;
+    world.reopen();
+    assert!(world.usage().charged_bytes >= world.stored("cache"));
+}
+
+#[test]
 fn p5_a_graveyard_that_cannot_be_emptied_keeps_upkeep_from_nothing() {
     let world = World::with(Limits { quota: Some(4 << 20), ..Limits::default() });
     for n in 0..15 {
