@@ -41,10 +41,13 @@ const PUNCH_BYTES_MIN: u64 = 64 << 20;
 /// Candidates, the least recently used first.
 #[derive(Debug, Default)]
 pub(crate) struct Victims {
-    queue: VecDeque<(Name, u64)>,
-    /// Whether the index may have more than the queue had room for.
-    more: bool,
+    queue: VecDeque<Victim>,
+    /// Where the next look begins behind, if the index may have more than the queue had room for.
+    more: Option<Victim>,
 }
+
+/// When an object was used last, and which.
+type Victim = (u64, Name);
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -127,25 +130,23 @@ impl Store {
     pub fn cull(&self, goal: Goal) -> Culled {
         let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
         let mut culled = Culled::default();
-        // What had been freed at the last look: a look after which nothing was is the last one.
-        let mut at_last_look = None;
+        // Those that an earlier call left, then everything: behind each look there may be more.
+        let mut has_looked = false;
         loop {
             let left = goal.less(culled.bytes, culled.files);
             if left.is_reached() {
                 return culled;
             }
-            let Some((name, used_ms)) = victims.queue.pop_front() else {
-                if at_last_look.is_some_and(|then| then == culled || !victims.more) {
+            let Some((used_ms, name)) = victims.queue.pop_front() else {
+                let behind = victims.more.take();
+                if has_looked && behind.is_none() {
                     return culled;
                 }
-                *victims = self.look_for_victims();
-                if victims.queue.is_empty() {
-                    return culled;
-                }
-                at_last_look = Some(culled);
+                *victims = self.look_for_victims(behind.filter(|_| has_looked).as_ref());
+                has_looked = true;
                 continue;
             };
-            let last = victims.queue.is_empty() && !victims.more;
+            let last = victims.queue.is_empty() && victims.more.is_none();
             match self.cull_one(&name, used_ms, left, last) {
                 Ok(one) => {
                     culled.objects += one.objects;
@@ -216,25 +217,28 @@ impl Store {
         Ok(before.saturating_sub(self.index.get(name).map_or(0, |row| row.stored)))
     }
 
-    fn look_for_victims(&self) -> Victims {
+    /// The least recently used objects behind that one.
+    fn look_for_victims(&self, behind: Option<&Victim>) -> Victims {
         // The greatest is the one to give up for an older one.
-        let mut oldest: BinaryHeap<(u64, Name)> = BinaryHeap::new();
+        let mut oldest: BinaryHeap<Victim> = BinaryHeap::new();
         let mut more = false;
         self.index.visit(|name, row| {
-            if row.pinned {
+            let found = (row.used_ms, name);
+            if row.pinned || behind.is_some_and(|behind| found <= *behind) {
                 return ControlFlow::Continue(());
             }
             if oldest.len() < VICTIMS_MAX {
-                oldest.push((row.used_ms, name));
+                oldest.push(found);
             } else {
                 more = true;
-                if let Some(mut newest) = oldest.peek_mut().filter(|newest| newest.0 > row.used_ms) {
-                    *newest = (row.used_ms, name);
+                if let Some(mut newest) = oldest.peek_mut().filter(|newest| **newest > found) {
+                    *newest = found;
                 }
             }
             ControlFlow::Continue(())
         });
-        let queue = oldest.into_sorted_vec().into_iter().map(|(used_ms, name)| (name, used_ms)).collect();
+        let queue = VecDeque::from(oldest.into_sorted_vec());
+        let more = queue.back().filter(|_| more).cloned();
         Victims { queue, more }
     }
 
