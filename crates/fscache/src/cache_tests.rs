@@ -98,15 +98,30 @@ fn p1_an_invalidated_cookie_shows_nothing_of_its_old_content() {
 }
 
 #[test]
-fn a_cookie_that_is_invalidated_while_it_is_closed_drops_its_old_content_at_the_next_use() {
+fn p1_a_cookie_that_is_invalidated_while_it_is_closed_drops_its_old_content_be_it_of_the_same_version() {
+    for version in [&b""[..], b"2"] {
+        let cache = Cache::new(Memory::new());
+        let cookie = cookie(&cache, 4096);
+        write(&cookie.use_cookie().expect("memory"), 0, &[1; 4096]);
+        assert!(cookie.discard_idle(Instant::now()));
+        assert_eq!(cookie.state(), State::Quiescent);
+        cookie.invalidate(spec(4096, version)).expect("memory");
+        let again = cookie.use_cookie().and_then(|cookie| cookie.begin_read_operation()).expect("memory");
+        assert_eq!(again.present_bytes(), 0);
+        drop(again);
+        assert!(cookie.discard_idle(Instant::now()), "it is closed again like any other");
+    }
+}
+
+#[test]
+fn a_cookie_that_gets_the_size_it_has_while_it_is_closed_keeps_its_content() {
     let cache = Cache::new(Memory::new());
     let cookie = cookie(&cache, 4096);
     write(&cookie.use_cookie().expect("memory"), 0, &[1; 4096]);
     assert!(cookie.discard_idle(Instant::now()));
-    assert_eq!(cookie.state(), State::Quiescent);
-    cookie.invalidate(spec(4096, b"2")).expect("nothing is open");
+    cookie.resize(4096).expect("nothing is open");
     let again = cookie.use_cookie().and_then(|cookie| cookie.begin_read_operation()).expect("memory");
-    assert_eq!(again.present_bytes(), 0);
+    assert_eq!(again.present_bytes(), 4096);
 }
 
 #[test]

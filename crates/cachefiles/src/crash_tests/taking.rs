@@ -47,6 +47,21 @@ fn present(machine: &Machine, size: u64) -> Vec<ObjectRange> {
 }
 
 #[test]
+fn p1_what_was_replaced_by_the_same_does_not_come_back_with_the_power() {
+    for complete in [false, true] {
+        at_every_step(
+            |machine| idle(machine, complete),
+            |cache| drop(cache.replace(&volume(), &cookie(), &ObjectSpec::of_size(SIZE)).expect("space")),
+            |machine, done, at| {
+                let present = present(machine, SIZE);
+                assert!(!done || present.is_empty(), "complete {complete}, {at}");
+                finish(machine);
+            },
+        );
+    }
+}
+
+#[test]
 fn p1_a_crash_at_any_step_of_invalidate_range_leaves_the_bytes_or_holes_and_never_zeros() {
     let gone = ObjectRange::at(PAGE + 1, PAGE);
     let (before, after) = (ObjectRange::at(0, PAGE), ObjectRange::at(3 * PAGE, PAGE));

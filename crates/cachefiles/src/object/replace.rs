@@ -15,8 +15,8 @@ use crate::seat::Seat;
 use crate::storage::Access;
 use crate::store::Store;
 
-/// Withdraws who sits there, and puts a fresh, empty object in its place. What the old one had open stays readable
-/// to those who read the file itself, until they let go.
+/// Withdraws who sits there, and puts a fresh, empty object in its place, durably. What the old one had open stays
+/// readable to those who read the file itself, until they let go.
 pub(crate) fn replace(
     store: &Arc<Store>,
     seat: &Arc<Seat>,
@@ -51,6 +51,12 @@ fn begin_anew(
     let failed = |source| Error::io(&place.cookie, "replacing the object", source);
     let backing = create(store, seat, place, spec, orphaned.is_some()).map_err(|source| {
         forget(store, seat, place, orphaned);
+        failed(source)
+    })?;
+    // Without this a power loss could bring the old file back, with a name that vouches for it.
+    let named = store.make_durable(&place.dir).and_then(|()| store.storage.fsync_dir(&place.dir));
+    named.map_err(|source| {
+        forget(store, seat, place, None);
         failed(source)
     })?;
     tracing::trace!(volume = %place.volume, cookie = %place.cookie, why = "invalidated", "cachefiles_unlink");

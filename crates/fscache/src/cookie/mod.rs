@@ -180,19 +180,23 @@ impl Cookie {
         Ok(())
     }
 
-    /// Replaces the content: what the cache has is dropped, operations under way expire, and from now on the cookie
-    /// stands for what `spec` says. Blocks for I/O when the object is open.
+    /// Replaces the content: what the cache has is dropped, open or not, and be it of the same `spec`; operations under
+    /// way expire, and from now on the cookie stands for what `spec` says. Blocks for I/O.
     ///
     /// # Errors
     ///
-    /// [`Error::Relinquished`]; what [`Backend::replace`](crate::Backend::replace) says. The cookie stands for `spec`
-    /// all the same, and the next use looks again.
+    /// [`Error::Relinquished`], [`Error::Withdrawn`] once the cache is withdrawn; what
+    /// [`Backend::replace`](crate::Backend::replace) says. The cookie stands for `spec` all the same, and the next use
+    /// looks again.
     pub fn invalidate(&self, spec: ObjectSpec) -> Result<(), Error> {
         add(&self.volume.stats().mine().invalidations, 1);
         tracing::debug!(
             volume = %self.volume.key(), cookie = %self.key, object = self.id, size = spec.size, "fscache_invalidate"
         );
-        self.replace(spec, |spec| self.volume.backend().replace(self.volume.key(), &self.key, spec))
+        self.replace(Event::Invalidate, spec, |spec| {
+            self.volume.check_not_withdrawn(&self.key)?;
+            self.volume.backend().replace(self.volume.key(), &self.key, spec)
+        })
     }
 
     /// Gives the content another size; what both sizes have stays in the cache. Operations under way expire.
@@ -206,19 +210,22 @@ impl Cookie {
             volume = %self.volume.key(), cookie = %self.key, object = self.id, size, "fscache_resize"
         );
         let spec = ObjectSpec { size, aux: self.aux() };
-        self.replace(spec, |spec| self.volume.backend().resize(self.volume.key(), &self.key, spec))
+        self.replace(Event::Resize, spec, |spec| {
+            self.volume.backend().resize(self.volume.key(), &self.key, spec)
+        })
     }
 
     fn replace(
         &self,
+        event: Event,
         spec: ObjectSpec,
         replace: impl FnOnce(&ObjectSpec) -> Result<Arc<dyn CacheObject>, Error>,
     ) -> Result<(), Error> {
-        let mut inner = self.enter(Event::Invalidate)?;
+        let mut inner = self.enter(event)?;
         inner.spec = spec.clone();
         self.epoch.fetch_add(1, Ordering::AcqRel);
         if inner.state != State::Invalidating {
-            // Nothing is open: the next look-up drops what lies in the cache under the old specification.
+            // Nothing is open: the next look-up drops what lies in the cache if its size is another.
             return Ok(());
         }
         let old = inner.object.take();

@@ -32,8 +32,10 @@ pub enum State {
 pub(crate) enum Event {
     /// Somebody uses it.
     Use,
-    /// Its object is to be replaced.
+    /// Its object is to be replaced, whether it is open or not.
     Invalidate,
+    /// Its object is to get another size, if it is open.
+    Resize,
     /// Its object was idle for long.
     Discard,
     /// The cache is going away.
@@ -89,11 +91,12 @@ impl State {
             (S::Dropped, _) => Next::Stay,
             (busy, _) if busy.is_busy() => Next::Wait,
             (S::Quiescent | S::Failed, E::Use) => Next::To(S::LookingUp),
-            (S::Active, E::Invalidate) => Next::To(S::Invalidating),
+            (S::Quiescent | S::Failed | S::Active, E::Invalidate) => Next::To(S::Invalidating),
+            (S::Active, E::Resize) => Next::To(S::Invalidating),
             (S::Active, E::Discard) => Next::To(S::LruDiscarding),
             (S::Active, E::Withdraw) => Next::To(S::Withdrawing),
             (S::Quiescent | S::Failed | S::Active, E::Relinquish) => Next::To(S::Relinquishing),
-            (_, E::Use | E::Invalidate | E::Discard | E::Withdraw | E::Relinquish) => Next::Stay,
+            (_, E::Use | E::Invalidate | E::Resize | E::Discard | E::Withdraw | E::Relinquish) => Next::Stay,
         }
     }
 }
@@ -115,7 +118,8 @@ mod tests {
         S::Relinquishing,
         S::Dropped,
     ];
-    const REQUESTS: [E; 5] = [E::Use, E::Invalidate, E::Discard, E::Withdraw, E::Relinquish];
+    const REQUESTS: [E; 6] =
+        [E::Use, E::Invalidate, E::Resize, E::Discard, E::Withdraw, E::Relinquish];
 
     #[test]
     fn the_way_of_a_cookie_from_its_first_use_to_its_end() {
@@ -124,6 +128,10 @@ mod tests {
             (S::LookingUp, E::Done, To(S::Active)),
             (S::Active, E::Use, Stay),
             (S::Active, E::Invalidate, To(S::Invalidating)),
+            (S::Quiescent, E::Invalidate, To(S::Invalidating)),
+            (S::Failed, E::Invalidate, To(S::Invalidating)),
+            (S::Active, E::Resize, To(S::Invalidating)),
+            (S::Quiescent, E::Resize, Stay),
             (S::Invalidating, E::Done, To(S::Active)),
             (S::Active, E::Discard, To(S::LruDiscarding)),
             (S::LruDiscarding, E::Done, To(S::Quiescent)),
