@@ -4,6 +4,7 @@
 //! then the hole. The other way round a power loss in between would leave a map that vouches for zeros.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -26,6 +27,12 @@ pub struct IdleObject {
     file: Arc<dyn StorageFile>,
     coherency: Coherency,
     words: Vec<AtomicU64>,
+}
+
+impl AsFd for IdleObject {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl IdleObject {

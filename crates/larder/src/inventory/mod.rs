@@ -4,6 +4,7 @@
 //! cache themselves. Everything works on the cache's index: no object is looked at but by `verify`.
 
 mod catalogue;
+mod from_disk;
 mod list;
 mod pin;
 mod prune;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -16,7 +16,7 @@ use larder_image::{Chunk, Layer, Reference};
 use larder_remote::HttpClient;
 use tokio::runtime::Handle;
 
-use super::{Inventory, KnownImage};
+use super::{Inventory, KnownImage, from_disk};
 use crate::api::cache_types::{VerifiedObject, VerifyLine, VerifyRequest, VerifyState};
 use crate::store::connect_patiently;
 
@@ -157,6 +157,13 @@ impl Held {
         matches!(run, Run::Present { until } if until >= range.end())
     }
 
+    fn file(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::InUse(resources) => resources.object().file(),
+            Self::Idle(idle) => idle.as_fd(),
+        }
+    }
+
     fn read(&self, range: ObjectRange, into: &mut Vec<u8>) -> anyhow::Result<()> {
         into.resize(usize::try_from(range.len())?, 0);
         match self {
@@ -185,7 +192,14 @@ impl Pass<'_> {
     fn object(&mut self, name: &(VolumeKey, CookieKey), known: &Known) -> VerifiedObject {
         let mut verified = VerifiedObject { image: Some(known.image.clone()), ..object(name) };
         match self.hold(name) {
-            Ok(Some(held)) => self.chunks(name, known, &held, &mut verified),
+            Ok(Some(held)) => {
+                // What memory has may be right where the disk is not.
+                let forgotten = from_disk::sync(held.file()).and_then(|()| from_disk::forget(held.file()));
+                if let Err(error) = forgotten {
+                    tracing::warn!(cookie = %name.1, %error, "verify: read from memory, not from the disk");
+                }
+                self.chunks(name, known, &held, &mut verified);
+            }
             // It went away meanwhile.
             Ok(None) => {}
             Err(error) => verified.error = Some(format!("{error:#}")),
@@ -322,10 +336,7 @@ fn rewrite(resources: &CacheResources, at: u64, mut right: &[u8]) -> anyhow::Res
         end += written as u64;
         right = &right[written..];
     }
-    // By a description of its own: an error of an earlier write is told once to each, and the cache has to hear of it by its.
-    let path = format!("/proc/self/fd/{}", object.file().as_raw_fd());
-    let file = std::fs::File::open(path).context("it cannot be opened again to be made durable")?;
-    file.sync_data().context("what was written in place is not durable")
+    from_disk::sync(object.file()).context("what was written in place is not durable")
 }
 
 /// What became of one chunk.
