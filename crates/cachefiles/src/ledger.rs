@@ -276,7 +276,11 @@ mod tests {
         assert_eq!(ledger.goal(&space), Goal::default());
         assert!(matches!(ledger.draw(want(1), plenty).expect("space"), Draw::Short(_)));
         let full = Space { bytes_free: space.bytes / 100, ..space };
-        assert_eq!(ledger.goal(&full).bytes, space.bytes * 7 / 100 - space.bytes / 100, "the disk's limits hold");
+        assert_eq!(
+            ledger.goal(&full).bytes,
+            space.bytes * 7 / 100 - space.bytes / 100,
+            "the disk's limits hold"
+        );
         ledger.found(38 * MIB);
         ledger.all_found();
         assert_eq!(ledger.goal(&space).bytes, 5 * MIB);

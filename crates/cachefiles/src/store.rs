@@ -197,7 +197,7 @@ impl Store {
         if self.ledger.sums() != (charged, graves)
             && let Err(error) = self.index.break_seal()
         {
-            tracing::error!(%error, "cachefiles_io_error: the seal of the index stays, though the index is not whole");
+            tracing::error!(%error, what = "the seal of the index stays, though that is not whole", "cachefiles_io_error");
         }
     }
 

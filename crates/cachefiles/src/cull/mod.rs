@@ -154,7 +154,7 @@ impl Store {
                     culled.bytes = culled.bytes.saturating_add(one.bytes);
                 }
                 Err(error) => {
-                    tracing::warn!(volume = %name.0, cookie = %name.1, %error, "cachefiles_vfs_error: culling");
+                    tracing::warn!(volume = %name.0, cookie = %name.1, %error, what = "culling", "cachefiles_vfs_error");
                 }
             }
         }
@@ -172,10 +172,12 @@ impl Store {
             if last && left.files == 0 && worth_keeping {
                 let freed = self.punch_end(name, &place, left.bytes)?;
                 if freed > 0 {
+                    trace_cull(&place, freed, "end");
                     return Ok(Culled { bytes: freed, ..Culled::default() });
                 }
             }
             self.drop_object(name, &place, "culled")
+                .inspect(|culled| trace_cull(&place, culled.bytes, "whole"))
         });
         culled.unwrap_or(Ok(Culled::default()))
     }
@@ -269,6 +271,10 @@ impl Store {
     fn put_reserve(&self, bytes: u64) -> io::Result<()> {
         self.put(RESERVE, crate::bind::encode_reserve(bytes).as_bytes())
     }
+}
+
+fn trace_cull(place: &Place, len: u64, why: &'static str) {
+    tracing::trace!(volume = %place.volume, cookie = %place.cookie, len, why, "cachefiles_cull");
 }
 
 #[cfg(test)]

@@ -252,7 +252,8 @@ impl Index {
             let mut state = self.lock();
             self.flush_locked(&mut state, Durability::None);
             // Empty unless the database has failed.
-            let pending = state.pending.iter().filter(|(key, _)| (from, Bound::Unbounded).contains(key.as_str()));
+            let pending =
+                state.pending.iter().filter(|(key, _)| (from, Bound::Unbounded).contains(key.as_str()));
             pending.map(|(key, row)| (key.clone(), *row)).collect::<Vec<_>>()
         };
         let mut batch = Batch::default();
@@ -389,7 +390,7 @@ impl Index {
         state.touched.forget(&key);
         if (old.is_some() || row.is_some()) && old != row {
             if let Err(error) = self.break_seal_locked(state) {
-                tracing::error!(%error, "cachefiles_io_error: the seal of the index stays, though the index changes");
+                tracing::error!(%error, what = "the seal of the index stays, though that changes", "cachefiles_io_error");
             }
             state.pending.insert(key, row);
         }
@@ -417,7 +418,10 @@ impl Index {
     }
 
     fn flush_locked(&self, state: &mut State, durability: Durability) {
-        if state.damaged || state.closed || (state.pending.is_empty() && matches!(durability, Durability::None)) {
+        if state.damaged
+            || state.closed
+            || (state.pending.is_empty() && matches!(durability, Durability::None))
+        {
             return;
         }
         let pending = std::mem::take(&mut state.pending);
@@ -442,7 +446,7 @@ impl Index {
     }
 
     fn fail(&self, state: &mut State, error: &(dyn std::error::Error + Send + Sync)) {
-        tracing::error!(%error, "cachefiles_io_error: the index fails; the next start rebuilds it");
+        tracing::error!(%error, what = "the index fails; the next start rebuilds it", "cachefiles_io_error");
         state.damaged = true;
     }
 

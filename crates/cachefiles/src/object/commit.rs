@@ -38,7 +38,10 @@ impl CacheFile {
         if snapshot == durable.words && !complete {
             return Ok(());
         }
-        self.store.index.break_seal().map_err(|source| self.failed("breaking the seal of the index", source))?;
+        self.store
+            .index
+            .break_seal()
+            .map_err(|source| self.failed("breaking the seal of the index", source))?;
         if !durable.attribute && !complete {
             self.mark_partial().map_err(|source| self.failed("marking the object partial", source))?;
         }
@@ -83,7 +86,7 @@ impl CacheFile {
             live.set_syncing(false);
             tracing::error!(
                 volume = %self.place.volume, cookie = %self.place.cookie, lost, error = %source,
-                "cachefiles_io_error: the data could not be synced; what was not durable will be fetched again"
+                what = "the data could not be synced; what was not durable will be fetched again", "cachefiles_io_error"
             );
             return Err(self.failed("syncing the data", source));
         }
@@ -133,6 +136,7 @@ impl CacheFile {
             tracing::warn!(cookie = %self.place.cookie, %error, "a complete object could not be made read-only");
         }
         self.sealed.store(true, Ordering::Release);
+        tracing::trace!(volume = %self.place.volume, cookie = %self.place.cookie, len = self.coherency.size, "cachefiles_seal");
         self.store.holder.release(&self.place.live);
     }
 

@@ -318,7 +318,7 @@ pub(super) fn load(store: &Store, place: &Place, owner: &Owner) -> Durable {
     };
     tracing::debug!(
         volume = %place.volume, cookie = %place.cookie, %why,
-        "cachefiles_coherency: the durable map is not this file's, which is taken as empty"
+        what = "the durable map is not this file's, which is taken as empty", "cachefiles_coherency"
     );
     Durable::nothing(owner)
 }

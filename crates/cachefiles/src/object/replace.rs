@@ -89,7 +89,7 @@ fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: Option<u64>) {
     if let Err(error) = gone {
         tracing::error!(
             volume = %place.volume, cookie = %place.cookie, %error,
-            "cachefiles_io_error: an invalidated object cannot be removed"
+            what = "an invalidated object cannot be removed", "cachefiles_io_error"
         );
     }
 }

@@ -81,7 +81,7 @@ impl Store {
                 Ok(inside) => todo.extend(inside),
                 Err(error) => {
                     let place = stretch.dir();
-                    tracing::warn!(place, %error, "cachefiles_io_error: not walked through yet");
+                    tracing::warn!(place, %error, what = "not walked through yet", "cachefiles_io_error");
                     left.push(stretch);
                 }
             }
@@ -148,7 +148,9 @@ impl Store {
         let pinned = self.storage.stat(&place.pin)?.is_some();
         let row = match self.look_at(place, pinned) {
             Err(error) if !is_of_the_moment(&error) => {
-                tracing::warn!(volume = %object.0, cookie = %object.1, %error, "cachefiles_io_error: an object cannot be read");
+                tracing::warn!(
+                    volume = %object.0, cookie = %object.1, %error, what = "an object cannot be read", "cachefiles_io_error"
+                );
                 self.row_of_unread(place, pinned)?
             }
             looked => looked?,

@@ -71,7 +71,10 @@ fn p5_whatever_fails_the_walk_goes_on_charges_what_is_there_and_upkeep_completes
         assert!(usage.charged_bytes >= charged);
         charged_unread += u64::from(usage.charged_bytes > charged);
     }
-    assert!(left > 0 && charged_unread > 0, "both must happen: {left} left something, {charged_unread} unread");
+    assert!(
+        left > 0 && charged_unread > 0,
+        "both must happen: {left} left something, {charged_unread} unread"
+    );
 }
 
 #[test]

@@ -176,6 +176,10 @@ impl Cookie {
             .and_then(|()| self.volume.backend().acquire(self.volume.key(), &self.key, spec));
         let object = found.inspect_err(|_| add(&stats.lookups_failed, 1))?;
         add(if object.is_empty() { &stats.lookups_empty } else { &stats.lookups_found }, 1);
+        tracing::trace!(
+            volume = %self.volume.key(), cookie = %self.key, object = self.id, size = spec.size,
+            present = object.present_bytes(), "fscache_lookup"
+        );
         step.done(|inner| inner.object = Some(object));
         Ok(())
     }
@@ -255,6 +259,7 @@ impl Cookie {
             object.withdraw();
         }
         add(&self.volume.stats().mine().withdrawals, 1);
+        tracing::trace!(volume = %self.volume.key(), cookie = %self.key, object = self.id, "fscache_withdraw");
         step.done(|_| ());
     }
 
@@ -276,6 +281,7 @@ impl Cookie {
             tracing::debug!(cookie = %self.key, %error, "an idle object stays open");
         }
         add(&self.volume.stats().mine().idle_closed, 1);
+        tracing::trace!(volume = %self.volume.key(), cookie = %self.key, object = self.id, "fscache_lru");
         step.done(|_| ());
         true
     }

@@ -118,8 +118,7 @@ mod tests {
         S::Relinquishing,
         S::Dropped,
     ];
-    const REQUESTS: [E; 6] =
-        [E::Use, E::Invalidate, E::Resize, E::Discard, E::Withdraw, E::Relinquish];
+    const REQUESTS: [E; 6] = [E::Use, E::Invalidate, E::Resize, E::Discard, E::Withdraw, E::Relinquish];
 
     #[test]
     fn the_way_of_a_cookie_from_its_first_use_to_its_end() {

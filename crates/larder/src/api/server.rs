@@ -125,8 +125,7 @@ async fn cache_verify(
     State(daemon): State<Arc<Daemon>>,
     Json(request): Json<VerifyRequest>,
 ) -> Result<Response, Failure> {
-    let answer =
-        stream::lines(move |lines| daemon.verify(&request, &mut |line| lines.push_now(&line)));
+    let answer = stream::lines(move |lines| daemon.verify(&request, &mut |line| lines.push_now(&line)));
     Ok(answer.await?)
 }
 
