@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use larder_testkit::{Behaviour, Listing, Moto, Nginx, OddServer};
 use rustix::process::{Pid, Signal, kill_process};
@@ -54,6 +54,13 @@ fn a_tree_of_a_web_server_is_read_like_a_directory() {
     let source = larder.dir("source");
     support::tree::plain(&source);
     fs::write(source.join("big"), noise(1, 20 << 20)).expect("written");
+    // What was changed a moment ago would not be cached yet.
+    let before = SystemTime::now() - Duration::from_secs(60);
+    File::options()
+        .write(true)
+        .open(source.join("big"))
+        .and_then(|big| big.set_modified(before))
+        .expect("ours");
     fs::write(source.join("name with é and %"), b"odd").expect("written");
     let nginx = match Nginx::start(&source, Listing::Index) {
         Ok(nginx) => nginx,
@@ -235,6 +242,45 @@ fn p1_no_read_mixes_versions_of_a_file_that_is_overwritten() {
 #[test]
 fn p1_no_read_mixes_versions_when_the_server_has_no_etags_and_ignores_conditions() {
     p1_no_read_mixes_versions(Behaviour { no_etag: true, ignores_conditions: true, ..Behaviour::default() });
+}
+
+/// Two contents of one length within one second, which nothing that the server says tells apart.
+fn p1_contents_of_one_second(behaviour: Behaviour) {
+    const LEN: usize = 3 << 20;
+    let Some(larder) = larder("p1_contents_of_one_second") else { return };
+    let server = OddServer::start();
+    server.behave(behaviour);
+    let target = mount(&larder, &server.url(), "mnt", &["--revalidate", "1h"]);
+    let (file, then) = (target.join("f"), SystemTime::now());
+    let mut page = vec![0; 64 << 10];
+    server.put_at("f", versioned(1, LEN), then);
+    // Stays open: what it has in memory must not reach those who open the file later.
+    let early = File::open(&file).expect("there");
+    early.read_exact_at(&mut page, 0).expect("readable");
+    assert_eq!(version_of(&page, 0), 1);
+    server.put_at("f", versioned(2, LEN), then);
+    assert_eq!(version_of(&fs::read(&file).expect("readable"), 0), 2, "old bytes after reopening");
+    // By now the time says it all: the file is cached from the next open on.
+    thread::sleep((then + Duration::from_secs(4)).duration_since(SystemTime::now()).unwrap_or_default());
+    drop(early);
+    assert_eq!(version_of(&fs::read(&file).expect("readable"), 0), 2);
+    larder.wait_until_complete(1);
+    drop_caches();
+    let gets = || server.requests().iter().filter(|request| *request == "GET /f").count();
+    let before = gets();
+    assert_eq!(version_of(&fs::read(&file).expect("readable"), 0), 2);
+    assert_eq!(gets(), before, "read from the cache");
+    umount(&larder, &target);
+}
+
+#[test]
+fn p1_contents_of_one_second_are_not_mixed_when_entity_tags_are_made_of_times() {
+    p1_contents_of_one_second(Behaviour { etag_of_time: true, ..Behaviour::default() });
+}
+
+#[test]
+fn p1_contents_of_one_second_are_not_mixed_when_the_server_has_no_etags() {
+    p1_contents_of_one_second(Behaviour { no_etag: true, ..Behaviour::default() });
 }
 
 #[test]

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Which content of a remote file is meant: what its server says about it without showing it.
 ///
-/// Two versions that are equal are taken for the same bytes: that is the trust that a remote tree rests on.
+/// Two versions that are equal are taken for the same bytes: that is the trust that a remote tree rests on. So only one
+/// that no other bytes can have may be opened with a place in the cache.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Version {
     /// Length in bytes.
@@ -30,11 +31,6 @@ impl Version {
         hash.update(seconds.map_or(0, |since: Duration| since.as_secs()).to_le_bytes());
         hash.update(self.etag.as_deref().unwrap_or_default().as_bytes());
         hash.finalize().into()
-    }
-
-    /// Whether anything beside its size tells this version from another one.
-    pub fn is_checkable(&self) -> bool {
-        self.etag.is_some() || self.modified.is_some()
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 pub struct Behaviour {
     /// It sends no `ETag`.
     pub no_etag: bool,
+    /// Its entity tags are made of time and length, as those of nginx are.
+    pub etag_of_time: bool,
     /// It answers as if it had not seen `If-Match` and `If-Unmodified-Since`.
     pub ignores_conditions: bool,
     /// It answers 200 with everything to any range.
@@ -45,6 +47,14 @@ struct File {
     modified: SystemTime,
 }
 
+impl File {
+    /// What `ngx_http_set_etag()` in src/http/ngx_http_core_module.c (1.28) makes of it.
+    fn etag_of_time(&self) -> String {
+        let seconds = self.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        format!("\"{seconds:x}-{:x}\"", self.bytes.len())
+    }
+}
+
 impl OddServer {
     /// Starts a server without files.
     ///
@@ -73,9 +83,16 @@ impl OddServer {
 
     /// Puts a file in place of what was there, with a new entity tag and a later time.
     pub fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+        let second = 1_000_000_001 + self.lock().puts;
+        self.put_at(path, bytes, SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+    }
+
+    /// Puts a file that was changed in the second of `modified`, with a new entity tag unless those are made of the time.
+    pub fn put_at(&self, path: &str, bytes: impl Into<Vec<u8>>, modified: SystemTime) {
+        // A server compares what it tells: seconds.
+        let modified = httpdate::HttpDate::from(modified).into();
         let mut shared = self.lock();
         shared.puts += 1;
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + shared.puts);
         let etag = format!("\"{}\"", shared.puts);
         shared.files.insert(path.to_owned(), File { bytes: Arc::new(bytes.into()), etag, modified });
     }
@@ -145,10 +162,11 @@ fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, 
     let Some(file) = shared.files.get(path) else { return directory(shared, path, plain) };
     let modified = httpdate::fmt_http_date(file.modified);
     let mut told = format!("Last-Modified: {modified}\r\n");
+    let etag = if behaviour.etag_of_time { file.etag_of_time() } else { file.etag.clone() };
     if !behaviour.no_etag {
-        told += &format!("ETag: {}\r\n", file.etag);
+        told += &format!("ETag: {etag}\r\n");
     }
-    let refuses = headers.get("if-match").is_some_and(|etag| *etag != file.etag)
+    let refuses = headers.get("if-match").is_some_and(|expected| *expected != etag)
         || headers
             .get("if-unmodified-since")
             .is_some_and(|since| httpdate::parse_http_date(since).is_ok_and(|since| file.modified > since));
@@ -197,7 +215,11 @@ impl Answer {
     /// Sends it; returns whether the connection can go on.
     fn send(self, out: &mut TcpStream, is_head: bool) -> std::io::Result<bool> {
         let length = self.body.len();
-        let head = format!("HTTP/1.1 {}\r\nContent-Length: {length}\r\n{}\r\n", self.status, self.headers);
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let head = format!(
+            "HTTP/1.1 {}\r\nDate: {date}\r\nContent-Length: {length}\r\n{}\r\n",
+            self.status, self.headers
+        );
         out.write_all(head.as_bytes())?;
         if is_head {
             return Ok(true);

@@ -59,8 +59,8 @@ impl Files {
     }
 
     fn cached(&self, store: &dyn TreeStore, path: &TreePath, version: &FileVersion) -> Cached {
-        // Without anything that tells two contents apart, what is cached could be of any of them.
-        if version.size == 0 || !as_netfs(version).is_checkable() {
+        // What is cached of a version that is not settled could be of several contents.
+        if version.size == 0 || !version.is_settled {
             return Cached::none();
         }
         match self.resources(store, path, version) {
@@ -163,7 +163,7 @@ fn key(store: &dyn TreeStore, path: &TreePath, version: &FileVersion) -> String 
     place.update(path.as_str().as_bytes());
     place.update([0]);
     place.update(as_netfs(version).digest());
-    let mut key = String::from("file-");
+    let mut key = String::from("settled-");
     for byte in place.finalize() {
         // Writing to a string cannot fail.
         let _ = write!(key, "{byte:02x}");

@@ -93,7 +93,7 @@ impl TreeFs {
         }
         let valid = match found {
             TreeNode::Directory => Validity(self.0.revalidate.max(NAMES_VALID)),
-            TreeNode::File(_) => self.names_valid(),
+            TreeNode::File(version) => Validity(self.age_of(version)),
         };
         Entry { node: Some((id, self.attributes(path, found))), valid }
     }
@@ -101,6 +101,11 @@ impl TreeFs {
     /// With close-to-open every path that is opened is looked up.
     fn names_valid(&self) -> Validity {
         Validity(self.0.revalidate)
+    }
+
+    /// For how long a version may be taken for the current one: one that is not settled is asked for until it is.
+    fn age_of(&self, version: &FileVersion) -> Duration {
+        if version.is_settled { self.0.revalidate } else { Duration::ZERO }
     }
 
     fn attributes(&self, path: &TreePath, node: &TreeNode) -> Attributes {
@@ -139,7 +144,7 @@ impl TreeFs {
             let (_, node) = nodes.newest(path)?;
             let age = match node.known.node {
                 TreeNode::Directory => age,
-                TreeNode::File(_) => self.0.revalidate,
+                TreeNode::File(ref version) => self.age_of(version),
             };
             let confirmed = now.saturating_duration_since(node.confirmed?);
             (confirmed < age).then(|| node.known.node.clone())
@@ -165,6 +170,16 @@ impl TreeFs {
 
     /// Opens what is known to be the current version.
     fn opened(&self, id: NodeId) -> Result<Opened, Errno> {
+        let is_settled = {
+            let mut nodes = self.nodes();
+            let node = nodes.get_mut(id).ok_or(libc::ESTALE)?;
+            let is_settled = matches!(&node.known.node, TreeNode::File(version) if version.is_settled);
+            if !is_settled {
+                // What an earlier open has in memory may be of other content. It has no cookie to let go.
+                node.file = None;
+            }
+            is_settled
+        };
         let (file, _) = self.file(id)?;
         let mut nodes = self.nodes();
         let node = nodes.get_mut(id).ok_or(libc::ESTALE)?;
@@ -177,9 +192,8 @@ impl TreeFs {
         if backing.is_none() {
             node.way = Some(Way::Asks);
         }
-        // A node is one version for ever: what the kernel has of it is right, unless no two versions can be told apart.
-        let keep_cache = matches!(&node.known.node, TreeNode::File(version) if version.can_be_told());
-        Ok(Opened { handle: HANDLE, keep_cache, backing })
+        // A node is one version for ever: what the kernel has of it is right, once no other content can have that version.
+        Ok(Opened { handle: HANDLE, keep_cache: is_settled, backing })
     }
 
     /// The bytes of a node.
@@ -266,7 +280,7 @@ impl FileSystem for TreeFs {
             // How many of its files are open is not known here: of a new node it is.
             return Outcome::error(libc::ESTALE);
         }
-        let is_young = node.confirmed.is_some_and(|at| at.elapsed() < self.0.revalidate);
+        let is_young = node.confirmed.is_some_and(|at| at.elapsed() < self.age_of(version));
         let (path, version) = (node.known.path.clone(), version.clone());
         drop(nodes);
         let fs = self.clone();

@@ -50,6 +50,8 @@ struct FileLine {
     size: u64,
     etag: Option<String>,
     modified_s: Option<u64>,
+    #[serde(default)]
+    is_settled: bool,
 }
 
 impl Journal {
@@ -152,6 +154,7 @@ impl Line {
                 modified_s: version
                     .modified
                     .and_then(|time| Some(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())),
+                is_settled: version.is_settled,
             }),
         };
         Self { id, path: Some(known.path.as_str().to_owned()), file }
@@ -168,6 +171,7 @@ impl Line {
                 modified: file
                     .modified_s
                     .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
+                is_settled: file.is_settled,
             }),
         };
         Some(Known { path, node })
@@ -190,6 +194,7 @@ mod tests {
             size: 7,
             etag: Some("\"a\"".into()),
             modified: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(9)),
+            is_settled: true,
         };
         let (dir, file) = (known("a", TreeNode::Directory), known("a/é", TreeNode::File(version)));
         let (mut journal, none) = Journal::open(&path).expect("a new one");

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn file(size: u64) -> TreeNode {
-        TreeNode::File(FileVersion { size, etag: None, modified: None })
+        TreeNode::File(FileVersion { size, etag: None, modified: None, is_settled: false })
     }
 
     #[test]

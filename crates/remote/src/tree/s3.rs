@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::address::is_loopback;
 use super::connector::{Connector, failed};
+use super::version::is_weak;
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore};
 use crate::ask::Ask;
 use crate::retry::with_retries;
@@ -240,5 +241,7 @@ fn name_in(key: &Path, directory: Option<&Path>) -> Option<String> {
 fn version(meta: &ObjectMeta) -> FileVersion {
     let seconds = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
     let modified = SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
-    FileVersion { size: meta.size, etag: meta.e_tag.clone(), modified }
+    // An entity tag of S3 is of the content or of the write. Without one there is no telling: the answer's date is not shown.
+    let is_settled = meta.e_tag.as_deref().is_some_and(|etag| !is_weak(etag));
+    FileVersion { size: meta.size, etag: meta.e_tag.clone(), modified, is_settled }
 }

@@ -1,10 +1,10 @@
 //! [`FileVersion`]: which content of a remote file is meant, and whether an answer carries it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
+    header::{DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
 };
 
 /// Which content of a remote file is meant: what its server says about it.
@@ -16,17 +16,24 @@ pub struct FileVersion {
     pub etag: Option<String>,
     /// When it was changed, in whole seconds.
     pub modified: Option<SystemTime>,
+    /// Whether no other content can have this size, entity tag and time any more.
+    ///
+    /// One that is not settled is another version than the same settled: nothing of it may be taken for the other's.
+    pub is_settled: bool,
 }
+
+/// How much older than the answer a time has to be so that no later change can have it: times are told in whole seconds.
+const SETTLES_AFTER: Duration = Duration::from_secs(2);
+/// Letters and digits in a row of a tag that is a digest: 128 bits in base64. What servers make of lengths and times (nginx,
+/// Apache, lighttpd, Caddy) is shorter.
+const DIGEST_CHARS_MIN: usize = 22;
 
 impl FileVersion {
     /// The version that the head of an answer names, for a file of `size` bytes.
     pub(super) fn of(headers: &HeaderMap, size: u64) -> Self {
-        Self { size, etag: text(headers, &ETAG).map(str::to_owned), modified: modified(headers) }
-    }
-
-    /// Whether another content of the same length would be another version: the server tells more than the length.
-    pub fn can_be_told(&self) -> bool {
-        self.etag.is_some() || self.modified.is_some()
+        let (etag, modified) = (text(headers, &ETAG), time(headers, &LAST_MODIFIED));
+        let is_settled = is_settled(etag, modified, time(headers, &DATE));
+        Self { size, etag: etag.map(str::to_owned), modified, is_settled }
     }
 
     /// The condition that makes a server refuse a read of any other content, where it has one.
@@ -49,11 +56,33 @@ impl FileVersion {
         let etag = text(headers, &ETAG);
         size.is_none_or(|size| size == self.size)
             && self.etag.as_deref().is_none_or(|expected| etag == Some(expected))
-            && modified(headers).is_none_or(|found| self.modified.is_none_or(|expected| expected == found))
+            && time(headers, &LAST_MODIFIED)
+                .is_none_or(|found| self.modified.is_none_or(|expected| expected == found))
     }
 }
 
-fn is_weak(etag: &str) -> bool {
+/// Whether no later content of the same length can have what an answer of `date` says of this one.
+///
+/// RFC 9110, section 8.8.2.2: a time of change is a strong validator only once it is older than the answer. A short tag is
+/// no stronger than the time that it may be made of, nor a weak one, which need not change with the content.
+fn is_settled(etag: Option<&str>, modified: Option<SystemTime>, date: Option<SystemTime>) -> bool {
+    let strong = etag.filter(|etag| !is_weak(etag));
+    match (strong, modified) {
+        (Some(etag), _) if is_digest(etag) => true,
+        (Some(_), None) => true,
+        (None, None) => false,
+        (_, Some(modified)) => {
+            date.and_then(|date| date.duration_since(modified).ok()).is_some_and(|age| age >= SETTLES_AFTER)
+        }
+    }
+}
+
+fn is_digest(etag: &str) -> bool {
+    let runs = etag.split(|c: char| !c.is_ascii_alphanumeric());
+    runs.map(str::len).max().unwrap_or(0) >= DIGEST_CHARS_MIN
+}
+
+pub(super) fn is_weak(etag: &str) -> bool {
     etag.starts_with("W/")
 }
 
@@ -61,14 +90,12 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
 }
 
-fn modified(headers: &HeaderMap) -> Option<SystemTime> {
-    httpdate::parse_http_date(text(headers, &LAST_MODIFIED)?).ok()
+fn time(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(text(headers, name)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn headers(etag: Option<&str>, modified: Option<&str>) -> HeaderMap {
@@ -93,6 +120,33 @@ mod tests {
         assert_eq!(condition(None, Some(THEN)), Some(since));
         assert_eq!(condition(None, Some("yesterday")), None);
         assert_eq!(condition(Some("W/\"a\""), None), None);
+    }
+
+    #[test]
+    fn p1_a_version_is_settled_when_no_later_content_can_have_it() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        const DIGEST: &str = "\"d41d8cd98f00b204e9800998ecf8427e\"";
+        for (etag, modified, date, settled) in [
+            // nginx, Apache and a weak one: as strong as the time.
+            (Some("\"2eba7aa1-500000\""), at(784_111_777), at(784_111_778), false),
+            (Some("\"2eba7aa1-500000\""), at(784_111_777), at(784_111_779), true),
+            (Some("\"ffffffffff-5d3c1b2e8f0c0\""), at(9), at(10), false),
+            (Some("W/\"d41d8cd98f00b204e9800998ecf8427e\""), at(9), at(10), false),
+            (Some("W/\"a\""), at(9), at(11), true),
+            (None, at(9), at(10), false),
+            (None, at(9), at(11), true),
+            // The server does not say when it answered, or its clock went back.
+            (None, at(9), None, false),
+            (None, at(9), at(7), false),
+            // Whatever the time.
+            (Some(DIGEST), at(9), at(9), true),
+            (Some("\"d41d8cd98f00b204e9800998ecf8427e-17\""), at(9), None, true),
+            (Some("\"7\""), None, None, true),
+            (Some("W/\"7\""), None, at(9), false),
+            (None, None, at(9), false),
+        ] {
+            assert_eq!(is_settled(etag, modified, date), settled, "{etag:?} {modified:?} {date:?}");
+        }
     }
 
     #[test]
