@@ -179,6 +179,74 @@ async fn a_directory_of_thousands_of_objects_is_listed_page_by_page() {
     assert_eq!(names(&tree, "").await.len(), 1_050, "a page has 1000");
 }
 
+/// A page of a bucket's listing.
+fn page(keys: &[&str], prefixes: &[&str], next: Option<&str>) -> String {
+    let keys = keys.iter().map(|key| {
+        format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"1\"</ETag>\
+             <Size>1</Size></Contents>"
+        )
+    });
+    let prefixes =
+        prefixes.iter().map(|prefix| format!("<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>"));
+    let next = next.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+    let all: String = keys.chain(prefixes).chain(next).collect();
+    format!("<?xml version=\"1.0\"?><ListBucketResult>{all}</ListBucketResult>")
+}
+
+fn bucket(server: &OddServer, prefix: &str) -> S3Tree {
+    let environment = vec![("AWS_ENDPOINT_URL".to_owned(), server.url().trim_end_matches('/').to_owned())];
+    let options = S3Options { environment, anonymous: true, insecure: false };
+    S3Tree::new(client(), "b", path(prefix), &options).expect("a tree")
+}
+
+#[tokio::test]
+async fn an_odd_key_hides_nothing_but_itself() {
+    let server = OddServer::start();
+    let first = page(&["d/a", "d/&#10;", "d/.."], &["d//", "d/s/"], Some("t"));
+    server.page("b?delimiter=%2F&list-type=2&prefix=d%2F", &first);
+    server.page("b?continuation-token=t&delimiter=%2F&list-type=2&prefix=d%2F", &page(&["d/z"], &[], None));
+    server.page("b?list-type=2&prefix=d%2Fs%2F&max-keys=1", &page(&["d/s//x"], &[], None));
+    let tree = bucket(&server, "d");
+    let expected = [("a".to_owned(), false), ("s".to_owned(), true), ("z".to_owned(), false)];
+    assert_eq!(names(&tree, "").await, expected);
+    let s = tree.look_up(&path("s")).await.expect("answered");
+    assert_eq!(s, Some(TreeNode::Directory), "there, with nothing in it that can be shown");
+}
+
+#[tokio::test]
+async fn what_no_key_can_be_is_not_there_and_not_the_bucket() {
+    let server = OddServer::start();
+    server.page("b?delimiter=%2F&list-type=2", &page(&[], &["of-others/"], None));
+    server.page("b?list-type=2&max-keys=1", &page(&["of-others/x"], &[], None));
+    let version = FileVersion { size: 1, etag: Some("\"1\"".into()), modified: None, is_settled: true };
+    for tree in [bucket(&server, "d"), bucket(&server, "")] {
+        assert_eq!(tree.look_up(&path("\n")).await.expect("answered"), None);
+        for gone in
+            [tree.list(&path("\n")).await.map(drop), read(&tree, "\n", range(0, 1), &version).await.map(drop)]
+        {
+            assert!(matches!(gone, Err(Error::Status { status: 404, .. })), "{gone:?}");
+        }
+    }
+    let whole = read(&bucket(&server, ""), "", range(0, 1), &version).await;
+    assert!(matches!(whole, Err(Error::Status { status: 404, .. })), "a bucket is no file: {whole:?}");
+    assert_eq!(server.requests(), Vec::<String>::new(), "nobody need be asked");
+}
+
+#[tokio::test]
+async fn an_object_beside_a_directory_of_its_name_is_the_directory_for_all() {
+    let server = OddServer::start();
+    server.put("b/x", b"1".to_vec());
+    server.put("b/y", b"1".to_vec());
+    server.page("b?delimiter=%2F&list-type=2", &page(&["x", "y"], &["x/"], None));
+    server.page("b?list-type=2&prefix=x%2F&max-keys=1", &page(&["x/z"], &[], None));
+    server.page("b?list-type=2&prefix=y%2F&max-keys=1", &page(&[], &[], None));
+    let tree = bucket(&server, "");
+    assert_eq!(names(&tree, "").await, [("x".to_owned(), true), ("y".to_owned(), false)]);
+    assert_eq!(tree.look_up(&path("x")).await.expect("answered"), Some(TreeNode::Directory));
+    assert!(matches!(tree.look_up(&path("y")).await.expect("answered"), Some(TreeNode::File(_))));
+}
+
 #[test]
 fn an_endpoint_in_the_clear_is_refused_without_telling_a_secret() {
     let environment =

@@ -14,6 +14,7 @@ use object_store::client::{
 };
 use tokio::time::timeout;
 
+use super::s3_keys;
 use crate::ask::{Ask, place};
 use crate::retry_after::retry_after;
 use crate::{Error, HttpClient, Meter};
@@ -58,8 +59,10 @@ impl HttpService for Connector {
         let pool =
             self.client.pool_for(&url).map_err(|error| HttpError::new(HttpErrorKind::Connect, error))?;
         // A document is read whole by whoever asked for it; a file is read piece by piece.
-        let is_document = parts.method.as_str() == "PROPFIND"
-            || parts.uri.query().is_some_and(|query| query.contains("list-type="));
+        let is_listing = parts.uri.query().is_some_and(|query| query.contains("list-type="));
+        let is_document = is_listing || parts.method.as_str() == "PROPFIND";
+        let prefix =
+            url.query_pairs().find(|(name, _)| name == "prefix").map(|(_, prefix)| prefix.into_owned());
         let mut asked = reqwest::Request::new(parts.method, url);
         *asked.headers_mut() = parts.headers;
         asked.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -82,7 +85,18 @@ impl HttpService for Connector {
         let (parts, body) = ::http::Response::<reqwest::Body>::from(response).into_parts();
         let body = if is_document {
             let limited = Limited::new(body, DOCUMENT_BYTES_MAX);
-            HttpResponseBody::new(limited.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error)))
+            if is_listing {
+                let page = limited.collect().await;
+                let page = page.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error))?;
+                let (page, hidden) = s3_keys::hide(page.to_bytes(), prefix.as_deref().unwrap_or_default());
+                if hidden > 0 {
+                    tracing::debug!(place, prefix, hidden, "keys that no path can have are not shown");
+                }
+                page.into()
+            } else {
+                let decode = |error| HttpError::new_boxed(HttpErrorKind::Decode, error);
+                HttpResponseBody::new(limited.map_err(decode))
+            }
         } else {
             HttpResponseBody::new(body.map_err(undone))
         };

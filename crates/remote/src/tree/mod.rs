@@ -14,6 +14,7 @@ mod http;
 mod index;
 mod path;
 mod s3;
+mod s3_keys;
 mod version;
 
 pub(crate) use index::parse as parse_html_index;

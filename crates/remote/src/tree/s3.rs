@@ -1,13 +1,16 @@
 //! [`S3Tree`]: a tree in anything that speaks the S3 protocol.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::join;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::path::Path;
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore as _};
+use object_store::path::{DELIMITER, Path};
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use reqwest::Url;
 use tokio::sync::Mutex;
@@ -15,6 +18,7 @@ use tokio::time::timeout;
 
 use super::address::is_loopback;
 use super::connector::{Connector, failed};
+use super::s3_keys;
 use super::version::is_weak;
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore};
 use crate::ask::Ask;
@@ -87,10 +91,10 @@ impl S3Tree {
         Ok(Self { store, client, meter, bucket: bucket.to_owned(), prefix })
     }
 
-    /// The key of a path; `None` for the root of a whole bucket, which has none.
+    /// The key of a path, the empty one for the root of a whole bucket; `None` when nothing can lie there.
     fn key(&self, path: &TreePath) -> Option<Path> {
         let parts: Vec<&str> = self.prefix.components().chain(path.components()).collect();
-        if parts.is_empty() { None } else { Path::parse(parts.join("/")).ok() }
+        s3_keys::of_path(&parts.join("/"))
     }
 
     fn ask(&self, path: &TreePath, what: &str, bytes: u64) -> Ask {
@@ -110,15 +114,58 @@ impl S3Tree {
     }
 
     /// Whether anything lies under `key/`.
-    async fn has_entries(&self, key: Option<&Path>, ask: &Ask) -> Result<bool, Error> {
+    async fn has_entries(&self, key: &Path, ask: &Ask) -> Result<bool, Error> {
+        let options = PaginatedListOptions { max_keys: Some(1), ..PaginatedListOptions::default() };
+        let page = self.page(key, &options, ask).await?;
+        // A page that is not the last one has more to come, even if it is empty itself.
+        Ok(!page.result.objects.is_empty() || page.page_token.is_some())
+    }
+
+    /// One page of what lies under `key/`.
+    async fn page(
+        &self,
+        key: &Path,
+        options: &PaginatedListOptions,
+        ask: &Ask,
+    ) -> Result<PaginatedListResult, Error> {
+        let prefix = (!key.is_root()).then(|| format!("{key}/"));
         with_retries(self.client.policy(), &self.meter, ask, || async {
-            match self.store.list(key).next().await {
-                None => Ok(false),
-                Some(Ok(_)) => Ok(true),
-                Some(Err(error)) => Err(failed(ask, error)),
-            }
+            let page = self.store.list_paginated(prefix.as_deref(), options.clone()).await;
+            page.map_err(|error| failed(ask, error))
         })
         .await
+    }
+
+    /// Lists a directory of no more than `max` entries.
+    async fn list_up_to(&self, directory: &TreePath, max: usize) -> Result<Vec<TreeEntry>, Error> {
+        let ask = self.ask(directory, "listing", 0);
+        let key = self.key(directory).ok_or_else(|| ask.status(404, None))?;
+        let delimiter = Some(DELIMITER.into());
+        let mut options = PaginatedListOptions { delimiter, ..PaginatedListOptions::default() };
+        let (mut entries, mut come) = (BTreeMap::new(), 0_usize);
+        loop {
+            let page = self.page(&key, &options, &ask).await?;
+            let found = page.result;
+            // A page without anything counts as well: no server can go on for ever.
+            come =
+                come.saturating_add(found.objects.len().saturating_add(found.common_prefixes.len()).max(1));
+            if come > max {
+                return Err(Error::TooLarge { place: ask.place, range: ask.what, max: max as u64 });
+            }
+            for meta in &found.objects {
+                // An object beside a directory of its name cannot be shown; the directory has more in it.
+                if let Some(name) = name_in(&meta.location, &key) {
+                    entries.entry(name).or_insert_with(|| Listed::Version(version(meta)));
+                }
+            }
+            for name in found.common_prefixes.iter().filter_map(|path| name_in(path, &key)) {
+                entries.insert(name, Listed::Directory);
+            }
+            options.page_token = page.page_token;
+            if options.page_token.is_none() {
+                return Ok(entries.into_iter().map(|(name, node)| TreeEntry { name, node }).collect());
+            }
+        }
     }
 
     /// One attempt to read what is still missing.
@@ -168,42 +215,26 @@ impl TreeStore for S3Tree {
     }
 
     async fn list(&self, directory: &TreePath) -> Result<Vec<TreeEntry>, Error> {
-        let ask = self.ask(directory, "listing", 0);
-        let key = self.key(directory);
-        // Page by page below, all of it here: a directory is shown as it was at one time.
-        let listed = with_retries(self.client.policy(), &self.meter, &ask, || async {
-            self.store.list_with_delimiter(key.as_ref()).await.map_err(|error| failed(&ask, error))
-        })
-        .await?;
-        if listed.objects.len().saturating_add(listed.common_prefixes.len()) > ENTRIES_MAX {
-            let (place, range) = (ask.place.clone(), ask.what.clone());
-            return Err(Error::TooLarge { place, range, max: ENTRIES_MAX as u64 });
-        }
-        let mut entries: Vec<TreeEntry> = Vec::new();
-        let directories = listed.common_prefixes.iter().filter_map(|path| name_in(path, key.as_ref()));
-        entries.extend(directories.map(|name| TreeEntry { name, node: Listed::Directory }));
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let known = entries.len();
-        for meta in &listed.objects {
-            let Some(name) = name_in(&meta.location, key.as_ref()) else { continue };
-            // An object beside a directory of its name cannot be shown; the directory has more in it.
-            if entries[..known].binary_search_by(|entry| entry.name.cmp(&name)).is_err() {
-                entries.push(TreeEntry { name, node: Listed::Version(version(meta)) });
-            }
-        }
-        Ok(entries)
+        self.list_up_to(directory, ENTRIES_MAX).await
     }
 
     async fn look_up(&self, path: &TreePath) -> Result<Option<TreeNode>, Error> {
-        let ask = self.ask(path, "attributes", 0);
-        let key = self.key(path);
-        let Some(file) = key.as_ref().filter(|_| !path.is_root()) else {
+        if path.is_root() {
             return Ok(Some(TreeNode::Directory));
-        };
-        if let Some(version) = self.head(file, &ask).await? {
-            return Ok(Some(TreeNode::File(version)));
         }
-        Ok(self.has_entries(key.as_ref(), &ask).await?.then_some(TreeNode::Directory))
+        let ask = self.ask(path, "attributes", 0);
+        let Some(key) = self.key(path) else { return Ok(None) };
+        // Both, since a listing shows a directory where there are both. At once: each is a way to the server and back.
+        let (file, is_directory) = join(self.head(&key, &ask), self.has_entries(&key, &ask)).await;
+        match (file, is_directory) {
+            (_, Ok(true)) => Ok(Some(TreeNode::Directory)),
+            // Who may read and not list has no listing to agree with.
+            (Ok(Some(version)), Ok(false) | Err(Error::Status { status: 403, .. })) => {
+                Ok(Some(TreeNode::File(version)))
+            }
+            (Ok(None), Ok(false)) => Ok(None),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
     }
 
     async fn read(
@@ -217,7 +248,10 @@ impl TreeStore for S3Tree {
         if range.end() > version.size {
             return Err(Error::OutOfBounds { place: ask.place, range, len: version.size });
         }
-        let Some(key) = self.key(path).filter(|_| !range.is_empty()) else { return Ok(()) };
+        let key = self.key(path).filter(|key| !key.is_root()).ok_or_else(|| ask.status(404, None))?;
+        if range.is_empty() {
+            return Ok(());
+        }
         let delivery = Mutex::new((range, sink));
         with_retries(self.client.policy(), &self.meter, &ask, || self.attempt(&key, version, &ask, &delivery))
             .await
@@ -229,11 +263,11 @@ impl TreeStore for S3Tree {
 }
 
 /// The last component of a key that lies directly in `directory`.
-fn name_in(key: &Path, directory: Option<&Path>) -> Option<String> {
+fn name_in(key: &Path, directory: &Path) -> Option<String> {
     let key = key.as_ref();
-    let rest = match directory {
-        Some(directory) => key.strip_prefix(directory.as_ref())?.strip_prefix('/')?,
-        None => key,
+    let rest = match directory.as_ref() {
+        "" => key,
+        directory => key.strip_prefix(directory)?.strip_prefix(DELIMITER)?,
     };
     super::path::is_name(rest).then(|| rest.to_owned())
 }
@@ -244,4 +278,33 @@ fn version(meta: &ObjectMeta) -> FileVersion {
     // An entity tag of S3 is of the content or of the write. Without one there is no telling: the answer's date is not shown.
     let is_settled = meta.e_tag.as_deref().is_some_and(|etag| !is_weak(etag));
     FileVersion { size: meta.size, etag: meta.e_tag.clone(), modified, is_settled }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_testkit::OddServer;
+
+    use super::*;
+    use crate::Policy;
+
+    #[tokio::test]
+    async fn p5_a_listing_that_does_not_end_is_refused() {
+        let server = OddServer::start();
+        let key = "<Contents><Key>k</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>";
+        let token = "<NextContinuationToken>t</NextContinuationToken>";
+        let page = |keys| format!("<ListBucketResult>{}{token}</ListBucketResult>", key.repeat(keys));
+        server.page("b?delimiter=%2F&list-type=2", &page(10));
+        let environment =
+            vec![("AWS_ENDPOINT_URL".to_owned(), server.url().trim_end_matches('/').to_owned())];
+        let options = S3Options { environment, anonymous: true, insecure: false };
+        let client = HttpClient::new(Policy::default()).expect("a client");
+        let tree = S3Tree::new(client, "b", TreePath::root(), &options).expect("a tree");
+        for (keys, requests) in [(10, 3), (0, 17)] {
+            let asked = server.requests().len();
+            server.page("b?continuation-token=t&delimiter=%2F&list-type=2", &page(keys));
+            let endless = tree.list_up_to(&TreePath::root(), 25).await.map(drop);
+            assert!(matches!(endless, Err(Error::TooLarge { max: 25, .. })), "{endless:?}");
+            assert_eq!(server.requests().len() - asked, requests, "not a page more than it takes");
+        }
+    }
 }
