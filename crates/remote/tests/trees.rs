@@ -307,6 +307,32 @@ async fn a_server_without_ranges_gives_whole_files_and_else_a_clear_error() {
 }
 
 #[tokio::test]
+async fn p3_a_bad_answer_does_not_turn_webdav_off_for_ever() {
+    for (answer, asked_again) in [
+        (Some("503 Service Unavailable"), true),
+        (Some("200 OK"), true),
+        (Some("400 Bad Request"), true),
+        (Some("501 Not Implemented"), false),
+        (None, false),
+    ] {
+        let server = OddServer::start();
+        server.put("f", b"1".to_vec());
+        server.behave(Behaviour { answers_unknown: answer, ..Behaviour::default() });
+        let tree = http(&server.url());
+        let asked = || server.requests().iter().filter(|line| line.starts_with("PROPFIND")).count();
+        for _ in 0..3 {
+            assert_eq!(names(&tree, "").await, [("f".to_owned(), false)], "by its index: {answer:?}");
+        }
+        assert_eq!(asked(), 1, "once in a while: {answer:?}");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+        names(&tree, "").await;
+        assert_eq!(asked(), if asked_again { 2 } else { 1 }, "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_hostile_index_shows_only_children() {
     let server = OddServer::start();
     server.put("ok", b"1".to_vec());

@@ -19,6 +19,8 @@ pub struct Behaviour {
     pub ignores_ranges: bool,
     /// It cuts the connection after so many bytes of each body.
     pub cuts_after: Option<usize>,
+    /// What it answers to a method that it does not know, with a page in HTML; else 405.
+    pub answers_unknown: Option<&'static str>,
     /// It stops for so long after the first byte of each body.
     pub delays_ms: u64,
 }
@@ -157,7 +159,8 @@ fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, 
         behaviour: Behaviour::default(),
     };
     if !matches!(method, "GET" | "HEAD") {
-        return plain("405 Method Not Allowed", "", "");
+        let status = behaviour.answers_unknown.unwrap_or("405 Method Not Allowed");
+        return plain(status, "Content-Type: text/html\r\n", "<html>not now</html>");
     }
     let Some(file) = shared.files.get(path) else { return directory(shared, path, plain) };
     let modified = httpdate::fmt_http_date(file.modified);

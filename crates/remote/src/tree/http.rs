@@ -1,6 +1,6 @@
 //! [`HttpTree`]: a tree behind an HTTP server.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ::http::Method;
@@ -12,9 +12,10 @@ use object_store::path::Path;
 use object_store::{ListResult, ObjectStore as _, RetryConfig};
 use reqwest::{Response, Url};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connector::{Connector, failed};
+use super::webdav::WebDav;
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore, index};
 use crate::ask::Ask;
 use crate::body::{read_bounded, read_exact};
@@ -36,8 +37,7 @@ pub struct HttpTree {
     base: Url,
     place: String,
     dav: HttpStore,
-    /// Whether the server lists by WebDAV, once it has said so or listed otherwise.
-    speaks_dav: OnceLock<bool>,
+    webdav: std::sync::Mutex<WebDav>,
 }
 
 impl HttpTree {
@@ -54,7 +54,7 @@ impl HttpTree {
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .build()
             .map_err(|error| Error::Address { place: place.clone(), reason: error.to_string() })?;
-        Ok(Self { client, meter, base, place, dav, speaks_dav: OnceLock::new() })
+        Ok(Self { client, meter, base, place, dav, webdav: std::sync::Mutex::default() })
     }
 
     fn url(&self, path: &TreePath, is_directory: bool) -> Url {
@@ -72,15 +72,15 @@ impl HttpTree {
         Ask::new(url, what, bytes)
     }
 
-    /// Lists by WebDAV; `None` when the server refuses to, or it is not known yet whether it can and it has not answered.
+    /// Lists by WebDAV; `None` when the server refuses to, or it is not known whether it can and it has not answered so.
     async fn list_by_dav(&self, directory: &TreePath) -> Result<Option<Vec<TreeEntry>>, Error> {
         let url = self.url(directory, true);
-        let known = self.speaks_dav.get().copied();
+        let known = *self.webdav();
         let (Ok(path), Some(base)) = (Path::parse(directory.as_str()), index::percent_decode(url.path()))
         else {
             return Ok(None);
         };
-        if known == Some(false) {
+        if !known.is_asked(Instant::now()) {
             return Ok(None);
         }
         let ask = self.ask(&url, "WebDAV listing", 0);
@@ -88,7 +88,7 @@ impl HttpTree {
             let listed = self.dav.list_with_delimiter((!directory.is_root()).then_some(&path)).await;
             listed.map_err(|error| failed(&ask, error))
         };
-        let listed = if known == Some(true) {
+        let listed = if known == WebDav::Spoken {
             with_retries(self.client.policy(), &self.meter, &ask, attempt).await
         } else {
             // One attempt: most servers have indexes only.
@@ -98,19 +98,23 @@ impl HttpTree {
         tracing::debug!(place = self.place, webdav = listed.is_ok(), "listing");
         match listed {
             Ok(listed) => {
-                self.speaks_dav.get_or_init(|| true);
+                *self.webdav() = WebDav::Spoken;
                 let entries = entries(&listed, base.trim_matches('/'));
                 let too_many =
                     || Error::TooLarge { place: ask.place, range: ask.what, max: ENTRIES_MAX as u64 };
                 entries.map(Some).ok_or_else(too_many)
             }
-            Err(error) if is_refusal(&error) => {
-                self.speaks_dav.get_or_init(|| false);
-                Ok(None)
+            Err(error) => {
+                let mut webdav = self.webdav();
+                *webdav = webdav.after(&error, Instant::now());
+                if *webdav == WebDav::Spoken { Err(error) } else { Ok(None) }
             }
-            Err(_) if known.is_none() => Ok(None),
-            Err(error) => Err(error),
         }
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn webdav(&self) -> MutexGuard<'_, WebDav> {
+        self.webdav.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn list_by_index(&self, directory: &TreePath) -> Result<Vec<TreeEntry>, Error> {
@@ -209,15 +213,6 @@ impl HttpTree {
     }
 }
 
-/// Whether the server itself says that it does not speak WebDAV, and not only that something is wrong just now.
-fn is_refusal(error: &Error) -> bool {
-    match error {
-        Error::Status { status, .. } => matches!(status, 405 | 415 | 501),
-        Error::Answer { .. } | Error::Store { .. } => true,
-        _ => false,
-    }
-}
-
 /// What lies directly in the directory at `base`; `None` when that is too much. Paths come from the root of the server.
 fn entries(listed: &ListResult, base: &str) -> Option<Vec<TreeEntry>> {
     let name = |path: &Path| {
@@ -248,10 +243,7 @@ impl TreeStore for HttpTree {
         if let Some(entries) = self.list_by_dav(directory).await? {
             return Ok(entries);
         }
-        let entries = self.list_by_index(directory).await?;
-        // It is there, and this is how it lists.
-        self.speaks_dav.get_or_init(|| false);
-        Ok(entries)
+        self.list_by_index(directory).await
     }
 
     async fn look_up(&self, path: &TreePath) -> Result<Option<TreeNode>, Error> {

@@ -16,6 +16,7 @@ mod path;
 mod s3;
 mod s3_keys;
 mod version;
+mod webdav;
 
 pub(crate) use index::parse as parse_html_index;
 
