@@ -92,7 +92,7 @@ impl TreeFs {
             node.confirmed = Some(Instant::now());
         }
         let valid = match found {
-            TreeNode::Directory => Validity(self.0.revalidate.max(NAMES_VALID)),
+            TreeNode::Directory => Validity(self.directories_valid()),
             TreeNode::File(version) => Validity(self.age_of(version)),
         };
         Entry { node: Some((id, self.attributes(path, found))), valid }
@@ -101,6 +101,10 @@ impl TreeFs {
     /// With close-to-open every path that is opened is looked up.
     fn names_valid(&self) -> Validity {
         Validity(self.0.revalidate)
+    }
+
+    fn directories_valid(&self) -> Duration {
+        self.0.revalidate.max(NAMES_VALID)
     }
 
     /// For how long a version may be taken for the current one: one that is not settled is asked for until it is.
@@ -132,7 +136,7 @@ impl TreeFs {
     /// What is known of `path` without asking, if anything.
     fn known(&self, directory: &TreePath, name: &str, path: &TreePath) -> Option<Entry> {
         let now = Instant::now();
-        let age = self.0.revalidate.max(NAMES_VALID);
+        let age = self.directories_valid();
         let listed = match self.listings().recent(directory, name, age, now) {
             Recent::Missing => return Some(self.entry(path, None, false)),
             Recent::Found(Listed::Directory) => Some(TreeNode::Directory),
@@ -215,12 +219,18 @@ impl TreeFs {
         Ok((Arc::clone(node.file.get_or_insert(file)), path))
     }
 
-    async fn list(self, path: TreePath) -> Result<(TreePath, listings::Listing), Errno> {
-        let entries = self.0.store.list(&path).await.map_err(|error| {
+    /// Lists a directory, or gives the listing of a moment ago.
+    async fn list(&self, path: &TreePath) -> Result<listings::Listing, Errno> {
+        if let Some(listing) = self.listings().young(path, self.directories_valid(), Instant::now()) {
+            return Ok(Arc::clone(listing));
+        }
+        let entries = self.0.store.list(path).await.map_err(|error| {
             tracing::warn!(%path, %error, "not listed");
             errno(&error)
         })?;
-        Ok((path, listings::sorted(entries)))
+        let listing = listings::sorted(entries);
+        self.listings().remember(path, &listing, Instant::now());
+        Ok(listing)
     }
 
     /// Nothing panics while it holds these locks, and what they guard is sound at any moment.
@@ -331,8 +341,12 @@ impl FileSystem for TreeFs {
         };
         let fs = self.clone();
         Outcome::later(async move {
-            let (path, listing) = fs.clone().list(directory).await?;
-            Ok(fs.listings().keep(path, listing, Instant::now()))
+            let listing = fs.list(&directory).await?;
+            let held = fs.listings().hold(directory.clone(), listing);
+            held.ok_or_else(|| {
+                tracing::warn!(path = %directory, "not opened: open directories take too much memory");
+                libc::ENFILE
+            })
         })
     }
 
@@ -377,7 +391,7 @@ impl FileSystem for TreeFs {
         // Opened with an earlier worker: listed again, and gone on with at the same place.
         let fs = self.clone();
         Outcome::later(async move {
-            let (directory, entries) = fs.list(directory).await?;
+            let entries = fs.list(&directory).await?;
             Ok(fill(&directory, &entries, at.offset, listing))
         })
     }

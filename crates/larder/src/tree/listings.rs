@@ -10,6 +10,8 @@ use larder_remote::tree::{Listed, TreeEntry, TreePath};
 const RECENT_MAX: usize = 64;
 /// Entries of all of them.
 const RECENT_ENTRIES_MAX: usize = 1 << 20;
+/// Entries that open directories keep in memory, all together: two of the largest that there may be.
+const OPEN_ENTRIES_MAX: usize = 2 << 20;
 
 /// A directory as it was listed: sorted by name.
 pub type Listing = Arc<[TreeEntry]>;
@@ -19,6 +21,10 @@ pub type Listing = Arc<[TreeEntry]>;
 pub struct Listings {
     open: HashMap<u64, (TreePath, Listing)>,
     last_handle: u64,
+    /// How many handles share a listing, by its address: it has it for as long as there is one.
+    sharing: HashMap<usize, usize>,
+    /// Entries of the listings of all handles, those of a shared one counted once.
+    open_entries: usize,
     recent: HashMap<TreePath, (Instant, Listing)>,
 }
 
@@ -40,8 +46,8 @@ pub fn sorted(mut entries: Vec<TreeEntry>) -> Listing {
 }
 
 impl Listings {
-    /// Keeps a listing for a handle, and as the recent one of its directory.
-    pub fn keep(&mut self, directory: TreePath, listing: Listing, now: Instant) -> u64 {
+    /// Keeps a listing as the recent one of its directory.
+    pub fn remember(&mut self, directory: &TreePath, listing: &Listing, now: Instant) {
         let entries = |recent: &HashMap<TreePath, (Instant, Listing)>| -> usize {
             recent.values().map(|(_, listing)| listing.len()).sum()
         };
@@ -52,10 +58,23 @@ impl Listings {
             let Some(oldest) = oldest else { break };
             self.recent.remove(&oldest);
         }
-        self.recent.insert(directory.clone(), (now, Arc::clone(&listing)));
+        self.recent.insert(directory.clone(), (now, Arc::clone(listing)));
+    }
+
+    /// Keeps a listing for a handle, until that is closed; `None` when open directories keep too much already.
+    pub fn hold(&mut self, directory: TreePath, listing: Listing) -> Option<u64> {
+        let sharing = self.sharing.get(&address(&listing)).copied().unwrap_or(0);
+        if sharing == 0 {
+            let open_entries = self.open_entries.saturating_add(listing.len());
+            if open_entries > OPEN_ENTRIES_MAX {
+                return None;
+            }
+            self.open_entries = open_entries;
+        }
+        self.sharing.insert(address(&listing), sharing + 1);
         self.last_handle += 1;
         self.open.insert(self.last_handle, (directory, listing));
-        self.last_handle
+        Some(self.last_handle)
     }
 
     /// The listing of a handle for `directory`; a handle of an earlier worker may be that of another one here.
@@ -65,7 +84,14 @@ impl Listings {
 
     /// A handle is closed.
     pub fn close(&mut self, handle: u64) {
-        self.open.remove(&handle);
+        let Some((_, listing)) = self.open.remove(&handle) else { return };
+        match self.sharing.get_mut(&address(&listing)) {
+            Some(sharing) if *sharing > 1 => *sharing -= 1,
+            _ => {
+                self.sharing.remove(&address(&listing));
+                self.open_entries -= listing.len();
+            }
+        }
     }
 
     /// Forgets the recent listing of a directory: something in it is known to have changed.
@@ -73,12 +99,17 @@ impl Listings {
         self.recent.remove(directory);
     }
 
-    /// What a listing that is not older than `age` says of `name`.
-    pub fn recent(&mut self, directory: &TreePath, name: &str, age: Duration, now: Instant) -> Recent<'_> {
+    /// The listing of `directory`, if there is one that is not older than `age`.
+    pub fn young(&mut self, directory: &TreePath, age: Duration, now: Instant) -> Option<&Listing> {
         if self.recent.get(directory).is_some_and(|(at, _)| now.saturating_duration_since(*at) > age) {
             self.recent.remove(directory);
         }
-        let Some((_, listing)) = self.recent.get(directory) else { return Recent::Unknown };
+        self.recent.get(directory).map(|(_, listing)| listing)
+    }
+
+    /// What a listing that is not older than `age` says of `name`.
+    pub fn recent(&mut self, directory: &TreePath, name: &str, age: Duration, now: Instant) -> Recent<'_> {
+        let Some(listing) = self.young(directory, age, now) else { return Recent::Unknown };
         match listing.binary_search_by(|entry| entry.name.as_str().cmp(name)) {
             Ok(place) => Recent::Found(&listing[place].node),
             Err(_) => Recent::Missing,
@@ -86,16 +117,47 @@ impl Listings {
     }
 }
 
+fn address(listing: &Listing) -> usize {
+    listing.as_ptr().addr()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p5_open_directories_share_their_listing_and_keep_no_more_than_a_limit() {
+        let entry = || TreeEntry { name: "n".into(), node: Listed::Directory };
+        let (mut listings, now, age) = (Listings::default(), Instant::now(), Duration::from_secs(1));
+        let root = TreePath::root();
+        listings.remember(&root, &sorted(vec![entry(); OPEN_ENTRIES_MAX / 2]), now);
+        let mut handles = Vec::new();
+        for _ in 0..1000 {
+            let listing = Arc::clone(listings.young(&root, age, now).expect("a moment old"));
+            handles.push(listings.hold(root.clone(), listing).expect("the same as before"));
+        }
+        assert!(listings.young(&root, age, now + age * 2).is_none());
+        let another = || sorted(vec![entry(); OPEN_ENTRIES_MAX / 2]);
+        let second = listings.hold(root.clone(), another()).expect("as much as there may be");
+        let one = || sorted(vec![entry()]);
+        assert_eq!(listings.hold(root.clone(), one()), None);
+        listings.close(second);
+        listings.close(second);
+        let second = listings.hold(root.clone(), another()).expect("there is room again");
+        handles.drain(..).for_each(|handle| listings.close(handle));
+        assert!(listings.hold(root.clone(), another()).is_some(), "the last handle has let it go");
+        listings.close(second);
+        assert!(listings.hold(root, one()).is_some());
+    }
 
     #[test]
     fn a_listing_answers_for_a_moment_and_its_handle_until_it_is_closed() {
         let entry = |name: &str| TreeEntry { name: name.into(), node: Listed::Directory };
         let (mut listings, now, age) = (Listings::default(), Instant::now(), Duration::from_secs(1));
         let root = TreePath::root();
-        let handle = listings.keep(root.clone(), sorted(vec![entry("b"), entry("a")]), now);
+        let listing = sorted(vec![entry("b"), entry("a")]);
+        listings.remember(&root, &listing, now);
+        let handle = listings.hold(root.clone(), listing).expect("small");
         assert_eq!(listings.of(handle, &root).expect("open")[0].name, "a");
         assert!(listings.of(handle, &TreePath::parse("a").expect("sound")).is_none());
         assert_eq!(listings.recent(&root, "b", age, now), Recent::Found(&Listed::Directory));
@@ -105,7 +167,7 @@ mod tests {
         listings.close(handle);
         assert!(listings.of(handle, &root).is_none());
         for n in 0..1000 {
-            listings.keep(TreePath::parse(&n.to_string()).expect("sound"), sorted(Vec::new()), now);
+            listings.remember(&TreePath::parse(&n.to_string()).expect("sound"), &sorted(Vec::new()), now);
         }
         assert!(listings.recent.len() <= RECENT_MAX);
     }
