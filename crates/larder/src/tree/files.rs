@@ -89,7 +89,11 @@ impl Files {
                 Ok(resources) => return Ok(Some(resources)),
                 // Given back a moment ago, by whoever closed the file last.
                 Err(Error::Relinquished { .. }) => self.drop_cookie(&key),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // No file will be closed that could give it back.
+                    self.lock().left.insert(key);
+                    return Err(error);
+                }
             }
         }
         Ok(None)
@@ -169,4 +173,39 @@ fn key(store: &dyn TreeStore, path: &TreePath, version: &FileVersion) -> String 
         let _ = write!(key, "{byte:02x}");
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_cachefiles::{BootId, Config, NoHolder};
+    use larder_netfs::Limits;
+    use larder_remote::tree::HttpTree;
+    use larder_remote::{HttpClient, Policy};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cookie_that_the_cache_fails_for_is_given_back() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let config = Config::new(temp.path().to_owned(), BootId::from_bytes([1; 16]), Arc::new(NoHolder));
+        let cache = Cache::new(Cachefiles::open(config).expect("fit"));
+        let netfs = Netfs::new(tokio::runtime::Handle::current(), Limits::default()).expect("a thread");
+        let files = Files::new(netfs, &cache).expect("a volume");
+        let client = HttpClient::new(Policy::default()).expect("a client");
+        let url = "http://127.0.0.1:9/".parse().expect("an address");
+        let store: Arc<dyn TreeStore> = Arc::new(HttpTree::new(client, url).expect("a tree"));
+        let version = FileVersion { size: 1, etag: None, modified: None, is_settled: true };
+        let path = TreePath::parse("f").expect("sound");
+        // Nothing can be made in the volume.
+        let volume = temp.path().join("cache").join(VOLUME);
+        std::fs::remove_dir_all(&volume).expect("there");
+        std::fs::write(&volume, b"").expect("space");
+        let file = files.open(&store, &path, &version);
+        assert!(file.cached().resources().is_none(), "the cache fails");
+        assert_eq!(files.lock().known.len(), 1);
+        files.close(Some(file));
+        files.let_go(files.leaving());
+        assert_eq!(files.lock().known.len(), 0, "nothing is kept of it");
+        assert_eq!(files.lock().left.len(), 0);
+    }
 }
