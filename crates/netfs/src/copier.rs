@@ -1,8 +1,8 @@
 //! [`Copier`]: writes to the cache what was downloaded, behind the readers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,77 +14,157 @@ use crate::window::Window;
 
 /// How long a full cache is left alone.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// A write that takes longer makes the others leave: as long as they wait they keep memory that read-ahead needs.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes to the cache what was downloaded, on a thread of its own. What does not fit into its queue is left out: the
-/// reader has its bytes already, and the next one downloads them again.
+/// Writes to the cache what was downloaded, on a thread of its own. What does not fit into its queue, or would wait in it
+/// for long, is left out: the reader has its bytes already, and the next one downloads them again.
 #[derive(Debug)]
 pub(crate) struct Copier {
-    jobs: Mutex<Sender<Job>>,
-    queued: Arc<AtomicU64>,
+    queue: Arc<Queue>,
     max: u64,
     stats: Arc<Stats>,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    /// Told when there is something to do, or nothing will be any more.
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Bytes of all copies, with the one that is being made.
+    bytes: u64,
+    /// Since when one is being made.
+    busy: Option<Instant>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
 enum Job {
-    Copy { cached: Arc<Cached>, window: Arc<Window>, at: u64, bytes: Bytes },
+    Copy(Copy),
     Flush(Sender<()>),
+}
+
+#[derive(Debug)]
+struct Copy {
+    cached: Arc<Cached>,
+    window: Arc<Window>,
+    at: u64,
+    bytes: Bytes,
 }
 
 impl Copier {
     /// A copier with at most `max` bytes waiting; the limit `copy_bytes_max`.
     pub(crate) fn start(max: u64, stats: Arc<Stats>) -> std::io::Result<Self> {
-        let (jobs, receiver) = channel();
-        let queued = Arc::<AtomicU64>::default();
-        let worker = Worker { queued: Arc::clone(&queued), stats: Arc::clone(&stats), full: None };
-        std::thread::Builder::new().name("netfs-copy".into()).spawn(move || worker.run(&receiver))?;
-        Ok(Self { jobs: Mutex::new(jobs), queued, max, stats })
+        let queue = Arc::<Queue>::default();
+        let worker = Worker { queue: Arc::clone(&queue), stats: Arc::clone(&stats), full: None };
+        std::thread::Builder::new().name("netfs-copy".into()).spawn(move || worker.run())?;
+        Ok(Self { queue, max, stats })
     }
 
-    /// Takes bytes to be written at `at`, unless too many wait already.
+    /// Takes bytes to be written at `at`, unless too many wait already, or those that do wait for too long.
     pub(crate) fn offer(&self, cached: &Arc<Cached>, window: &Arc<Window>, at: u64, bytes: &Bytes) {
         if cached.resources().is_none() {
             return;
         }
-        let len = bytes.len() as u64;
-        if self.queued.fetch_add(len, Ordering::AcqRel) + len > self.max {
-            self.queued.fetch_sub(len, Ordering::AcqRel);
+        let mut queue = self.queue.lock();
+        if queue.busy.is_some_and(|since| since.elapsed() > SLOW_AFTER) {
+            let left_out = queue.leave_out();
+            drop(queue);
+            left_out.iter().for_each(|copy| copy.window.copy_ends());
+            add(&self.stats.cache_writes_skipped, 1 + left_out.len() as u64);
+            return;
+        }
+        let bytes_after = queue.bytes + bytes.len() as u64;
+        if bytes_after > self.max {
             add(&self.stats.cache_writes_skipped, 1);
             return;
         }
         window.copy_begins();
+        queue.bytes = bytes_after;
         let (cached, window) = (Arc::clone(cached), Arc::clone(window));
-        self.send(Job::Copy { cached, window, at, bytes: bytes.clone() });
+        queue.jobs.push_back(Job::Copy(Copy { cached, window, at, bytes: bytes.clone() }));
+        drop(queue);
+        self.queue.more.notify_one();
     }
 
     /// Returns when everything that was taken before has been dealt with.
     pub(crate) fn flush(&self) {
         let (done, wait) = channel();
-        self.send(Job::Flush(done));
+        self.queue.lock().jobs.push_back(Job::Flush(done));
+        self.queue.more.notify_one();
         // An error means that the thread is gone, and with it whatever waited.
         let _ = wait.recv();
     }
+}
 
-    fn send(&self, job: Job) {
-        // The thread ends only after this sender is gone.
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job));
+impl Drop for Copier {
+    fn drop(&mut self) {
+        self.queue.lock().is_closed = true;
+        self.queue.more.notify_one();
+    }
+}
+
+impl Queue {
+    /// The next job, when there is one; `None` when there will be none.
+    fn next(&self) -> Option<Job> {
+        let is_idle = |queue: &mut Waiting| queue.jobs.is_empty() && !queue.is_closed;
+        let mut queue = self.more.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        let job = queue.jobs.pop_front()?;
+        queue.busy = matches!(job, Job::Copy(_)).then(Instant::now);
+        Some(job)
+    }
+
+    /// The copy of so many bytes has been made.
+    fn is_through(&self, bytes: u64) {
+        let mut queue = self.lock();
+        queue.bytes -= bytes;
+        queue.busy = None;
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Takes out every copy that has not begun.
+    fn leave_out(&mut self) -> Vec<Copy> {
+        let (mut left_out, mut jobs) = (Vec::new(), VecDeque::new());
+        for job in self.jobs.drain(..) {
+            match job {
+                Job::Copy(copy) => {
+                    self.bytes -= copy.bytes.len() as u64;
+                    left_out.push(copy);
+                }
+                flush @ Job::Flush(_) => jobs.push_back(flush),
+            }
+        }
+        self.jobs = jobs;
+        left_out
     }
 }
 
 struct Worker {
-    queued: Arc<AtomicU64>,
+    queue: Arc<Queue>,
     stats: Arc<Stats>,
     /// Since when the cache has no room.
     full: Option<Instant>,
 }
 
 impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
+    fn run(mut self) {
+        while let Some(job) = self.queue.next() {
             match job {
-                Job::Copy { cached, window, at, bytes } => {
+                Job::Copy(Copy { cached, window, at, bytes }) => {
                     self.copy(&cached, at, &bytes);
                     window.copy_ends();
-                    self.queued.fetch_sub(bytes.len() as u64, Ordering::AcqRel);
+                    self.queue.is_through(bytes.len() as u64);
                 }
                 Job::Flush(done) => drop(done.send(())),
             }

@@ -192,6 +192,44 @@ fn a_full_or_failing_cache_never_fails_a_reader() {
     });
 }
 
+#[test]
+fn a_write_that_takes_long_does_not_keep_others_from_reading_ahead() {
+    run(async {
+        const MIB: usize = 1 << 20;
+        let bytes = noise(64 * MIB, 9);
+        let far = Far::new(bytes.clone(), []);
+        let limits = Limits { window_bytes: (MIB as u64, MIB as u64), memory_bytes_max: 8 << 20, ..limits() };
+        let limits = Limits { copy_bytes_max: 64 << 20, ..limits };
+        let netfs = Netfs::new(tokio::runtime::Handle::current(), limits).unwrap();
+        let (cached, troubles) = cached(bytes.len() as u64);
+        let file = netfs.open(far.clone(), &far.version(), cached);
+        troubles.is_stuck.store(true, Ordering::Relaxed);
+        let pass = async |mib: std::ops::Range<usize>| {
+            let before = netfs.stats().counts();
+            for at in mib.flat_map(|mib| (0..4).map(move |part| mib * MIB + part * MIB / 4)) {
+                let got = read(&file, at as u64, MIB / 4).await.unwrap();
+                assert!(got == bytes[at..at + MIB / 4]);
+                tokio::task::yield_now().await;
+            }
+            netfs.stats().counts().readahead - before.readahead
+        };
+        pass(0..16).await;
+        assert!(pass(16..24).await < 2, "all memory waits for the cache");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        // The first reads find that it takes long, the next ones have the memory.
+        pass(24..28).await;
+        assert!(pass(28..40).await > 8, "read ahead again");
+        troubles.is_stuck.store(false, Ordering::Relaxed);
+        netfs.flush();
+        let before = netfs.stats().counts();
+        pass(40..48).await;
+        netfs.flush();
+        let after = netfs.stats().counts();
+        assert!(after.cache_write_successes > before.cache_write_successes, "and cached again");
+        assert_eq!(after.cache_writes_skipped, before.cache_writes_skipped);
+    });
+}
+
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         4 => (1usize..200_000).prop_map(Turn::All),

@@ -110,6 +110,8 @@ impl Source for Far {
 #[derive(Debug, Default)]
 pub struct Troubles {
     pub is_full: AtomicBool,
+    /// A write does not return as long as it is set.
+    pub is_stuck: AtomicBool,
     pub cannot_read: AtomicBool,
 }
 
@@ -166,6 +168,9 @@ impl CacheObject for Object {
     }
 
     fn write(&self, at: u64, data: &[u8]) -> Result<(), Error> {
+        while self.troubles.is_stuck.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.troubles.is_full.load(Ordering::Relaxed) {
             let source = io::Error::from(io::ErrorKind::StorageFull);
             return Err(Error::NoSpace { cookie: self.cookie.clone(), doing: "writing", source });
