@@ -48,8 +48,6 @@ sites! {
     CachefilesOpen = "cachefiles.open", Call;
     /// `renameat`
     CachefilesRename = "cachefiles.rename", Call;
-    /// `linkat`
-    CachefilesLink = "cachefiles.link", Call;
     /// `unlinkat`
     CachefilesUnlink = "cachefiles.unlink", Call;
     /// `getdents64`
@@ -74,12 +72,8 @@ sites! {
     CachefilesFsync = "cachefiles.fsync", Call;
     /// `fsync` of a directory
     CachefilesFsyncDir = "cachefiles.fsync_dir", Call;
-    /// `syncfs`
-    CachefilesSyncfs = "cachefiles.syncfs", Call;
     /// `fchmod`
     CachefilesChmod = "cachefiles.chmod", Call;
-    /// `futimens`
-    CachefilesUtimens = "cachefiles.utimens", Call;
     /// `fgetxattr`
     CachefilesGetxattr = "cachefiles.getxattr", Call;
     /// `fsetxattr`, `fremovexattr`
@@ -109,22 +103,11 @@ sites! {
     /// a complete object is about to be sealed
     CachefilesSealing = "cachefiles.sealing", Step;
 
-    /// the look-up of a cookie in the backend
-    FscacheLookup = "fscache.lookup", Call;
-    /// a cookie is invalidated, the backend not yet asked for a fresh object
-    FscacheInvalidate = "fscache.invalidate", Step;
-    /// a cookie is resized, the backend not yet asked
-    FscacheResize = "fscache.resize", Step;
-    /// an object is withdrawn
-    FscacheWithdraw = "fscache.withdraw", Step;
-    /// a cookie is relinquished, the backend not yet told
-    FscacheRelinquish = "fscache.relinquish", Step;
-
-    /// a connection is opened or reused for a request
+    /// a request is about to be sent
     RemoteConnect = "remote.connect", Call;
     /// a request's headers have come
     RemoteHeaders = "remote.headers", Call;
-    /// a piece of a body has come; short: the connection ends within it
+    /// the first piece of a body has come; short: the connection ends within it
     RemoteBody = "remote.body", Transfer;
 
     /// a hole is booked: others may wait for it now
@@ -148,7 +131,7 @@ sites! {
     NetfsDownload = "netfs.download", Transfer;
     /// a subrequest is read from the cache
     NetfsReadCache = "netfs.read_cache", Transfer;
-    /// downloaded bytes are copied to the cache
+    /// downloaded bytes are about to be copied to the cache
     NetfsCopyToCache = "netfs.copy_to_cache", Call;
     /// the request is assessed
     NetfsAssess = "netfs.assess", Step;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use larder_faults::{Site, check};
 use larder_fscache::Error;
 
 use crate::Cached;
@@ -178,6 +179,10 @@ impl Worker {
         }
         self.full = None;
         add(&self.stats.cache_writes, 1);
+        if check(Site::NetfsCopyToCache).is_err() {
+            add(&self.stats.cache_write_failures, 1);
+            return;
+        }
         match cached.write(at, bytes) {
             Ok(()) => add(&self.stats.cache_write_successes, 1),
             Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use larder_faults::{Site, length, point};
 use larder_fscache::{IoSource, ObjectRange};
 
 use crate::buffers::Buffer;
@@ -49,6 +50,7 @@ impl Job {
         loop {
             while flights.len() < self.shared.limits.downloads_max {
                 let Some(slice) = request.prepare(|want| self.cached.prepare_read(want)) else { break };
+                point(Site::NetfsIssue);
                 add(&self.shared.stats.subrequests, 1);
                 flights.push(self.issue(&mut request, slice));
             }
@@ -71,6 +73,7 @@ impl Job {
 
     /// Fails what is left without an answer; the rest has been handed out by now.
     fn assess(&self, request: &Request, errors: &BTreeMap<u64, Error>) {
+        point(Site::NetfsAssess);
         let (mut ready, mut failed) = (0, 0);
         for part in request.assess() {
             match part {
@@ -128,6 +131,7 @@ impl Job {
         add(&self.shared.stats.cache_reads, 1);
         let (cached, window) = (Arc::clone(&self.cached), Arc::clone(&self.window));
         let read = tokio::task::spawn_blocking(move || {
+            let Ok(rest) = cut(Site::NetfsReadCache, rest) else { return Terminated::Error(0) };
             let mut at = rest.start();
             while at < rest.end() {
                 let end = part_end(at).min(rest.end());
@@ -156,6 +160,10 @@ impl Job {
 
     async fn download(&self, rest: ObjectRange, copies: bool) -> (Terminated, Option<SourceError>) {
         add(&self.shared.stats.downloads, 1);
+        let rest = match cut(Site::NetfsDownload, rest) {
+            Ok(rest) => rest,
+            Err(fault) => return (Terminated::Error(0), Some(SourceError::failed(fault))),
+        };
         let mut parts = Parts { job: self, copies, start: rest.start(), end: rest.end(), part: None };
         let result = self.source.read(rest, &mut |bytes| parts.take(&bytes)).await;
         parts.hand_out();
@@ -242,6 +250,12 @@ impl Parts<'_> {
         }
         self.job.window.deliver(at, bytes);
     }
+}
+
+/// What an injected fault leaves of a transfer.
+fn cut(site: Site, rest: ObjectRange) -> std::io::Result<ObjectRange> {
+    let len = length(site, usize::try_from(rest.len()).unwrap_or(usize::MAX))?;
+    Ok(ObjectRange::at(rest.start(), rest.len().min(len as u64)))
 }
 
 /// Where the part that `at` lies in ends.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Url;
+use rustix::io::Errno;
 
 use crate::{BlobRange, Error};
 
@@ -52,6 +53,12 @@ impl Ask {
 
     pub(crate) fn redirect(&self, reason: impl Into<String>) -> Error {
         Error::Redirect { place: self.place.clone(), range: self.what.clone(), reason: reason.into() }
+    }
+
+    /// What an injected fault does to a connection.
+    pub(crate) fn broken(&self, fault: Errno) -> Error {
+        let source = Box::new(std::io::Error::from(fault));
+        Error::Connection { place: self.place.clone(), range: self.what.clone(), source }
     }
 
     /// Turns an error of the HTTP library into ours; its URL, which may carry a signature, is taken out.

@@ -1,7 +1,9 @@
 //! The body of an answer: read up to a bound, never beyond.
 
 use bytes::{Bytes, BytesMut};
+use larder_faults::{Site, length};
 use reqwest::Response;
+use rustix::io::Errno;
 use tokio::time::timeout;
 
 use crate::{Error, Meter, Policy, ask::Ask};
@@ -50,6 +52,14 @@ pub(crate) async fn read_bounded(
     if found > max { Err(too_large()) } else { Ok(bytes.freeze()) }
 }
 
+/// Cuts the first piece of a body where an injected fault ends the connection; says whether it does.
+pub(crate) fn cut(piece: &mut Bytes, ask: &Ask) -> Result<bool, Error> {
+    let len = length(Site::RemoteBody, piece.len()).map_err(|fault| ask.broken(fault))?;
+    let is_cut = len < piece.len();
+    piece.truncate(len);
+    Ok(is_cut)
+}
+
 /// Hands over pieces until the body ends or more than `max` bytes came, of which the excess is kept back. Returns how
 /// many came.
 async fn read(
@@ -68,11 +78,15 @@ async fn read(
             break;
         };
         meter.count_bytes(piece.len());
+        let is_cut = found == 0 && cut(&mut piece, ask)?;
         let room = max - found;
         found += piece.len() as u64;
         piece.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         if !piece.is_empty() {
             sink(piece);
+        }
+        if is_cut {
+            return Err(ask.broken(Errno::CONNRESET));
         }
     }
     Ok(found)

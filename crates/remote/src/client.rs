@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Method,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING},
 };
+use larder_faults::{Site, check};
 use reqwest::{Response, Url, redirect};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -103,8 +104,10 @@ impl HttpClient {
         let (started, policy) = (Instant::now(), self.policy());
         let patience = policy.connect_timeout.saturating_add(policy.read_timeout);
         meter.count_request();
+        check(Site::RemoteConnect).map_err(|fault| ask.broken(fault))?;
         let sent = timeout(patience, request.send()).await.map_err(|_| ask.timeout(patience))?;
         let response = sent.map_err(|error| ask.failed(error, policy.connect_timeout))?;
+        check(Site::RemoteHeaders).map_err(|fault| ask.broken(fault))?;
         let status = response.status().as_u16();
         debug!(place = place(url), range = ask.what, status, took = ?started.elapsed(), "request");
         match response.headers().get(CONTENT_ENCODING) {

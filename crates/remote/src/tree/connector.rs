@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use ::http::header::{ACCEPT_ENCODING, HeaderValue};
 use async_trait::async_trait;
 use http_body_util::{BodyExt as _, Limited};
+use larder_faults::{Site, check};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient as StoreClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -72,10 +73,13 @@ impl HttpService for Connector {
         let policy = self.client.policy();
         let patience = policy.connect_timeout.saturating_add(policy.read_timeout);
         let (method, place) = (asked.method().clone(), place(asked.url()));
+        let broken = |fault| HttpError::new(HttpErrorKind::Interrupted, std::io::Error::from(fault));
         self.meter.count_request();
+        check(Site::RemoteConnect).map_err(broken)?;
         let sent = timeout(patience, pool.execute(asked)).await;
         let response = sent.map_err(|late| HttpError::new(HttpErrorKind::Timeout, late))?;
         let response = response.map_err(undone)?;
+        check(Site::RemoteHeaders).map_err(broken)?;
         let status = response.status().as_u16();
         tracing::debug!(place, %method, status, "request");
         if status >= 400 && (is_document || !matches!(status, 404 | 412)) {
@@ -129,7 +133,10 @@ pub(super) fn failed(ask: &Ask, error: object_store::Error) -> Error {
                 status => ask.status(status, refused.retry_after),
             };
         }
-        if this.is::<reqwest::Error>() || this.is::<tokio::time::error::Elapsed>() {
+        if this.is::<reqwest::Error>()
+            || this.is::<tokio::time::error::Elapsed>()
+            || this.is::<std::io::Error>()
+        {
             let (place, range) = (ask.place.clone(), ask.what.clone());
             let source = Box::new(error);
             return if crate::tls::is_refusal(&*source) {

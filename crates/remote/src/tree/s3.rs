@@ -22,6 +22,7 @@ use super::s3_keys;
 use super::version::is_weak;
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore};
 use crate::ask::Ask;
+use crate::body::cut;
 use crate::retry::with_retries;
 use crate::{BlobRange, Error, HttpClient, Meter};
 
@@ -192,6 +193,7 @@ impl S3Tree {
         while let Some(piece) = timeout(patience, stream.next()).await.map_err(|_| ask.timeout(patience))? {
             let mut piece = piece.map_err(|error| failed(ask, error))?;
             self.meter.count_bytes(piece.len());
+            let is_cut = delivery.0 == rest && cut(&mut piece, ask)?;
             piece.truncate(usize::try_from(delivery.0.len()).unwrap_or(usize::MAX));
             if piece.is_empty() {
                 break;
@@ -200,6 +202,9 @@ impl S3Tree {
                 BlobRange::at(delivery.0.start() + piece.len() as u64, delivery.0.len() - piece.len() as u64)
                     .unwrap_or(delivery.0);
             (delivery.1)(piece);
+            if is_cut {
+                break;
+            }
         }
         match delivery.0.len() {
             0 => Ok(()),

@@ -202,7 +202,7 @@ fn scarcity(rng: &mut fastrand::Rng) -> Deed {
 const KEEPER_SITES: [Site; 2] = [Site::KeeperReceive, Site::KeeperStored];
 
 /// Layers that live in the worker.
-const WORKER_LAYERS: [&str; 6] = ["cachefiles", "fscache", "remote", "ondemand", "mount", "larder"];
+const WORKER_LAYERS: [&str; 5] = ["cachefiles", "remote", "ondemand", "mount", "larder"];
 
 fn death(rng: &mut fastrand::Rng, mood: Mood) -> Option<(Site, u64)> {
     let sites: Vec<Site> = match mood {
