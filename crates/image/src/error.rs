@@ -211,9 +211,9 @@ impl Error {
         match self {
             Self::Reference { .. } => Some("write oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]"),
             Self::DigestKind { .. } => Some("only sha256 digests are accepted"),
-            Self::DigestMismatch { .. } | Self::Length { .. } | Self::Chunk { .. } => Some(
-                "the image is damaged where it is stored or on its way; push it again or use another mirror",
-            ),
+            Self::DigestMismatch { .. } | Self::Length { .. } | Self::Chunk { .. } => {
+                Some("the image is damaged where it is stored or on its way; push it again")
+            }
             Self::TooLong { .. } => Some("check that the reference names an image"),
             Self::Document { .. } => Some("check that the reference names an image, and push it again"),
             Self::Manifest { .. } => Some("rebuild the image with `larder build`"),

@@ -107,7 +107,7 @@ impl FillError {
         match self {
             Self::Fetch { source, .. } => source.hint(),
             Self::Content { .. } => {
-                Some("the registry sends other bytes than the image's; check it, or use a mirror")
+                Some("the registry sends other bytes than the image's; check it, and push the image again")
             }
             Self::Cache { source, .. } => source.hint(),
             Self::Deadline { .. } => Some("check that the registry is up and fast enough"),

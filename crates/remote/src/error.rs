@@ -192,10 +192,13 @@ impl Error {
             Self::Connection { .. } | Self::Timeout { .. } => {
                 Some("check that the registry is up and reachable")
             }
-            Self::Status { status: 401 | 403, .. } => Some("the registry asks for credentials"),
+            Self::Status { status: 401 | 403, .. } => Some(
+                "private registries are not supported yet, nor web servers that ask for a password; a bucket is \
+                 asked with the AWS_… settings of the daemon's environment",
+            ),
             Self::Status { status: 404, .. } => Some("check the name and tag of the image"),
             Self::RangeIgnored { .. } => Some("on-demand loading needs a server that supports HTTP ranges"),
-            Self::Status { status: 429, .. } => Some("the registry limits requests: wait, or log in"),
+            Self::Status { status: 429, .. } => Some("the server limits requests: wait and try again"),
             Self::Changed { .. } => Some("open the file again: it has changed on the server"),
             Self::Store { .. } => Some("check bucket, region and endpoint (AWS_REGION, AWS_ENDPOINT_URL)"),
             Self::Tls { .. } => {

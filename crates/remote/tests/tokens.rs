@@ -62,7 +62,7 @@ async fn a_refused_token_is_told_with_a_hint() {
     served.server.fail_at(Target::Path("/token".into()), Times::UntilCleared, Fault::Status(403));
     let error = served.source.read_range(range(0, 10)).await.expect_err("no token");
     assert!(matches!(error, Error::Status { status: 403, .. }), "{error}");
-    assert_eq!(error.hint(), Some("the registry asks for credentials"));
+    assert!(error.hint().is_some_and(|hint| hint.contains("not supported yet")), "{error:?}");
     assert_eq!(served.server.requests(), 2);
 }
 
