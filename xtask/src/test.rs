@@ -30,6 +30,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn with_fault_points() -> anyhow::Result<()> {
     let features = "--features=larder-faults/inject,xtask/torture";
     cargo(&["test", "--package", "larder-faults", "--package", "xtask", features])?;
+    let features = "--features=larder-netfs/inject,larder-remote/inject";
+    let layers = ["--package", "larder-netfs", "--package", "larder-remote", "--test", "fault_points"];
+    cargo(&[&["test", features][..], &layers].concat())?;
     cargo(&["run", "--quiet", "--package", "xtask", "--", "torture", "--seconds", "15", "--seed", "1"])
 }
 
