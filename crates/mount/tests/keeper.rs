@@ -23,8 +23,9 @@ fn main() {
 }
 
 fn tests() {
-    let all: [(&str, fn()); 10] = [
+    let all: [(&str, fn()); 11] = [
         ("p4_what_is_kept_outlives_a_killed_worker", p4_what_is_kept_outlives_a_killed_worker),
+        ("p1_a_keeper_that_cannot_write_lives_on", p1_a_keeper_that_cannot_write_lives_on),
         ("p4_a_killed_keeper_is_replaced_by_the_worker", p4_a_killed_keeper_is_replaced_by_the_worker),
         ("p4_only_what_a_manager_passes_is_taken_over", p4_only_what_a_manager_passes_is_taken_over),
         ("p4_another_program_takes_over_what_is_kept", p4_another_program_takes_over_what_is_kept),
@@ -235,6 +236,17 @@ fn p4_what_is_kept_outlives_a_killed_worker() {
     wait_for("the end of the keeper", || rig.keeper.try_wait().unwrap().is_some());
     assert!(rig.keeper.wait().unwrap().success(), "a clean stop ends the keeper");
     wait_for("the end of the worker", || is_gone(third.worker));
+}
+
+/// Its log lies on a disk that is full.
+fn p1_a_keeper_that_cannot_write_lives_on() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]).arg(std::env::current_exe().unwrap());
+    let rig = Rig::start_by(&mut shell, "keep");
+    let first = rig.report("worker-0");
+    kill(first.worker);
+    let second = rig.report("worker-1");
+    assert_eq!((second.keeper, second.memo.as_str()), (first.keeper, "written by the first worker"));
 }
 
 fn p4_a_killed_keeper_is_replaced_by_the_worker() {

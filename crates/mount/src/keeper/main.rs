@@ -6,6 +6,7 @@ use std::process::exit;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit, setsid};
 
 use super::manager::Manager;
+use super::say::say;
 use super::supervise::{Supervisor, Worker};
 use crate::sys::process::{inherit, signal_fd};
 
@@ -28,7 +29,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
     let separated = args.next().is_some_and(|arg| arg == "--");
     let argv: Vec<OsString> = args.collect();
     if !separated || argv.is_empty() {
-        eprintln!("larder keeper: usage: keeper [--adopt] -- WORKER [ARGS...]");
+        say!("usage: keeper [--adopt] -- WORKER [ARGS...]");
         exit(2);
     }
     // Before anything is opened here: whatever had the number of one that was not passed would be taken for it.
@@ -36,12 +37,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
     let signals = match signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD]) {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("larder keeper: signals: {error}");
+            say!("signals: {error}");
             exit(1);
         }
     };
     let manager = Manager::from_env().unwrap_or_else(|error| {
-        eprintln!("larder keeper: the service manager: {error}");
+        say!("the service manager: {error}");
         None
     });
     settle();
@@ -49,7 +50,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
         match inherit(0).and_then(Worker::adopt) {
             Ok(worker) => Some(worker),
             Err(error) => {
-                eprintln!("larder keeper: {error}");
+                say!("{error}");
                 exit(1);
             }
         }

@@ -20,6 +20,7 @@ use rustix::net::{
 
 use super::WATCHDOG_ENV;
 use super::protocol::check_name;
+use super::say::say;
 use super::store::Store;
 use crate::sys::process::inherit;
 
@@ -79,9 +80,9 @@ impl Manager {
             match (inherit(number), names.next()) {
                 (Ok(fd), Some(name)) if check_name(name).is_ok() => store.keep(name, fd),
                 (Ok(_), name) => {
-                    eprintln!("larder keeper: descriptor {number} has no name of ours: {name:?}")
+                    say!("descriptor {number} has no name of ours: {name:?}")
                 }
-                (Err(error), _) => eprintln!("larder keeper: descriptor {number}: {error}"),
+                (Err(error), _) => say!("descriptor {number}: {error}"),
             }
         }
         store
@@ -135,7 +136,7 @@ impl Manager {
             sendmsg_addr(&self.socket, &self.address, &state, &mut control, SendFlags::NOSIGNAL)
         });
         if let Err(error) = told {
-            eprintln!("larder keeper: the service manager cannot be told: {error}");
+            say!("the service manager cannot be told: {error}");
         }
     }
 }

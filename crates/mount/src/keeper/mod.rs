@@ -21,12 +21,15 @@
 //! keeper starts its own program with [`STAND_IN_ENV`] in the environment: it takes up what is kept, gives every reader an
 //! error, and makes way for the worker again, when it is told to or by the clock, after a minute at the latest.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic where nobody can write: see say.rs")]
+
 mod backoff;
 mod client;
 mod command_line;
 mod main;
 mod manager;
 mod protocol;
+mod say;
 mod store;
 mod supervise;
 

@@ -17,6 +17,7 @@ use super::backoff::{Backoff, Ended, Exit, Next};
 use super::command_line;
 use super::manager::{self, Manager};
 use super::protocol::{self, Message, Op, PROTOCOL_VERSION, Received};
+use super::say::say;
 use super::store::Store;
 use super::{FD_ENV, STAND_IN_ENV, START_LIMIT_ENV};
 use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
@@ -186,7 +187,7 @@ impl Supervisor {
                 None => match Worker::spawn(&self.argv, stand_in.take().as_ref()) {
                     Ok(worker) => self.watch(worker),
                     Err(error) => {
-                        eprintln!("larder keeper: cannot start the worker: {error}");
+                        say!("cannot start the worker: {error}");
                         self.go_back();
                         self.ended(None)
                     }
@@ -198,7 +199,7 @@ impl Supervisor {
                 Next::Restart(delay) => {
                     point(Site::KeeperRespawn);
                     self.restarts += 1;
-                    eprintln!("larder keeper: the worker ended {exit}; starting it again in {delay:?}");
+                    say!("the worker ended {exit}; starting it again in {delay:?}");
                     self.sleep(delay);
                 }
                 Next::StandIn(lasts) => {
@@ -207,7 +208,7 @@ impl Supervisor {
                     let reason = format!(
                         "{deaths} workers in a row ended before they had served for a while, the last {exit}"
                     );
-                    eprintln!("larder keeper: {reason}; readers get errors until one serves");
+                    say!("{reason}; readers get errors until one serves");
                     stand_in = Some(StandIn { reason, lasts });
                 }
             }
@@ -221,7 +222,7 @@ impl Supervisor {
             let ready = match self.wait(&worker) {
                 Ok(ready) => ready,
                 Err(error) => {
-                    eprintln!("larder keeper: poll: {error}");
+                    say!("poll: {error}");
                     std::thread::sleep(Duration::from_millis(100));
                     continue;
                 }
@@ -269,15 +270,13 @@ impl Supervisor {
     /// of life, and ends a worker that gives none.
     fn look_after(&mut self, worker: &mut Worker) {
         if worker.stands_in.is_some_and(|lasts| worker.since.elapsed() >= lasts) {
-            eprintln!("larder keeper: one more try");
+            say!("one more try");
             let _ = pidfd_send_signal(&worker.pidfd, Signal::HUP);
             worker.since = Instant::now();
         }
         if !worker.is_ready && worker.heard.elapsed() >= self.start_limit {
             let limit = self.start_limit;
-            eprintln!(
-                "larder keeper: the worker does not serve yet and has said nothing for {limit:?}: it is ended"
-            );
+            say!("the worker does not serve yet and has said nothing for {limit:?}: it is ended");
             let _ = pidfd_send_signal(&worker.pidfd, Signal::KILL);
             worker.heard = Instant::now();
         }
@@ -285,7 +284,7 @@ impl Supervisor {
         manager.ping();
         let Some(interval) = manager.interval() else { return };
         if worker.is_ready && worker.heard.elapsed() > interval {
-            eprintln!("larder keeper: no sign of life from the worker for {interval:?}: it is ended");
+            say!("no sign of life from the worker for {interval:?}: it is ended");
             let _ = pidfd_send_signal(&worker.pidfd, Signal::KILL);
             worker.heard = Instant::now();
         }
@@ -328,11 +327,11 @@ impl Supervisor {
                     self.obey(worker, message);
                     point(Site::KeeperStored);
                 }
-                Ok(Received::Garbage) => eprintln!("larder keeper: a message that is none of ours"),
+                Ok(Received::Garbage) => say!("a message that is none of ours"),
                 Ok(Received::End) => worker.socket = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    eprintln!("larder keeper: receive: {error}");
+                    say!("receive: {error}");
                     worker.socket = None;
                 }
             }
@@ -370,7 +369,7 @@ impl Supervisor {
                 self.tell_to_stop(worker);
             }
             (Op::Alive, _) => {}
-            (op, _) => eprintln!("larder keeper: {op:?} without its descriptor, or out of place"),
+            (op, _) => say!("{op:?} without its descriptor, or out of place"),
         }
     }
 
@@ -381,14 +380,14 @@ impl Supervisor {
                 let before = std::mem::replace(&mut self.argv, argv);
                 self.argv_before.get_or_insert(before);
             }
-            Err(error) => eprintln!("larder keeper: the next worker's command line: {error}"),
+            Err(error) => say!("the next worker's command line: {error}"),
         }
     }
 
     /// Gives up a program of which no worker became ready: readers wait, and the one before has served them.
     fn go_back(&mut self) {
         if let Some(before) = self.argv_before.take() {
-            eprintln!("larder keeper: the new program does not serve; going back to the one before");
+            say!("the new program does not serve; going back to the one before");
             self.argv = before;
         }
     }
@@ -419,7 +418,7 @@ impl Supervisor {
                 Ok(()) => worker.greeting = next,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    eprintln!("larder keeper: send: {error}");
+                    say!("send: {error}");
                     worker.greeting = Greeting::Done;
                 }
             }
@@ -440,7 +439,7 @@ impl Supervisor {
             }
             let ready = worker.filter(|worker| worker.is_ready);
             if let Some(Err(error)) = ready.map(|worker| pidfd_send_signal(&worker.pidfd, signal)) {
-                eprintln!("larder keeper: signal {number}: {error}");
+                say!("signal {number}: {error}");
             }
         }
     }
