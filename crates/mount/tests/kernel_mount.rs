@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -421,6 +422,33 @@ fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
         assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
         assert!(!worker.spec.target.join("big").exists(), "detached");
         assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Gone { .. })));
+    }
+}
+
+/// Everybody dies, and so does the next worker, before it has come to this mount: what that one made anew vouches for nothing.
+#[test]
+fn p1_a_mount_that_nobody_held_is_poisoned_for_every_later_worker() {
+    for (kind, is_left) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            continue;
+        }
+        build(tree(), dir.path());
+        let mut worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let _unmount = Unmount(worker.spec.target.clone());
+        let front_end = start(kind, &worker, dir.path());
+        drop(front_end.mount(worker.spec.clone()).unwrap());
+        drop(front_end);
+        worker.holder = Arc::new(MapHolder::default());
+        if is_left && kind == FrontEndKind::Fanotify {
+            let about_the_mount = fs::File::open(dir.path().join("metadata")).unwrap();
+            worker.holder.keep("erofs/m1", about_the_mount.as_fd()).unwrap();
+        }
+        drop(start(kind, &worker, dir.path()));
+        let next = start(kind, &worker, dir.path());
+        let resumed = next.resume(worker.spec.clone()).err();
+        assert!(matches!(resumed, Some(Error::Poisoned { .. })), "{kind}, {is_left}: {resumed:?}");
+        assert!(!worker.spec.target.join("big").exists(), "detached");
     }
 }
 

@@ -38,8 +38,11 @@ impl<'a> Kept<'a> {
 
     /// The superblock of the mount on `target`, if it can be taken up: one whose front end was not held is detached, because
     /// nobody has vouched for what was read there meanwhile.
+    ///
+    /// What it was mounted with is held only if the mount is, too: a worker that finds nothing makes it anew, and may die
+    /// before all mounts of the time before are detached.
     pub(crate) fn take_up(&self, target: &Path, origin: Origin) -> Result<Superblock, Error> {
-        if origin == Origin::New {
+        if origin == Origin::New || !self.holder.names().contains(&self.name) {
             let detached = target::detach(target, What::Erofs)?;
             self.release();
             let target = target.to_owned();
@@ -61,6 +64,14 @@ impl<'a> Kept<'a> {
             self.release();
         }
         Ok(())
+    }
+
+    /// Has `holder` let go of all mounts whose names begin with `prefix`: what they stood on is gone. Before that is made anew
+    /// and kept, so that no later worker takes the one for the other.
+    pub(crate) fn release_all(holder: &'a dyn Holder, prefix: &str) {
+        for name in holder.names().iter().filter(|name| name.starts_with(prefix)) {
+            holder.release(name);
+        }
     }
 
     /// Has the keeper let go of it.

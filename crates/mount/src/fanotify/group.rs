@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use larder_faults::{Site, check};
 
 use super::journal::Journal;
-use crate::erofs::Origin;
+use crate::erofs::{Kept, Origin};
 use crate::keeper::{Holder, raise_descriptor_limit};
 use crate::sys::fanotify as sys;
 
@@ -50,6 +50,7 @@ impl Group {
             }
         };
         if origin == Origin::New {
+            Kept::release_all(holder, super::KEPT);
             holder.keep(GROUP, fd.as_fd())?;
         }
         let (in_hand, handing_over) = (AtomicUsize::new(0), AtomicBool::new(false));
