@@ -138,7 +138,11 @@ impl<'a> Manager<'a> {
             assert!(begun.elapsed() < Duration::from_secs(20), "they were killed");
             thread::sleep(Duration::from_millis(5));
         }
-        // A manager hears what was sent before it hears of the end.
+        self.hear_all();
+    }
+
+    /// A manager hears what was sent before it hears of the end.
+    fn hear_all(&self) {
         let ours = UnixDatagram::unbound().expect("a socket");
         ours.send_to(LAST_WORD.as_bytes(), &self.socket).expect("the manager listens");
         self.wait_until_told(LAST_WORD);
@@ -210,9 +214,13 @@ fn p4_a_worker_without_a_sign_of_life_is_replaced_and_the_keeper_answers_for_its
         manager.service.as_ref().expect("it runs").id(),
         "the service's first process"
     );
+    assert!(!manager.told().store.is_empty(), "the control socket at least");
     kill(keeper, Signal::TERM);
     manager.wait_for("STOPPING=1");
     assert!(manager.service.take().expect("it runs").wait().expect("a child").success());
+    manager.hear_all();
+    let left: Vec<String> = manager.told().store.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(left, Vec::<String>::new(), "a manager that keeps them beyond the end has nothing to keep");
 }
 
 /// Both at once, which without a manager nothing survives.

@@ -24,6 +24,10 @@ impl Store {
         self.kept.get(index).map(|(name, fd)| (&**name, fd.as_fd()))
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.kept.iter().map(|(name, _)| &**name)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }

@@ -195,7 +195,7 @@ impl Supervisor {
             };
             let exit = ended.exit;
             match self.backoff.next(ended) {
-                Next::Leave => return,
+                Next::Leave => return self.leave(),
                 Next::Restart(delay) => {
                     point(Site::KeeperRespawn);
                     self.restarts += 1;
@@ -213,6 +213,12 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// Nobody needs any more what the manager has: it would keep it open beyond the service's end.
+    fn leave(&self) {
+        let Some(manager) = &self.manager else { return };
+        self.store.names().for_each(|name| manager.forget(name));
     }
 
     /// Serves one worker until it has ended.
