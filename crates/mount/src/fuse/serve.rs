@@ -23,9 +23,8 @@ use super::pipe::Pipe;
 
 /// Room for any request of a read-only file system: names and small structures. The kernel asks for 8 KiB at least.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// The largest answer to a READ: 256 pages.
+/// The largest answer to a READ.
 const READ_BYTES_MAX: u32 = 1 << 20;
-const READ_PAGES_MAX: u16 = 256;
 /// Reads ahead that the kernel may have in flight; waiting readers are not limited.
 const BACKGROUND_MAX: u16 = 64;
 /// A backing file must lie on a real file system, not on another stacked one.
@@ -315,13 +314,12 @@ impl Server {
     fn read(&self, request: &Request<'_>, answering: &mut Answering) {
         let unique = request.header.unique;
         let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
-        let at = ReadAt {
-            node: NodeId(request.header.nodeid),
-            handle: asked.fh,
-            offset: asked.offset,
-            len: usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0),
-            pid: request.header.pid,
+        let Some(len) = read_len(asked.size) else {
+            tracing::error!(unique, asked.size, "a read is larger than was agreed: it gets an error");
+            return self.channel.reply_errno(unique, Errno::IO.raw_os_error());
         };
+        let (node, handle, offset) = (NodeId(request.header.nodeid), asked.fh, asked.offset);
+        let at = ReadAt { node, handle, offset, len, pid: request.header.pid };
         match self.fs.read(at, &mut answering.data) {
             Outcome::Now(Ok(data)) => self.reply_data(unique, &data, answering),
             other => {
@@ -413,7 +411,7 @@ fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
         congestion_threshold: BACKGROUND_MAX / 4 * 3,
         max_write: 4096,
         time_gran: 1,
-        max_pages: READ_PAGES_MAX,
+        max_pages: read_pages_max(rustix::param::page_size()),
         map_alignment: 0,
         flags2: low_half(agreed >> 32),
         max_stack_depth: stack_depth,
@@ -423,6 +421,18 @@ fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
     Ok(answer.as_bytes().to_vec())
 }
 
+/// How many bytes of a READ of `size` are answered, up to the end of the file: all, or an error. The kernel takes a short answer for
+/// the end of the file and fills the rest with zeros (fuse_short_read() in fs/fuse/file.c, v6.12).
+fn read_len(size: u32) -> Option<usize> {
+    usize::try_from(size).ok().filter(|_| size <= READ_BYTES_MAX)
+}
+
+/// As many pages of `page_bytes` as the largest answer has: the kernel counts requests in pages, which are not everywhere 4 KiB.
+fn read_pages_max(page_bytes: usize) -> u16 {
+    let pages = usize::try_from(READ_BYTES_MAX).unwrap_or(usize::MAX) / page_bytes.max(1);
+    u16::try_from(pages).unwrap_or(u16::MAX).max(1)
+}
+
 fn low_half(bits: u64) -> u32 {
     u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0)
 }
@@ -430,6 +440,17 @@ fn low_half(bits: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p1_a_read_is_never_agreed_to_be_longer_than_its_answer_and_never_cut() {
+        for (page_bytes, expected) in [(4 << 10, 256), (16 << 10, 64), (64 << 10, 16)] {
+            let pages = read_pages_max(page_bytes);
+            assert_eq!(pages, expected, "pages of {page_bytes} bytes");
+            let largest = u32::from(pages) * u32::try_from(page_bytes).unwrap();
+            assert_eq!(read_len(largest), usize::try_from(largest).ok());
+        }
+        assert_eq!(read_len(READ_BYTES_MAX + 1), None);
+    }
 
     #[test]
     fn an_xattr_is_measured_before_it_is_read() {
