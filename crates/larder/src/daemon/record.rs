@@ -84,15 +84,16 @@ impl MountRecord {
         }
     }
 
-    /// Reads every record; what is no record of the present version is passed over with a warning.
+    /// Reads every record; what is no record of the present version is passed over with a warning. One that cannot be read
+    /// is not: whoever takes it for none gives up a mount that is there.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be read.
+    /// When the directory, or a file in it, cannot be read.
     pub fn load_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
         let mut records = Vec::new();
-        for path in files(dir)? {
-            match read(&path) {
+        for (path, text) in texts(dir)? {
+            match parse(&path, &text) {
                 Ok(record) => records.push(record),
                 Err(error) => tracing::warn!(path = %path.display(), "mount_record_unreadable: {error:#}"),
             }
@@ -107,21 +108,11 @@ impl MountRecord {
     ///
     /// When the directory, or a file in it, cannot be read.
     pub fn versions(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u32)>> {
-        let mut versions = Vec::new();
-        for path in files(dir)? {
-            let text = match fs::read(&path) {
-                Ok(text) => text,
-                // Unmounted meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    return Err(error).with_context(|| format!("{}: cannot be read", path.display()));
-                }
-            };
-            if let Ok(Versioned { version }) = serde_json::from_slice(&text) {
-                versions.push((path, version));
-            }
-        }
-        Ok(versions)
+        let version = |(path, text): (PathBuf, Vec<u8>)| {
+            let Versioned { version } = serde_json::from_slice(&text).ok()?;
+            Some((path, version))
+        };
+        Ok(texts(dir)?.into_iter().filter_map(version).collect())
     }
 }
 
@@ -131,21 +122,27 @@ struct Versioned {
     version: u32,
 }
 
-/// Every file that may be a record.
-fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let place = || format!("{}: cannot be read", dir.display());
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(place)? {
-        let path = entry.with_context(place)?.path();
-        if path.extension().is_some_and(|end| end == "json") {
-            files.push(path);
+/// What is in every file that may be a record.
+fn texts(dir: &Path) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let unreadable = |path: &Path| format!("{}: cannot be read", path.display());
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| unreadable(dir))? {
+        let path = entry.with_context(|| unreadable(dir))?.path();
+        if path.extension().is_none_or(|end| end != "json") {
+            continue;
+        }
+        match fs::read(&path) {
+            Ok(text) => texts.push((path, text)),
+            // Unmounted meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| unreadable(&path)),
         }
     }
-    Ok(files)
+    Ok(texts)
 }
 
-fn read(path: &Path) -> anyhow::Result<MountRecord> {
-    let record: MountRecord = serde_json::from_slice(&fs::read(path)?)?;
+fn parse(path: &Path, text: &[u8]) -> anyhow::Result<MountRecord> {
+    let record: MountRecord = serde_json::from_slice(text)?;
     anyhow::ensure!(record.version == RECORD_VERSION, "layout version {} is unknown", record.version);
     anyhow::ensure!(
         is_id(&record.id) && *path == file(path.parent().unwrap_or(path), &record.id),
@@ -220,5 +217,13 @@ mod tests {
         let mut versions: Vec<u32> = versions.into_iter().map(|(_, version)| version).collect();
         versions.sort_unstable();
         assert_eq!(versions, [1, 9], "the one of another version is seen");
+    }
+
+    #[test]
+    fn p4_a_record_that_cannot_be_read_now_is_not_taken_for_none() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        record("/mnt/a").save(temp.path()).expect("it can be written");
+        fs::create_dir(temp.path().join("ab.json")).expect("what cannot be read as a file");
+        MountRecord::load_all(temp.path()).expect_err("its mount would be given up");
     }
 }
