@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -25,6 +25,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long it waits before it looks after a keeper that it has just started, and for how long one counts as such.
 const PAUSE: Duration = Duration::from_millis(100);
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// How often a message is sent before it is given up that the kernel has no room for, and the pause in between.
+const SEND_TRIES: u32 = 10;
+const SEND_PAUSE: Duration = Duration::from_millis(20);
 
 /// How the worker starts another keeper when the first one dies.
 #[derive(Clone, Debug)]
@@ -135,16 +139,18 @@ impl Client {
     /// Says that this worker has taken up what was kept, and serves: the program it runs is one to start again.
     pub fn ready(&self) {
         let mut state = self.shared.lock();
-        if state.protocol >= HAS_PROGRAM && state.tell(Op::Ready, "", None).is_err() {
-            state.adopt();
+        if state.protocol >= HAS_PROGRAM
+            && let Err(error) = state.tell(Op::Ready, "", None)
+        {
+            tracing::error!(%error, "the keeper does not hear that this worker serves");
         }
     }
 
     /// Gives the keeper a sign of life: under a service manager's watchdog it ends a worker that is ready and silent.
     pub fn alive(&self) {
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         if state.protocol >= HAS_PROGRAM {
-            // A keeper that is gone is seen by whoever watches it.
+            // The next one comes soon.
             let _ = state.tell(Op::Alive, "", None);
         }
     }
@@ -168,23 +174,21 @@ impl Client {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let before = std::mem::replace(&mut state.launch.worker_argv, argv.to_vec());
-        if state.tell(Op::Program, "", Some(command_line.as_fd())).is_err() {
-            // The new keeper has it on its own command line.
-            state.adopt();
-        }
-        if state.socket.is_none() {
-            state.launch.worker_argv = before;
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        Ok(())
+        // A new keeper has it on its own command line.
+        let told = state.tell(Op::Program, "", Some(command_line.as_fd()));
+        let told = told.and_then(|()| match state.socket {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        });
+        told.inspect_err(|_| state.launch.worker_argv = before)
     }
 
     /// Says that this worker is about to end cleanly: everything is unmounted, no other worker is to be started.
     pub fn stop(&self) {
         let mut state = self.shared.lock();
         state.stopped = true;
-        if let Some(socket) = &state.socket {
-            let _ = protocol::send(socket.as_fd(), Op::Stop, 0, "", None, SendFlags::empty());
+        if let Err(error) = state.tell(Op::Stop, "", None) {
+            tracing::error!(%error, "the keeper does not hear of the end: it will start another worker");
         }
     }
 }
@@ -194,12 +198,15 @@ impl Holder for Client {
         check_name(name)?;
         let copy = fcntl_dupfd_cloexec(fd, 3)?;
         let mut state = self.shared.lock();
-        state.held.insert(name.to_owned(), copy);
-        if state.tell(Op::Keep, name, Some(fd)).is_err() {
-            // The new keeper gets everything, this descriptor included.
-            state.adopt();
-        }
-        Ok(())
+        // A new keeper gets everything, this descriptor included.
+        let before = state.held.insert(name.to_owned(), copy);
+        state.tell(Op::Keep, name, Some(fd)).inspect_err(|_| {
+            // As the keeper has it.
+            match before {
+                Some(before) => drop(state.held.insert(name.to_owned(), before)),
+                None => drop(state.held.remove(name)),
+            }
+        })
     }
 
     fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
@@ -208,8 +215,10 @@ impl Holder for Client {
 
     fn release(&self, name: &str) {
         let mut state = self.shared.lock();
-        if state.held.remove(name).is_some() && state.tell(Op::Release, name, None).is_err() {
-            state.adopt();
+        if state.held.remove(name).is_some()
+            && let Err(error) = state.tell(Op::Release, name, None)
+        {
+            tracing::warn!(name, %error, "the keeper goes on keeping what nobody needs");
         }
     }
 
@@ -225,18 +234,23 @@ impl Shared {
 }
 
 impl State {
-    fn tell(&self, op: Op, name: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        match &self.socket {
-            Some(socket) => protocol::send(socket.as_fd(), op, 0, name, fd, SendFlags::empty()),
-            None => Ok(()),
+    /// Tells the keeper. When it has died, another one is started, and gets everything; while there is none, nobody is told.
+    fn tell(&mut self, op: Op, name: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        match send(socket.as_fd(), op, 0, name, fd) {
+            Err(error) if says_that_it_died(&error) => {
+                self.adopt();
+                Ok(())
+            }
+            told => told,
         }
     }
 
     /// Starts a keeper and hands it everything; without success the worker serves on, degraded.
     fn adopt(&mut self) {
         self.socket = None;
-        if let Some(mut old) = self.child.take() {
-            let _ = old.wait();
+        if let Some(old) = self.child.take() {
+            bury(old);
         }
         if self.stopped {
             return;
@@ -262,7 +276,7 @@ impl State {
 
     fn start_keeper(&self) -> io::Result<(OwnedFd, Child)> {
         let (ours, theirs) = protocol::pair()?;
-        let mut child = Command::new(&self.launch.program)
+        let child = Command::new(&self.launch.program)
             .args(&self.launch.keeper_args)
             .args([ADOPT, "--"])
             .args(&self.launch.worker_argv)
@@ -270,20 +284,55 @@ impl State {
             .spawn()?;
         let me = pidfd_open(getpid(), PidfdFlags::empty())?;
         let value = u64::from(self.launch.stands_in) * STANDS_IN;
-        let handed = protocol::send(ours.as_fd(), Op::Adopt, value, "", Some(me.as_fd()), SendFlags::empty())
-            .and_then(|()| {
-                self.held.iter().try_for_each(|(name, fd)| {
-                    protocol::send(ours.as_fd(), Op::Keep, 0, name, Some(fd.as_fd()), SendFlags::empty())
-                })
-            });
+        let handed = send(ours.as_fd(), Op::Adopt, value, "", Some(me.as_fd())).and_then(|()| {
+            self.held
+                .iter()
+                .try_for_each(|(name, fd)| send(ours.as_fd(), Op::Keep, 0, name, Some(fd.as_fd())))
+        });
         match handed {
             Ok(()) => Ok((ours, child)),
             Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
+                bury(child);
                 Err(error)
             }
         }
+    }
+}
+
+/// Sends a message; again for a moment when the kernel has no room for it now.
+fn send(
+    socket: BorrowedFd<'_>,
+    op: Op,
+    value: u64,
+    name: &str,
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    for _ in 1..SEND_TRIES {
+        match protocol::send(socket, op, value, name, fd, SendFlags::empty()) {
+            Err(error) if says_that_room_is_short(&error) => std::thread::sleep(SEND_PAUSE),
+            sent => return sent,
+        }
+    }
+    protocol::send(socket, op, value, name, fd, SendFlags::empty())
+}
+
+/// Whether nobody has the other end of the socket any more. No other error is a reason to start a second keeper beside one that
+/// lives: each would start a worker of its own.
+fn says_that_it_died(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN))
+}
+
+/// ETOOMANYREFS: more descriptors are under way than one user may have; the keeper takes them out.
+fn says_that_room_is_short(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS))
+}
+
+/// Ends a keeper that does not keep for this worker any more, and takes note of its end without waiting for it here.
+fn bury(mut keeper: Child) {
+    let _ = keeper.kill();
+    if let Ok(None) = keeper.try_wait() {
+        // Without a thread it stays a zombie.
+        let _ = std::thread::Builder::new().name("keeper-end".into()).spawn(move || keeper.wait());
     }
 }
 
@@ -345,6 +394,80 @@ fn watch(shared: &Weak<Shared>) {
         if same {
             state.adopt();
             adopted = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client whose keeper would be started with a program that there is not.
+    fn client(socket: OwnedFd) -> Client {
+        let launch = Launch {
+            program: "/nonexistent".into(),
+            keeper_args: Vec::new(),
+            worker_argv: vec!["worker".into()],
+            stands_in: false,
+        };
+        let state = State {
+            launch,
+            socket: Some(Arc::new(socket)),
+            held: BTreeMap::new(),
+            keeper_pid: None,
+            protocol: PROTOCOL_VERSION,
+            child: None,
+            restarts: 0,
+            adoptions: 0,
+            stopped: false,
+        };
+        Client { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+    }
+
+    fn file() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn p4_what_cannot_be_sent_is_an_error_and_no_death_of_the_keeper() {
+        // No socket: every message fails, and not because nobody is there.
+        let client = client(file());
+        client.keep("name", file().as_fd()).expect_err("the keeper does not have it");
+        assert!(client.take("name").unwrap().is_none(), "and neither has the worker");
+        assert!(client.set_program(&["other".into()]).is_err());
+        assert_eq!(client.shared.lock().launch.worker_argv, ["worker"], "what the keeper will start");
+        client.ready();
+        assert!(!client.is_degraded(), "it lives");
+    }
+
+    #[test]
+    fn p4_a_closed_socket_is_the_death_of_the_keeper() {
+        let (ours, theirs) = protocol::pair().unwrap();
+        let client = client(ours);
+        drop(theirs);
+        client.keep("name", file().as_fd()).expect("kept for the next keeper");
+        assert!(client.take("name").unwrap().is_some());
+        assert!(client.is_degraded(), "there is no program to start another one with");
+    }
+
+    #[test]
+    fn only_a_shortage_of_room_is_worth_another_try() {
+        for (errno, short, died) in [
+            (Errno::NOBUFS, true, false),
+            (Errno::NOMEM, true, false),
+            (Errno::TOOMANYREFS, true, false),
+            (Errno::PIPE, false, true),
+            (Errno::CONNRESET, false, true),
+            (Errno::NOTCONN, false, true),
+            (Errno::NOTSOCK, false, false),
+            (Errno::BADF, false, false),
+        ] {
+            let error = errno.into();
+            assert_eq!(
+                (says_that_room_is_short(&error), says_that_it_died(&error)),
+                (short, died),
+                "{errno}"
+            );
         }
     }
 }
