@@ -13,6 +13,7 @@ pub mod mounting;
 pub mod record;
 pub mod replace;
 pub mod resume;
+mod signals;
 pub mod stale;
 pub mod stand_in;
 pub mod start;

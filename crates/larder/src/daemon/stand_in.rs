@@ -5,7 +5,6 @@
 //! again: for `larder daemon --replace`, or when the keeper thinks that it is time.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,13 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use larder_mount::keeper::{self, Holder as _};
 use larder_ondemand::{Engine, EngineConfig};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 use super::formats::Formats;
 use super::front_ends::FrontEnds;
 use super::record::MountRecord;
+use super::signals::Signals;
 use super::waiting::failing;
 use super::{listener, replace, stale, upkeep, view, worker};
 use crate::api::server;
@@ -49,23 +48,6 @@ pub struct StandIn {
     stop: Notify,
 }
 
-/// What the keeper passes on.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    replace: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            replace: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// Stands in until it is told to make way or to stop. `reason` is what the keeper says.
 ///
 /// # Errors
@@ -88,7 +70,6 @@ async fn stand_in(
     worker_argv: Vec<OsString>,
     reason: String,
 ) -> anyhow::Result<ExitCode> {
-    // From now on a signal does not end this process.
     let signals = Signals::new()?;
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
     let front_ends = FrontEnds::new(paths.cache(), Arc::new(keeper.clone()), engine);

@@ -15,11 +15,11 @@ use larder_ondemand::{Engine, EngineConfig};
 use larder_remote::{HttpClient, Policy};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, RwLock, Semaphore, mpsc};
 
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
+use super::signals::Signals;
 use super::start::Options;
 use super::table::MountTable;
 use super::trees::Trees;
@@ -137,6 +137,7 @@ async fn work(
     point(Site::LarderResume);
     daemon.resume_all().await?;
     let listener = listener::take_or_bind(&daemon.paths.socket(), &*holder)?;
+    let signals = Signals::new()?;
     if let Some(keeper) = &daemon.keeper {
         keeper.ready();
         tokio::spawn(upkeep::show_signs_of_life(keeper.clone()));
@@ -144,7 +145,7 @@ async fn work(
     tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
     tokio::spawn(upkeep::commit_regularly(Arc::clone(&daemon)));
     tracing::info!(socket = %daemon.paths.socket().display(), mounts = daemon.mounts.all().len(), "ready");
-    serve(daemon, UnixListener::from_std(listener)?).await
+    serve(daemon, UnixListener::from_std(listener)?, signals).await
 }
 
 fn holder(keeper: Option<&keeper::Client>) -> Arc<dyn Holder> {
@@ -154,9 +155,9 @@ fn holder(keeper: Option<&keeper::Client>) -> Arc<dyn Holder> {
     }
 }
 
-async fn serve(daemon: Arc<Daemon>, listener: UnixListener) -> anyhow::Result<ExitCode> {
+async fn serve(daemon: Arc<Daemon>, listener: UnixListener, signals: Signals) -> anyhow::Result<ExitCode> {
     let code = answer_until(listener, server::worker(Arc::clone(&daemon)), async {
-        let code = wait_for_end(&daemon).await;
+        let code = wait_for_end(&daemon, signals).await;
         daemon.end_tracing();
         code
     });
@@ -190,16 +191,13 @@ async fn hand_over(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns when the process may end: all is unmounted, or everything that another worker needs is durable.
-async fn wait_for_end(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut replace = signal(SignalKind::hangup())?;
+async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Result<ExitCode> {
     loop {
         tokio::select! {
             () = daemon.stopped.notified() => return Ok(ExitCode::SUCCESS),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = replace.recv() => return hand_over(daemon).await,
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+            _ = signals.replace.recv() => return hand_over(daemon).await,
             () = daemon.make_way.notified() => return hand_over(daemon).await,
         }
         // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
