@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::daemon::kill;
+use support::daemon::{kill, pid};
 use support::program::{Outcome, User, binary, command, run};
 use support::{Image, Larder, skip, tree};
 
@@ -246,6 +246,25 @@ fn p4_a_new_program_that_does_not_serve_is_followed_by_the_old_one() {
         assert_eq!(larder.status()["program"].as_str(), binary().to_str());
         assert!(larder.log().contains("going back to the one before"), "{}", larder.log());
     }
+}
+
+/// A package manager takes the old program away before it puts the new one there.
+#[test]
+fn p4_a_keeper_is_started_again_while_the_program_is_not_where_it_was() {
+    let larder = Larder::new(User::Same);
+    let program = another_binary(&larder, "moved-larder");
+    let mut daemon = command(User::Same, &program);
+    daemon.arg("--root").arg(larder.root()).args(["daemon", "--detach"]);
+    run(daemon).ok();
+    let keeper = pid(&larder.status(), "keeper").expect("a keeper");
+    fs::remove_file(&program).expect("it is there");
+    kill(keeper, Signal::KILL);
+    let begun = Instant::now();
+    while pid(&larder.status(), "keeper").is_none_or(|now| now == keeper) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody keeps:\n{}", larder.log());
+        thread::sleep(Duration::from_millis(20));
+    }
+    larder.run(["daemon", "--stop"]).ok();
 }
 
 #[test]

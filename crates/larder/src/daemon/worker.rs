@@ -90,7 +90,8 @@ fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<kee
 pub(super) fn connect(worker_argv: Vec<OsString>, stands_in: bool) -> anyhow::Result<keeper::Client> {
     let number = std::env::var(keeper::FD_ENV).context("no keeper has started this process")?;
     let number: RawFd = number.parse().context("the keeper's descriptor is no number")?;
-    let (program, keeper_args) = (start::program()?, vec!["keeper".into()]);
+    // By its path it could be another release's by now, or half of one, and nobody would hold what this worker has.
+    let (program, keeper_args) = (keeper::OWN_PROGRAM.into(), vec!["keeper".into()]);
     let launch = keeper::Launch { program, keeper_args, worker_argv, stands_in };
     keeper::Client::connect(number, launch).context("the keeper does not answer")
 }

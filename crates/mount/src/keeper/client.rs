@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ const SEND_PAUSE: Duration = Duration::from_millis(20);
 /// How the worker starts another keeper when the first one dies.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The program, normally `/proc/self/exe`.
+    /// The program, normally [`OWN_PROGRAM`](super::OWN_PROGRAM).
     pub program: OsString,
     /// What leads to [`keeper::main`](super::main) there, normally `keeper`.
     pub keeper_args: Vec<OsString>,
@@ -276,7 +277,12 @@ impl State {
 
     fn start_keeper(&self) -> io::Result<(OwnedFd, Child)> {
         let (ours, theirs) = protocol::pair()?;
-        let child = Command::new(&self.launch.program)
+        let mut command = Command::new(&self.launch.program);
+        // Under the name by which people know it.
+        self.launch.worker_argv.first().inspect(|name| {
+            command.arg0(name);
+        });
+        let child = command
             .args(&self.launch.keeper_args)
             .args([ADOPT, "--"])
             .args(&self.launch.worker_argv)

@@ -19,7 +19,7 @@ use super::manager::{self, Manager};
 use super::protocol::{self, Message, Op, PROTOCOL_VERSION, Received};
 use super::say::say;
 use super::store::Store;
-use super::{FD_ENV, STAND_IN_ENV, START_LIMIT_ENV};
+use super::{FD_ENV, OWN_PROGRAM, STAND_IN_ENV, START_LIMIT_ENV};
 use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
 
 /// After this long without anything to do, the keeper makes itself small.
@@ -30,9 +30,6 @@ const ADOPTED_STANDS_IN_FOR: Duration = Duration::from_secs(60);
 
 /// It says so for each mount that it takes up, which takes a minute at most.
 const START_LIMIT: Duration = Duration::from_secs(180);
-
-/// The program of this process, also when its file has been replaced since: it works, whatever lies there now.
-const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A running worker.
 pub(super) struct Worker {
