@@ -178,6 +178,34 @@ fn a_complete_blob_loses_its_mark_and_reads_on() {
     }
 }
 
+#[test]
+fn p4_a_mark_that_a_killed_worker_left_on_a_complete_blob_is_taken_off_by_the_next() {
+    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
+    if cannot(kind, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let first = Worker::open(dir.path(), holder.clone());
+    let front_end = start(kind, &first, dir.path());
+    let _unmount = Unmount(first.spec.target.clone());
+    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    let whole = larder_fscache::ObjectRange::at(0, first.blob.size());
+    first.runtime.block_on(first.engine.prefetch(&first.blob, whole)).unwrap();
+    first.blob.resources().object().commit().unwrap();
+    front_end.hand_over();
+    drop((mounted, front_end, first));
+
+    let next = Worker::open(dir.path(), holder);
+    let front_end = start(kind, &next, dir.path());
+    let mounted = front_end.resume(next.spec.clone()).unwrap();
+    let decisions = next.blob.cookie().volume().counts().decisions;
+    drop_caches();
+    assert!(fs::read(mounted.target().join("big")).unwrap() == noise(BIG, 1));
+    assert_eq!(next.blob.cookie().volume().counts().decisions, decisions, "the kernel asked nobody");
+    mounted.unmount(false).unwrap();
+}
+
 /// The kernel copies large reads from the backing file itself, so these are compared by place and length.
 #[test]
 fn a_complete_blob_is_read_right_through_fuse_without_asking_the_cache() {

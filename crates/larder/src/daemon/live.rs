@@ -73,6 +73,11 @@ impl Live {
         }
     }
 
+    /// Has the front end take its hooks off every blob that is complete: again where they are off, which is nothing to do.
+    pub fn take_hooks_off(&self) {
+        self.blobs().filter(|blob| blob.is_complete()).for_each(|blob| self.mounted.on_complete(blob));
+    }
+
     /// The mount as the API shows it.
     pub fn view(&self) -> Mount {
         let stats = self.blobs().map(|blob| blob.stats());

@@ -32,6 +32,7 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
         let past = std::mem::take(&mut before);
         let round = move || {
             let now = daemon.commit_changed(past);
+            daemon.mounts.all().iter().for_each(|live| live.take_hooks_off());
             daemon.close_idle();
             now
         };
@@ -137,7 +138,7 @@ impl Daemon {
 
     fn seal(&self, blob: &Arc<Blob>) {
         if let Err(error) = blob.resources().object().commit() {
-            // The hook stays on: what is not durable must be looked at again after a crash.
+            // The hook stays on until the next round: what is not durable must be looked at again after a crash.
             tracing::warn!(blob = %blob.name(), %error, "cachefiles_commit");
             return;
         }

@@ -106,8 +106,9 @@ impl BlobTable {
         self.read().get(&id).map(|entry| Arc::clone(&entry.watched))
     }
 
-    /// Enters `blob` for the mount `user` and marks its file, unless it is complete and durable. A mark that is there
-    /// already (an earlier worker's) stays as it is.
+    /// Enters `blob` for the mount `user` and marks its file, unless it is complete and durable: then it is to have no mark, not
+    /// even one of an earlier worker, which was killed before it could take it off. Any other mark that is there already stays
+    /// as it is.
     pub(super) fn watch(&self, group: &Group, user: User, blob: &Arc<Blob>) -> io::Result<Device> {
         let object = blob.resources().object();
         let id = FileId::of(object.file())?;
@@ -130,6 +131,10 @@ impl BlobTable {
                 return Err(error);
             }
             entry.marked = true;
+        }
+        if sealed {
+            entry.marked = true;
+            entry.unmark(group);
         }
         entry.users.push(user);
         Ok(Device { watched: Arc::clone(&entry.watched) })
@@ -176,11 +181,14 @@ impl BlobTable {
         self.read().values().any(|entry| entry.users.contains(&user))
     }
 
-    /// Takes the mark off a blob that is complete and durable.
+    /// Takes the mark off a blob that is complete and durable. Without a mark nothing is done.
     pub(super) fn on_complete(&self, group: &Group, blob: &Arc<Blob>) {
         let Ok(id) = FileId::of(blob.resources().object().file()) else { return };
-        if !blob.is_complete() {
-            tracing::warn!(blob = %blob.name(), "called complete, but it has holes: its mark stays");
+        if !self.read().get(&id).is_some_and(|entry| entry.marked) {
+            return;
+        }
+        if !is_sealed(blob) {
+            tracing::warn!(blob = %blob.name(), "called complete, but it may have holes after a crash: its mark stays");
             return;
         }
         if let Some(entry) = self.write().get_mut(&id) {
