@@ -38,6 +38,7 @@ use crate::paths::Paths;
 use crate::store::Store;
 use crate::trace::Hub;
 use front_ends::FrontEnds;
+use holder::Kept;
 use live::Live;
 use start::Options;
 use table::MountTable;
@@ -64,6 +65,8 @@ pub struct Daemon {
     leaving: Mutex<Vec<Arc<Live>>>,
     /// Absent when the worker was started without one.
     keeper: Option<keeper::Client>,
+    /// The same, as the cache sees it.
+    kept: Arc<Kept>,
     /// Who listens to trace events.
     trace: Arc<Hub>,
     /// Set once: nothing is mounted any more.

@@ -103,8 +103,9 @@ impl Daemon {
         let opening = opening_cost(place, &open);
         record.fetched_bytes = opening.bytes.load(Ordering::Relaxed);
         record.requests = opening.requests.load(Ordering::Relaxed);
-        let paths = self.paths.clone();
+        let (paths, kept) = (self.paths.clone(), Arc::clone(&self.kept));
         spawn_blocking(move || {
+            kept.keep_what_is_left()?;
             open.image.persist(&paths.images())?;
             let spec = open.spec(&record);
             let mounted = mount_on_record(&*front_end, spec, &record, &paths.mounts())?;

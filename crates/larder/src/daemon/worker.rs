@@ -108,11 +108,11 @@ async fn work(
     let (complete, completed) = mpsc::unbounded_channel();
     engine.on_complete(move |blob| drop(complete.send(Arc::clone(blob))));
     let front_ends = Arc::new(FrontEnds::new(paths.cache(), Arc::clone(&holder), Arc::clone(&engine)));
-    let kept = Kept { holder: Arc::clone(&holder), front_ends: Arc::clone(&front_ends) };
+    let kept = Arc::new(Kept::new(Arc::clone(&holder), Arc::clone(&front_ends)));
     let cachefiles = Cachefiles::open(Config {
         limits: options.limits.limits(),
         tag: options.limits.tag(),
-        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::new(kept))
+        ..Config::new(paths.cache(), BootId::of_this_machine()?, Arc::clone(&kept) as _)
     })?;
     let store = Store::new(cachefiles, Arc::clone(&engine))?;
     let trees = Trees::new(Arc::clone(&holder), Arc::clone(&engine), store.cache())?;
@@ -127,6 +127,7 @@ async fn work(
         opening: Semaphore::new(OPENING_MAX),
         leaving: Mutex::default(),
         keeper,
+        kept,
         trace,
         options,
         make_way: Notify::new(),
