@@ -90,6 +90,12 @@ pub enum Error {
         /// The mount point.
         target: PathBuf,
     },
+    /// Something else is mounted over the mount, and would be taken away in its place.
+    #[error("{}: something else is mounted over it", target.display())]
+    Covered {
+        /// The mount point.
+        target: PathBuf,
+    },
     /// The mount is in use.
     #[error("{}: the mount is in use", target.display())]
     Busy {
@@ -166,7 +172,7 @@ impl Error {
             Self::Kernel { .. } => Some("`larder doctor` tells what this front end needs"),
             Self::Mount { source, .. } => mount_hint(source),
             Self::MountTable { .. } => Some("see to it that /proc is mounted and that descriptors are left"),
-            Self::NotErofs { .. } => Some("something else was mounted over it: unmount that first"),
+            Self::NotErofs { .. } | Self::Covered { .. } => Some("unmount what lies over it first"),
             Self::Gone { .. } => Some("mount the image again"),
             Self::Poisoned { .. } => Some("mount the image again, and restart what used it"),
             Self::Busy { .. } => Some("end what uses it (`fuser -vm` lists it), or unmount with --lazy"),

@@ -1,6 +1,6 @@
 //! [`Mounts`]: which mounts of a front end the kernel still has, and the names of what they are made of.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,8 @@ use larder_ondemand::Blob;
 
 use crate::erofs::{Kept, Superblock};
 use crate::keeper::Holder;
-use crate::{Error, Mounted, target};
+use crate::target::Spot;
+use crate::{Error, Mounted};
 
 /// One mount, as the tables of a front end know it; never reused. Not the mount's id: what failed to mount under an id
 /// that is in use must not take anything from the mount that lives.
@@ -112,16 +113,16 @@ pub(crate) struct NamedMount<A> {
     /// What the keeper calls it.
     pub(crate) kept_name: String,
     pub(crate) user: User,
-    pub(crate) target: PathBuf,
+    pub(crate) spot: Spot,
 }
 
 impl<A: Answers> Mounted for NamedMount<A> {
     fn target(&self) -> &Path {
-        &self.target
+        self.spot.target()
     }
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        target::unmount(&self.target, lazy)?;
+        self.spot.unmount(lazy)?;
         Kept::new(&*self.holder, self.kept_name.clone()).release();
         self.answers.mounts().take_away(self.user);
         Ok(())

@@ -49,6 +49,70 @@ pub struct MountPoint {
     pub device: String,
 }
 
+/// A mount of ours, to be told from what others mount on top of it or in its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Spot {
+    target: PathBuf,
+    what: What,
+    /// Not known when the kernel's table could not be read.
+    device: Option<String>,
+}
+
+/// Where a mount of ours is found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Lies {
+    OnTop,
+    /// Something else is mounted over it, which umount(2) would take.
+    Covered,
+    /// Somebody has taken it away.
+    Nowhere,
+}
+
+impl Spot {
+    /// The uppermost mount of the kind `what` on `target`, an absolute path without links.
+    pub(crate) fn of(target: &Path, what: What) -> Self {
+        let found = mount_points().ok().and_then(|points| on_top(points, |point| point.is_on(target, what)));
+        Self { target: target.to_owned(), what, device: found.map(|point| point.device) }
+    }
+
+    /// The mount point.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Takes it away; `lazy` detaches it when it is in use.
+    pub(crate) fn unmount(&self, lazy: bool) -> Result<(), Error> {
+        self.take_away(|| unmount(&self.target, lazy))
+    }
+
+    /// Takes it away by `unmount`, which takes what is on top. Nothing is done when it is there no more.
+    pub(crate) fn take_away(&self, unmount: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        match self.lies()? {
+            Lies::Nowhere => return Ok(()),
+            Lies::Covered => return Err(Error::Covered { target: self.target.clone() }),
+            Lies::OnTop => {}
+        }
+        // Somebody may have been faster, and what was wanted is so.
+        unmount().or_else(|error| if self.lies()? == Lies::Nowhere { Ok(()) } else { Err(error) })
+    }
+
+    fn lies(&self) -> Result<Lies, Error> {
+        Ok(self.lies_in(&points_on(&self.target)?))
+    }
+
+    fn lies_in(&self, stack: &[MountPoint]) -> Lies {
+        let is_ours = |point: &MountPoint| {
+            point.is_on(&self.target, self.what)
+                && self.device.as_ref().is_none_or(|device| *device == point.device)
+        };
+        match stack.iter().rposition(is_ours) {
+            None => Lies::Nowhere,
+            Some(index) if index + 1 == stack.len() => Lies::OnTop,
+            Some(_) => Lies::Covered,
+        }
+    }
+}
+
 /// All mounts of this process's namespace; of those on one path, the last is on top. Touches none of them.
 ///
 /// # Errors
@@ -69,21 +133,29 @@ pub(crate) fn has(target: &Path, what: What) -> Result<bool, Error> {
 
 /// What is mounted on `target`, the last on top. A table that cannot be read does not say that nothing is.
 fn stack(target: &Path) -> Result<Vec<What>, Error> {
+    Ok(points_on(target)?.iter().map(MountPoint::what).collect())
+}
+
+fn points_on(target: &Path) -> Result<Vec<MountPoint>, Error> {
     let points = mount_points().map_err(|source| Error::MountTable { target: target.to_owned(), source })?;
-    Ok(points.iter().filter(|point| point.path == target).map(MountPoint::what).collect())
+    Ok(points.into_iter().filter(|point| point.path == target).collect())
 }
 
 /// The device number of what is mounted on `target`, as `MAJOR:MINOR`.
 pub(crate) fn device(target: &Path) -> Option<String> {
-    let point = on_top(mount_points().ok()?, target)?;
+    let point = on_top(mount_points().ok()?, |point| point.path == target)?;
     Some(point.device).filter(|device| !device.contains('/'))
 }
 
-fn on_top(points: Vec<MountPoint>, target: &Path) -> Option<MountPoint> {
-    points.into_iter().rfind(|point| point.path == target)
+fn on_top(points: Vec<MountPoint>, wanted: impl Fn(&MountPoint) -> bool) -> Option<MountPoint> {
+    points.into_iter().rfind(wanted)
 }
 
 impl MountPoint {
+    fn is_on(&self, target: &Path, what: What) -> bool {
+        self.path == target && self.what() == what
+    }
+
     fn what(&self) -> What {
         match &*self.kind {
             "erofs" => What::Erofs,
@@ -124,7 +196,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Takes the mount on `target` away; `lazy` detaches it when it is in use.
+/// Takes away what is on top of `target`; `lazy` detaches it when it is in use.
 pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match rustix::mount::unmount(target.as_os_str().as_bytes(), flags | UnmountFlags::NOFOLLOW) {
@@ -135,12 +207,16 @@ pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
     }
 }
 
-/// Detaches `target` when a file system of the kind `expected` is mounted there; tells whether it was.
+/// Detaches the file system of the kind `expected` that is mounted on `target`; tells whether there was one.
+///
+/// # Errors
+///
+/// [`Error::Covered`] when it lies under another one: it is still there, and to be detached later.
 pub(crate) fn detach(target: &Path, expected: What) -> Result<bool, Error> {
-    if stack(target)?.last() != Some(&expected) {
+    if !has(target, expected)? {
         return Ok(false);
     }
-    unmount(target, true).map(|()| true)
+    Spot::of(target, expected).unmount(true).map(|()| true)
 }
 
 #[cfg(test)]
@@ -163,15 +239,35 @@ mod tests {
             ("/mnt/over", Some(What::Other)),
             ("/mnt", None),
         ] {
-            let found = on_top(points_of(TABLE), Path::new(path));
+            let found = on_top(points_of(TABLE), |point| point.path == Path::new(path));
             assert_eq!(found.map(|point| point.what()), expected, "{path}");
         }
     }
 
     #[test]
     fn the_device_of_a_mount_is_that_of_the_top_one() {
-        let found = on_top(points_of(TABLE), Path::new("/mnt/over"));
+        let found = on_top(points_of(TABLE), |point| point.path == Path::new("/mnt/over"));
         assert_eq!(found.map(|point| point.device).as_deref(), Some("0:38"));
+    }
+
+    #[test]
+    fn a_mount_of_ours_is_told_from_what_lies_over_it_and_from_its_successor() {
+        let over = || points_of(TABLE).into_iter().filter(|point| point.path == Path::new("/mnt/over"));
+        let spot = |device: Option<&str>| Spot {
+            target: "/mnt/over".into(),
+            what: What::Erofs,
+            device: device.map(str::to_owned),
+        };
+        for (device, covered, alone) in [
+            (Some("0:37"), Lies::Covered, Lies::OnTop),
+            (None, Lies::Covered, Lies::OnTop),
+            (Some("0:99"), Lies::Nowhere, Lies::Nowhere),
+        ] {
+            let (both, one): (Vec<_>, Vec<_>) = (over().collect(), over().take(1).collect());
+            assert_eq!(spot(device).lies_in(&both), covered, "{device:?}");
+            assert_eq!(spot(device).lies_in(&one), alone, "{device:?}");
+            assert_eq!(spot(device).lies_in(&[]), Lies::Nowhere, "{device:?}");
+        }
     }
 
     #[test]

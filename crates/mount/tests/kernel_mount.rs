@@ -453,6 +453,58 @@ fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
     }
 }
 
+/// Mounts something else on `target`.
+fn cover(target: &Path) -> Unmount {
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", target, "tmpfs", flags, None).unwrap();
+    Unmount(target.to_owned())
+}
+
+#[test]
+fn p1_a_poisoned_mount_that_lies_under_another_is_detached_when_it_comes_up() {
+    for kind in KINDS {
+        let dir = scratch();
+        if cannot(kind, dir.path()) {
+            continue;
+        }
+        build(tree(), dir.path());
+        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let target = &worker.spec.target;
+        let _unmount = Unmount(target.clone());
+        let front_end = start(kind, &worker, dir.path());
+        drop(front_end.mount(worker.spec.clone()).unwrap());
+        drop(front_end);
+        let next = start(kind, &worker, dir.path());
+        let over = cover(target);
+        for _ in 0..2 {
+            let resumed = next.resume(worker.spec.clone()).err();
+            assert!(matches!(resumed, Some(Error::Covered { .. })), "{kind}: {resumed:?}");
+        }
+        drop(over);
+        assert!(target.join("big").exists(), "it is still there");
+        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
+        assert!(!target.join("big").exists(), "detached");
+    }
+}
+
+#[test]
+fn only_our_own_mount_is_taken_away() {
+    for rig in Rig::all() {
+        let target = &rig.worker.spec.target;
+        let over = cover(target);
+        fs::write(target.join("somebody's"), "").unwrap();
+        assert!(matches!(rig.mounted.unmount(true), Err(Error::Covered { .. })));
+        assert!(target.join("somebody's").exists(), "what is not ours stays");
+        drop(over);
+        // Somebody takes ours away and has the place now.
+        rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH).unwrap();
+        let _instead = cover(target);
+        fs::write(target.join("somebody's"), "").unwrap();
+        rig.mounted.unmount(true).unwrap();
+        assert!(target.join("somebody's").exists(), "what is not ours stays");
+    }
+}
+
 /// Everybody dies, and so does the next worker, before it has come to this mount: what that one made anew vouches for nothing.
 #[test]
 fn p1_a_mount_that_nobody_held_is_poisoned_for_every_later_worker() {

@@ -67,4 +67,9 @@ fn as_the_user() {
     drop(held);
     mounted.unmount(false).unwrap();
     assert!(!path.exists());
+    // Whoever takes it away by hand leaves the helper nothing to do.
+    let mounted = front_end.mount(worker.spec.clone()).unwrap();
+    let by_hand = Command::new("fusermount3").arg("-u").arg(&worker.spec.target).status().unwrap();
+    assert!(by_hand.success());
+    mounted.unmount(true).unwrap();
 }

@@ -135,7 +135,8 @@ mod tests {
         keeper.0.store(true, Ordering::Relaxed);
         kept.keep("fill/v/a", file.as_fd()).expect_err("full");
         kept.keep("fill/v/b", file.as_fd()).expect_err("full");
-        let error = format!("{:#}", kept.keep_what_is_left().expect_err("a mount would not outlive the worker"));
+        let error =
+            format!("{:#}", kept.keep_what_is_left().expect_err("a mount would not outlive the worker"));
         assert!(error.contains("fill/v/a") && error.contains("full"), "{error}");
         kept.release("fill/v/a");
         keeper.0.store(false, Ordering::Relaxed);

@@ -132,10 +132,18 @@ impl Daemon {
         });
         if let Err(error) = work.await? {
             reservation.fill(live);
+            let covered = |error: &larder_mount::Error| match error {
+                larder_mount::Error::Covered { .. } => error.hint(),
+                _ => None,
+            };
+            let hint = error.downcast_ref().and_then(covered);
+            let hint = hint.unwrap_or(
+                "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
+            );
             return Err(error.context(tell(
                 Kind::Conflict,
                 format!("{} cannot be unmounted", target.display()),
-                "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
+                hint,
             )));
         }
         self.forget_tree(&live.record);

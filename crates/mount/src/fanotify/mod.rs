@@ -36,7 +36,7 @@ pub use crate::erofs::Options;
 use crate::erofs::{Kept, Origin, Superblock};
 use crate::keeper::{self, Holder};
 use crate::mounts::User;
-use crate::target;
+use crate::target::{self, Spot, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 /// The front end.
@@ -112,7 +112,8 @@ impl Fanotify {
 
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
-        Box::new(ErofsMount { server, holder, user, id: spec.id, target: spec.target, superblock })
+        let spot = Spot::of(&spec.target, What::Erofs);
+        Box::new(ErofsMount { server, holder, user, id: spec.id, spot, superblock })
     }
 }
 
@@ -229,17 +230,17 @@ struct ErofsMount {
     holder: Arc<dyn Holder>,
     user: User,
     id: String,
-    target: PathBuf,
+    spot: Spot,
     superblock: Superblock,
 }
 
 impl Mounted for ErofsMount {
     fn target(&self) -> &Path {
-        &self.target
+        self.spot.target()
     }
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        target::unmount(&self.target, lazy)?;
+        self.spot.unmount(lazy)?;
         if self.superblock.is_gone() {
             self.server.release(self.user);
         } else {

@@ -15,7 +15,8 @@ use rustix::net::{
     socketpair,
 };
 
-use crate::{Error, FrontEndKind, target};
+use crate::target::{self, Spot};
+use crate::{Error, FrontEndKind};
 
 /// The helpers that may mount for a user, newest first. Debian's fuse3 package has the first one.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
@@ -47,8 +48,20 @@ pub(crate) fn mount(target: &Path, style: Style<'_>) -> Result<OwnedFd, Error> {
     }
 }
 
-/// Unmounts `target`; `lazy` detaches it from the tree although it is in use.
-pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
+/// Unmounts `spot`; `lazy` detaches it from the tree although it is in use. The helper fails for a mount that somebody has
+/// taken away already: that is no error.
+pub(crate) fn unmount(spot: &Spot, lazy: bool) -> Result<(), Error> {
+    spot.take_away(|| take_top(spot.target(), lazy))
+}
+
+/// Detaches what this process has just mounted at `target`.
+pub(crate) fn undo(target: &Path) {
+    if let Err(error) = take_top(target, true) {
+        tracing::warn!(target = %target.display(), %error, "stays mounted, and nobody serves it");
+    }
+}
+
+fn take_top(target: &Path, lazy: bool) -> Result<(), Error> {
     if rustix::process::geteuid().is_root() {
         return target::unmount(target, lazy);
     }

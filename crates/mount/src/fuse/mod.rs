@@ -37,7 +37,7 @@ use self::device::Style;
 use self::pool::{Pool, Served};
 use self::refusing::Refusing;
 use crate::keeper::{self, Holder};
-use crate::target::{self, What};
+use crate::target::{self, Spot, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 pub(crate) use channel::Channel;
@@ -98,7 +98,8 @@ impl Fuse {
     ) -> Result<Box<dyn Mounted>, Error> {
         let served = self.serve_channel(kept_name(&place.id), fs, channel)?;
         let holder = Arc::clone(&self.holder);
-        Ok(Box::new(FuseMount { holder, id: place.id, target: place.target, served }))
+        let spot = Spot::of(&place.target, What::Fuse);
+        Ok(Box::new(FuseMount { holder, id: place.id, spot, served }))
     }
 
     fn serve_channel(
@@ -148,7 +149,7 @@ impl Fuse {
             .and_then(|()| self.serve(place, fs, self.channel(fd)));
         served.inspect_err(|_| {
             self.holder.release(&name);
-            let _ = device::unmount(&target, true);
+            device::undo(&target);
         })
     }
 
@@ -171,7 +172,7 @@ impl Fuse {
         let kept = self.holder.take(&name);
         let Some(fd) = kept.map_err(|source| Error::Take { name: name.clone(), source })? else {
             // The connection died with its last descriptor: whoever reads gets ENOTCONN, never zeros.
-            let _ = device::unmount(&place.target, true);
+            device::unmount(&Spot::of(&place.target, What::Fuse), true)?;
             return Err(Error::Gone { target: place.target });
         };
         let fs = open()?;
@@ -231,7 +232,7 @@ impl OwnMount {
         };
         let started: Result<Vec<_>, _> = (0..threads.get()).map(thread).collect();
         let threads = started.map_err(|source| {
-            let _ = device::unmount(&self.target, true);
+            device::undo(&self.target);
             kernel("starting a thread")(source)
         })?;
         for thread in threads {
@@ -342,17 +343,17 @@ fn ask_for_resend(channel: &Channel, name: &str) {
 struct FuseMount {
     holder: Arc<dyn Holder>,
     id: String,
-    target: PathBuf,
+    spot: Spot,
     served: Served,
 }
 
 impl Mounted for FuseMount {
     fn target(&self) -> &Path {
-        &self.target
+        self.spot.target()
     }
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        device::unmount(&self.target, lazy)?;
+        device::unmount(&self.spot, lazy)?;
         // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone.
         self.holder.release(&kept_name(&self.id));
         Ok(())

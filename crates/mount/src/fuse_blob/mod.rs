@@ -27,7 +27,7 @@ use crate::content::{Content, is_sealed};
 use crate::erofs::{self, Creator, Kept, Options, Origin, Superblock, VALUE_BYTES_MAX};
 use crate::keeper::{self, Holder};
 use crate::mounts::{Answers as _, NamedMount, Names as _, User};
-use crate::target;
+use crate::target::{self, Spot, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
 
 /// How long questions about what is not known wait for its mount to be taken up.
@@ -99,7 +99,8 @@ impl FuseBlob {
     fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
         self.files.mounts().add(user, superblock);
         let (answers, holder) = (Arc::clone(&self.files), Arc::clone(&self.holder));
-        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, target: spec.target })
+        let spot = Spot::of(&spec.target, What::Erofs);
+        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, spot })
     }
 
     fn kept(&self, id: &str) -> Kept<'_> {
