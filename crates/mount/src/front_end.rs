@@ -162,7 +162,7 @@ pub trait FrontEnd: Send + Sync {
     fn give_up(&self) {}
 
     /// Whether the kernel has nothing of this front end's any more. Until then the end of worker *and* keeper could
-    /// show a reader of a detached mount what was never filled.
+    /// show a reader of a detached mount what was never filled, or give it an error.
     fn is_idle(&self) -> bool {
         true
     }

@@ -234,8 +234,28 @@ fn a_complete_blob_is_read_right_through_fuse_without_asking_the_cache() {
 }
 
 #[test]
+fn the_connection_of_a_detached_mount_is_kept_until_nobody_reads_from_it() {
+    let (kind, dir) = (FrontEndKind::Fuse, scratch());
+    if cannot(kind, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let worker = Worker::open(dir.path(), Arc::new(MapHolder::default()));
+    let front_end = start(kind, &worker, dir.path());
+    let _unmount = Unmount(worker.spec.target.clone());
+    let mounted = front_end.mount(worker.spec.clone()).unwrap();
+    let is_kept = || worker.holder.names().contains(&"fuse/m1".to_owned());
+    let file = fs::File::open(mounted.target().join("big")).unwrap();
+    mounted.unmount(true).unwrap();
+    assert!(!mounted.is_gone() && is_kept(), "somebody still uses it");
+    drop(file);
+    wait_for(|| mounted.is_gone());
+    assert!(!is_kept());
+}
+
+#[test]
 fn a_mount_in_use_is_busy_and_a_detached_one_is_served_to_its_end() {
-    for rig in Rig::all() {
+    for rig in Rig::all().chain(Rig::new(FrontEndKind::Fuse)) {
         let mut file = fs::File::open(rig.path("big")).unwrap();
         assert!(matches!(rig.mounted.unmount(false), Err(Error::Busy { .. })));
         rig.mounted.unmount(true).unwrap();

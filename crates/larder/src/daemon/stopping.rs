@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
@@ -10,6 +10,9 @@ use super::{Daemon, listener};
 
 /// Between two looks at whether a detached mount is still read.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// After this long one is in use for certain.
+const MOMENT: Duration = Duration::from_millis(500);
 
 impl Daemon {
     /// Unmounts everything and lets the process end; mounts in use are detached when `lazy`.
@@ -38,11 +41,17 @@ impl Daemon {
     async fn end(self: Arc<Self>) {
         let daemon = Arc::clone(&self);
         let idle = spawn_blocking(move || {
-            if daemon.front_ends.are_idle() {
+            let are_idle = || daemon.front_ends.are_idle() && daemon.trees.front_end().is_idle();
+            // The kernel takes a moment to let go of what nobody uses.
+            let begun = Instant::now();
+            while !are_idle() && begun.elapsed() < MOMENT {
+                std::thread::sleep(PAUSE);
+            }
+            if are_idle() {
                 return;
             }
             tracing::warn!("detached mounts are still in use: the daemon ends when they are not");
-            while !daemon.front_ends.are_idle() {
+            while !are_idle() {
                 std::thread::sleep(PAUSE);
             }
         });

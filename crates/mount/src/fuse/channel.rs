@@ -79,7 +79,7 @@ impl Channel {
         }
     }
 
-    fn is_handed_over(&self) -> bool {
+    pub(super) fn is_handed_over(&self) -> bool {
         self.handed_over.as_ref().is_some_and(|handed_over| handed_over.is_so.load(Ordering::Acquire))
     }
 

@@ -305,6 +305,11 @@ impl FrontEnd for Fuse {
         Ok(())
     }
 
+    /// Without anybody who serves, who still reads from a detached mount would get errors.
+    fn is_idle(&self) -> bool {
+        self.pool.is_idle()
+    }
+
     /// Only where the kernel sends the next worker again what this one does not answer.
     fn hand_over(&self) {
         if can_resend() {
@@ -354,13 +359,18 @@ impl Mounted for FuseMount {
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
         device::unmount(&self.spot, lazy)?;
-        // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone.
-        self.holder.release(&kept_name(&self.id));
+        // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone. Until then the connection
+        // stays with the keeper: the next worker gives its readers an error and knows that there are some.
+        self.is_gone();
         Ok(())
     }
 
     fn is_gone(&self) -> bool {
-        self.served.is_over()
+        let is_over = self.served.is_over();
+        if is_over {
+            self.holder.release(&kept_name(&self.id));
+        }
+        is_over
     }
 
     fn on_complete(&self, _: &Arc<Blob>) {}

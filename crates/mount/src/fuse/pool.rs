@@ -111,6 +111,11 @@ impl Pool {
         Ok(Served { shared: Arc::clone(&self.shared), number, is_over })
     }
 
+    /// Whether no connection is served any more, be it one that was detached and lives on.
+    pub fn is_idle(&self) -> bool {
+        self.shared.lock().lines.is_empty()
+    }
+
     fn start_threads(&self) -> io::Result<()> {
         let wanted = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(2, THREADS_MAX);
         let mut state = self.shared.lock();
@@ -164,7 +169,8 @@ impl Shared {
     fn answer(&self, number: u64, buffers: &mut Buffers) {
         let Some(line) = self.lock().lines.get(&number).map(Arc::clone) else { return };
         if line.answer(buffers) && self.take_out(number).is_some() {
-            line.is_over.store(true, Ordering::Release);
+            // One that is handed over goes on elsewhere.
+            line.is_over.store(!line.server.is_handed_over(), Ordering::Release);
         }
     }
 

@@ -100,6 +100,11 @@ impl Server {
         !self.fs.has_state()
     }
 
+    /// Whether the next worker answers from now on.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.channel.is_handed_over()
+    }
+
     /// Where requests come from.
     pub(super) fn device(&self) -> BorrowedFd<'_> {
         self.channel.fd()
