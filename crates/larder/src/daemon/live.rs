@@ -8,7 +8,7 @@ use larder_mount::Mounted;
 use larder_ondemand::Blob;
 use larder_remote::tree::TreeStore;
 
-use super::record::MountRecord;
+use super::record::{MountRecord, RecordFile};
 use crate::api::types::{Mount, MountKind, MountState};
 use crate::store::Keys;
 
@@ -16,6 +16,8 @@ use crate::store::Keys;
 pub struct Live {
     /// What another worker needs to take it up.
     pub record: MountRecord,
+    /// Where that is written.
+    pub record_file: RecordFile,
     /// Stored bytes of the whole image.
     pub image_bytes: u64,
     /// What fetching manifest, indexes and metadata cost.

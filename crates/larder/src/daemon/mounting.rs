@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::Daemon;
 use super::live::{Cost, Live};
-use super::record::MountRecord;
+use super::record::{MountRecord, RecordFile};
 use super::stale;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell, told};
@@ -203,6 +203,7 @@ impl OpenImage {
     ) -> Arc<Live> {
         Arc::new(Live {
             record,
+            record_file: RecordFile::default(),
             image_bytes: self.image.image_bytes,
             opening,
             metadata: Some(self.metadata),
@@ -257,7 +258,7 @@ pub(super) fn on_record(
 fn detach(live: &Live, lazy: bool, records: &Path) -> anyhow::Result<()> {
     live.mounted.unmount(lazy)?;
     point(Site::LarderUnmounted);
-    MountRecord::remove(records, &live.record.id)
+    live.record_file.remove(&live.record, records)
 }
 
 /// The directory to mount on, by a path without links.

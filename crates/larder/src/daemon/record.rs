@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,41 @@ pub struct MountRecord {
     /// Requests that fetched them.
     #[serde(default)]
     pub requests: u64,
+}
+
+/// The file of a mount's record: written again with newer figures, but never once it was removed.
+#[derive(Debug, Default)]
+pub struct RecordFile {
+    /// Held over the I/O, which waits for nobody but another writer of this very file.
+    is_removed: Mutex<bool>,
+}
+
+impl RecordFile {
+    /// Writes `record`, unless it was removed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MountRecord::save`].
+    pub fn update(&self, record: &MountRecord, dir: &Path) -> anyhow::Result<()> {
+        let is_removed = self.lock();
+        if *is_removed { Ok(()) } else { record.save(dir) }
+    }
+
+    /// Removes it for good.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MountRecord::remove`]; it is still there then.
+    pub fn remove(&self, record: &MountRecord, dir: &Path) -> anyhow::Result<()> {
+        let mut is_removed = self.lock();
+        MountRecord::remove(dir, &record.id)?;
+        *is_removed = true;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl MountRecord {
@@ -201,6 +237,16 @@ mod tests {
         MountRecord::remove(temp.path(), &a.id).expect("it can be removed");
         MountRecord::remove(temp.path(), &a.id).expect("it may be gone");
         assert_eq!(MountRecord::load_all(temp.path()).expect("it can be read").len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_was_removed_is_not_written_again() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let (record, file) = (record("/mnt/a"), RecordFile::default());
+        file.update(&record, temp.path()).expect("it can be written");
+        file.remove(&record, temp.path()).expect("it can be removed");
+        file.update(&record, temp.path()).expect("there is nothing to do");
+        assert_eq!(MountRecord::load_all(temp.path()).expect("it can be read"), []);
     }
 
     #[test]

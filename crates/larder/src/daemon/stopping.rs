@@ -77,14 +77,15 @@ impl Daemon {
         self.stopped.notify_one();
     }
 
-    /// Leaves everything to the next worker: no more questions are taken, and what is here is durable. Blocks.
+    /// Leaves everything to the next worker: no more questions are taken. Blocks, and readers wait meanwhile: so that nothing is
+    /// done that can be done before, or by the next worker, which has the live maps from the keeper.
     pub(super) fn hand_over(&self) {
+        self.remember_figures();
         for front_end in self.front_ends.made() {
             front_end.hand_over();
         }
         self.trees.front_end().hand_over();
         self.trees.flush();
-        self.commit_all();
     }
 
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {

@@ -81,14 +81,6 @@ impl MountTable {
         self.lock().values().filter_map(live).collect()
     }
 
-    /// Does something while `live` is certain to stay in the table; nothing when somebody has taken it out, or is about to.
-    pub fn while_live<T>(&self, live: &Arc<Live>, work: impl FnOnce() -> T) -> Option<T> {
-        let slots = self.lock();
-        let is_there =
-            matches!(slots.get(&live.record.target), Some(Slot::Live(now)) if Arc::ptr_eq(now, live));
-        is_there.then(work)
-    }
-
     /// The mount called `id`.
     pub fn find(&self, id: &str) -> Option<Arc<Live>> {
         self.all().into_iter().find(|live| live.record.id == id)

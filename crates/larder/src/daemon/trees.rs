@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::Daemon;
 use super::live::{Cost, Live};
 use super::mounting::{check_target, on_record};
-use super::record::MountRecord;
+use super::record::{MountRecord, RecordFile};
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell};
 use crate::tree::{Files, TreeFs, connect};
@@ -180,6 +180,7 @@ fn live(record: MountRecord, store: Arc<dyn TreeStore>, mounted: Box<dyn Mounted
     let opening = Cost::new(record.fetched_bytes, record.requests);
     Arc::new(Live {
         record,
+        record_file: RecordFile::default(),
         image_bytes: 0,
         opening,
         metadata: None,

@@ -149,7 +149,7 @@ impl Daemon {
     }
 
     /// Writes down what was fetched, so that the next worker goes on counting.
-    fn remember_figures(&self) {
+    pub(super) fn remember_figures(&self) {
         for live in self.mounts.all() {
             let view = live.view();
             let mut record = live.record.clone();
@@ -157,8 +157,7 @@ impl Daemon {
                 continue;
             }
             (record.fetched_bytes, record.requests) = (view.fetched_bytes, view.requests);
-            let saved = self.mounts.while_live(&live, || record.save(&self.paths.mounts()));
-            if let Some(Err(error)) = saved {
+            if let Err(error) = live.record_file.update(&record, &self.paths.mounts()) {
                 tracing::warn!("mount_record: {error:#}");
             }
         }

@@ -192,7 +192,7 @@ async fn hand_over(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(AGAIN))
 }
 
-/// Returns when the process may end: all is unmounted, or everything that another worker needs is durable.
+/// Returns when the process may end: all is unmounted, or everything is left to another worker.
 async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Result<ExitCode> {
     loop {
         tokio::select! {
