@@ -167,8 +167,8 @@ pub trait FrontEnd: Send + Sync {
         true
     }
 
-    /// Leaves every question to the next worker: those in hand stay unanswered, no more are taken. To be called when
-    /// this process is about to be replaced while the keeper lives on.
+    /// Leaves every question to the next worker: no more are taken, and those in hand stay unanswered, or are waited for where
+    /// the kernel would not ask again. To be called when this process is about to be replaced while the keeper lives on.
     fn hand_over(&self);
 }
 

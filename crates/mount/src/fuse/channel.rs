@@ -3,7 +3,8 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder_faults::{Site, point};
@@ -17,6 +18,9 @@ use super::abi::{NOTIFY_RESEND, OutHeader};
 use super::pipe::Pipe;
 use crate::sys::fuse as sys;
 
+/// Between two looks at whether everything was answered.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The descriptor of one FUSE connection; cheap to clone, usable from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
@@ -26,18 +30,35 @@ pub(crate) struct Channel {
 }
 
 /// What a look for a request found.
+#[derive(Debug)]
 pub(super) enum Taken {
     /// One of so many bytes.
-    Request(usize),
+    Request(usize, Receipt),
     Nothing,
     /// Unmounted, or handed over: nothing more will come.
     End,
+}
+
+/// A request that was received: held until it is answered.
+#[derive(Debug)]
+pub(super) struct Receipt(Option<Arc<HandedOver>>);
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(handed_over) = &self.0 {
+            handed_over.in_hand.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Whether the questions of some channels are left to the next worker.
 #[derive(Debug, Default)]
 pub(crate) struct HandedOver {
     is_so: AtomicBool,
+    /// Nothing is received any more; what was received is still answered.
+    is_closed: AtomicBool,
+    /// Received, and not answered yet.
+    in_hand: AtomicUsize,
     /// Readable then, for threads that wait in [`Channel::receive`].
     event: Option<OwnedFd>,
 }
@@ -46,6 +67,26 @@ impl HandedOver {
     /// From now on nothing is received and nothing is answered: the kernel will send it again.
     pub(crate) fn set(&self) {
         self.is_so.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// From now on nothing is received, and what was received is waited for: the kernel will not send it again. Tells whether
+    /// all of it was answered within `at_most`.
+    pub(super) fn drain(&self, at_most: Duration) -> bool {
+        self.close();
+        let begun = Instant::now();
+        while self.in_hand.load(Ordering::SeqCst) > 0 {
+            if begun.elapsed() >= at_most {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        true
+    }
+
+    /// In one order with the counting in [`Channel::receipt`]: who has counted before sees that it is closed, or is waited for.
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         if let Some(event) = &self.event {
             let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
         }
@@ -79,7 +120,19 @@ impl Channel {
         }
     }
 
-    pub(super) fn is_handed_over(&self) -> bool {
+    /// Whether the next worker receives everything from now on.
+    pub(super) fn is_closed(&self) -> bool {
+        self.handed_over.as_ref().is_some_and(|handed_over| handed_over.is_closed.load(Ordering::SeqCst))
+    }
+
+    /// Counts one more request that is to be answered.
+    pub(super) fn receipt(&self) -> Receipt {
+        Receipt(self.handed_over.clone().inspect(|handed_over| {
+            handed_over.in_hand.fetch_add(1, Ordering::SeqCst);
+        }))
+    }
+
+    fn is_handed_over(&self) -> bool {
         self.handed_over.as_ref().is_some_and(|handed_over| handed_over.is_so.load(Ordering::Acquire))
     }
 
@@ -94,11 +147,11 @@ impl Channel {
     /// It waits outside of the read: a reader that is killed while it waits inside may still be given a request, which
     /// the kernel then cannot copy and ends with EIO, so that it is not sent again to the next worker
     /// (`fuse_dev_do_read` in fs/fuse/dev.c, v6.12).
-    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(&'a [u8], Receipt)>> {
         loop {
             self.wait()?;
             match self.take(buffer)? {
-                Taken::Request(len) => return Ok(Some(&buffer[..len])),
+                Taken::Request(len, receipt) => return Ok(Some((&buffer[..len], receipt))),
                 Taken::Nothing => {}
                 Taken::End => return Ok(None),
             }
@@ -107,12 +160,13 @@ impl Channel {
 
     /// Reads one request into `buffer`, if there is one.
     pub(super) fn take(&self, buffer: &mut [u8]) -> io::Result<Taken> {
+        let receipt = self.receipt();
         loop {
-            if self.is_handed_over() {
+            if self.is_closed() {
                 return Ok(Taken::End);
             }
             match rustix::io::read(&self.fd, &mut *buffer) {
-                Ok(len) => return Ok(Taken::Request(len)),
+                Ok(len) => return Ok(Taken::Request(len, receipt)),
                 Err(Errno::AGAIN) => return Ok(Taken::Nothing),
                 // ENOENT: the request was withdrawn while it was being read.
                 Err(Errno::INTR | Errno::NOENT) => {}
@@ -213,5 +267,53 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// A channel, the kernel's end of it, and who hands it over.
+    fn channel() -> (Channel, OwnedFd, Arc<HandedOver>) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let handed_over = Arc::new(HandedOver::default());
+        (Channel::handed_over_with(ours, Arc::clone(&handed_over)), theirs, handed_over)
+    }
+
+    fn received(channel: &Channel, kernel: &OwnedFd) -> Receipt {
+        rustix::io::write(kernel, b"request").unwrap();
+        match channel.take(&mut [0; 64]).unwrap() {
+            Taken::Request(7, receipt) => receipt,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn p4_what_was_received_is_answered_before_a_connection_is_left_that_sends_nothing_again() {
+        let (channel, kernel, handed_over) = channel();
+        let receipt = received(&channel, &kernel);
+        assert!(!handed_over.drain(Duration::from_millis(5)), "somebody waits for an answer");
+        rustix::io::write(&kernel, b"the next worker's").unwrap();
+        assert!(matches!(channel.take(&mut [0; 64]).unwrap(), Taken::End), "it stays queued");
+        channel.reply(7, b"answer");
+        let answered = rustix::io::read(&kernel, &mut [0; 64]).unwrap();
+        assert_eq!(answered, size_of::<OutHeader>() + b"answer".len());
+        drop(receipt);
+        assert!(handed_over.drain(Duration::ZERO));
+    }
+
+    #[test]
+    fn p4_what_is_sent_again_is_left_unanswered() {
+        let (channel, kernel, handed_over) = channel();
+        let _receipt = received(&channel, &kernel);
+        handed_over.set();
+        channel.reply(7, b"answer");
+        let flags = fcntl_getfl(&kernel).unwrap();
+        fcntl_setfl(&kernel, flags | OFlags::NONBLOCK).unwrap();
+        assert_eq!(rustix::io::read(&kernel, &mut [0; 64]), Err(Errno::AGAIN));
     }
 }

@@ -27,6 +27,7 @@ use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use larder_erofs::Image;
 use larder_imagefs::ImageFs;
@@ -52,6 +53,9 @@ pub(crate) use serve::Server;
 
 /// Stack of a serving thread: it parses, it does not recurse.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
+
+/// How long a worker that makes way waits for what it has to answer itself; everybody else waits meanwhile.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// The front end.
 pub struct Fuse {
@@ -310,10 +314,14 @@ impl FrontEnd for Fuse {
         self.pool.is_idle()
     }
 
-    /// Only where the kernel sends the next worker again what this one does not answer.
+    /// Where the kernel does not send the next worker again what this one has received, that is answered here.
     fn hand_over(&self) {
         if can_resend() {
             self.handed_over.set();
+        } else if !self.handed_over.drain(DRAIN_MAX) {
+            tracing::error!(
+                "not all requests were answered in time: who waits for the others waits for ever"
+            );
         }
     }
 

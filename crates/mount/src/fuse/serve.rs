@@ -72,7 +72,7 @@ impl Server {
         let Buffers { mut request, mut answer } = Buffers::default();
         loop {
             match self.channel.receive(&mut request) {
-                Ok(Some(bytes)) => self.take(bytes, &mut answer),
+                Ok(Some((bytes, _receipt))) => self.take(bytes, &mut answer),
                 Ok(None) => return,
                 Err(error) => return cannot_receive(&error),
             }
@@ -84,7 +84,7 @@ impl Server {
         let Buffers { request, answer } = buffers;
         loop {
             match self.channel.take(request) {
-                Ok(Taken::Request(len)) => self.take(&request[..len], answer),
+                Ok(Taken::Request(len, _receipt)) => self.take(&request[..len], answer),
                 Ok(Taken::Nothing) => return false,
                 Ok(Taken::End) => return true,
                 Err(error) => {
@@ -100,9 +100,9 @@ impl Server {
         !self.fs.has_state()
     }
 
-    /// Whether the next worker answers from now on.
+    /// Whether the next worker takes all requests from now on.
     pub(super) fn is_handed_over(&self) -> bool {
-        self.channel.is_handed_over()
+        self.channel.is_closed()
     }
 
     /// Where requests come from.
@@ -183,8 +183,11 @@ impl Server {
         match outcome {
             Outcome::Now(result) => then(self, result),
             Outcome::Later(answer) => {
-                let server = self.clone();
-                self.runtime.spawn(async move { then(&server, answer.await) });
+                let (server, receipt) = (self.clone(), self.channel.receipt());
+                self.runtime.spawn(async move {
+                    then(&server, answer.await);
+                    drop(receipt);
+                });
             }
         }
     }
