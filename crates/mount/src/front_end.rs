@@ -128,8 +128,12 @@ pub trait FrontEnd: Send + Sync {
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error>;
 
     /// Says that every mount of an earlier worker was either taken up or given up, so that whoever still waits for
-    /// a mount that is not known gets an error. Happens by itself a minute after the start.
+    /// a mount that is not known gets an error. Happens by itself a minute after the start, or after the last
+    /// [`resume_goes_on`](Self::resume_goes_on).
     fn finish_resume(&self) {}
+
+    /// Says that one more mount of an earlier worker was dealt with, be it another front end's.
+    fn resume_goes_on(&self) {}
 
     /// Gives the readers of the mount `id`, which could not be taken up, errors until [`resume`](Self::resume) does take it
     /// up. Does nothing where [`finish_resume`](Self::finish_resume) has seen to that.

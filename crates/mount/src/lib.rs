@@ -8,6 +8,7 @@ mod content;
 mod erofs;
 mod error;
 mod front_end;
+mod grace;
 mod mounts;
 mod probe;
 mod target;

@@ -55,6 +55,7 @@ impl Daemon {
                     }
                 }
             }
+            self.front_ends.made().iter().for_each(|front_end| front_end.resume_goes_on());
             // It ends a worker that gets no further.
             self.keeper.as_ref().inspect(|keeper| keeper.alive());
         }

@@ -150,6 +150,10 @@ impl FrontEnd for CachefilesDaemon {
         self.server.finish_resume();
     }
 
+    fn resume_goes_on(&self) {
+        self.server.grace().begin_again();
+    }
+
     fn kept_ids(&self) -> Vec<String> {
         keeper::ids_below(&*self.holder, KEPT)
     }

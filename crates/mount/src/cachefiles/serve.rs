@@ -23,12 +23,11 @@ use super::names::Names;
 use super::objects::{Objects, Opening};
 use crate::content::{Content, first_hole};
 use crate::erofs::Origin;
+use crate::grace::Grace;
 use crate::mounts::{Answers, Mounts};
 use crate::sys::cachefiles::read_complete;
 use crate::sys::process::inherit;
 
-/// How long OPENs of names that are not known wait for their mounts to be taken up.
-const RESUME_GRACE: Duration = Duration::from_secs(60);
 /// How often the loop looks after what is not a message.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -40,6 +39,8 @@ pub(super) struct Server {
     mounts: Mounts<Names>,
     /// OPENs of names that nobody has entered yet; `None` once every mount was taken up.
     parked: Mutex<Option<Vec<Parked>>>,
+    /// How long they wait.
+    grace: Grace,
     in_hand: AtomicUsize,
     given_up: AtomicBool,
     handing_over: AtomicBool,
@@ -73,6 +74,7 @@ impl Server {
             objects: Objects::default(),
             mounts: Mounts::new(Names::default()),
             parked: Mutex::new((origin == Origin::Inherited).then(Vec::new)),
+            grace: Grace::new(),
             in_hand: AtomicUsize::new(0),
             given_up: AtomicBool::new(false),
             handing_over: AtomicBool::new(false),
@@ -83,6 +85,10 @@ impl Server {
     pub(super) fn is_idle(&self) -> bool {
         self.mounts.release_what_is_gone();
         self.mounts.is_empty() && self.objects.len() == 0
+    }
+
+    pub(super) fn grace(&self) -> &Grace {
+        &self.grace
     }
 
     /// Every reader gets an error from now on, until [`Self::take_heart`].
@@ -121,7 +127,6 @@ impl Server {
 
     /// Runs until `stop` becomes readable. `root` is where the kernel keeps its objects.
     pub(super) fn run(self: &Arc<Self>, stop: &OwnedFd, root: &Path) {
-        let deadline = Instant::now() + RESUME_GRACE;
         let mut culled = Instant::now();
         let mut buffer = [0; MESSAGE_BYTES_MAX];
         while !self.handing_over.load(Ordering::Acquire) {
@@ -134,7 +139,7 @@ impl Server {
                     std::thread::sleep(TICK);
                 }
             }
-            if Instant::now() > deadline {
+            if self.grace.is_over() {
                 self.finish_resume();
             }
             if culled.elapsed() > cull::PAUSE && self.device.wants_culling() {

@@ -172,6 +172,10 @@ impl FrontEnd for Fanotify {
         self.server.finish_resume();
     }
 
+    fn resume_goes_on(&self) {
+        self.server.grace().begin_again();
+    }
+
     fn let_go(&self, file: BorrowedFd<'_>) {
         match self.server.group().unmark(file) {
             Ok(()) => tracing::debug!("took off the mark of an earlier worker"),

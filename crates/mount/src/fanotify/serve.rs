@@ -21,6 +21,7 @@ use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
 use crate::erofs::Origin;
+use crate::grace::Grace;
 use crate::keeper::Holder;
 use crate::mounts::User;
 use crate::sys::fanotify::adopt_event_fd;
@@ -29,8 +30,6 @@ use crate::sys::fanotify::adopt_event_fd;
 const BATCH: usize = 64;
 /// An event with a range record has 48 bytes.
 const EVENT_BYTES: usize = 48;
-/// How long questions for blobs that are not known wait for their mounts to be taken up.
-const RESUME_GRACE: Duration = Duration::from_secs(60);
 /// How often the loop looks after what is not a question.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -41,6 +40,8 @@ pub(super) struct Server {
     engine: Arc<Engine>,
     /// Questions for blobs that nobody has named yet; `None` once every mount was taken up.
     parked: Mutex<Option<Vec<Question>>>,
+    /// How long they wait.
+    grace: Grace,
     retiring: Retiring,
     /// Mounts of an earlier worker that nobody has taken up yet, by what the keeper calls them.
     untaken: Mutex<Vec<String>>,
@@ -63,6 +64,7 @@ impl Server {
             blobs: BlobTable::default(),
             engine,
             parked: Mutex::new(parked),
+            grace: Grace::new(),
             retiring: Retiring::default(),
             untaken: Mutex::new(untaken),
             holder,
@@ -73,6 +75,10 @@ impl Server {
 
     pub(super) fn group(&self) -> &Group {
         &self.group
+    }
+
+    pub(super) fn grace(&self) -> &Grace {
+        &self.grace
     }
 
     pub(super) fn retiring(&self) -> &Retiring {
@@ -169,15 +175,14 @@ impl Server {
 
     /// Runs until `stop` becomes readable or the group is handed over.
     pub(super) fn run(self: &Arc<Self>, origin: Origin, stop: &OwnedFd) {
-        let deadline = Instant::now() + RESUME_GRACE;
         if origin == Origin::Inherited {
-            self.take_over(deadline);
+            self.take_over();
         }
         let mut buf = vec![0; BATCH * EVENT_BYTES];
         let mut linger = Linger::new(Instant::now());
         let mut awake = Awake::new();
         while !self.group.is_handing_over() {
-            self.end_resume_at(deadline);
+            self.end_resume_in_time();
             self.wait_for_room();
             match self.group.read(&mut buf) {
                 Ok(0) if linger.goes_on(Instant::now()) => rustix::thread::sched_yield(),
@@ -200,19 +205,19 @@ impl Server {
         }
     }
 
-    fn take_over(self: &Arc<Self>, deadline: Instant) {
+    fn take_over(self: &Arc<Self>) {
         let Recovered { questions, gate } = recover(&self.group);
         for question in questions {
             self.decide(question);
         }
         while Arc::strong_count(&gate) > 1 && !self.group.is_handing_over() {
-            self.end_resume_at(deadline);
+            self.end_resume_in_time();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn end_resume_at(&self, deadline: Instant) {
-        if self.is_resuming() && Instant::now() > deadline {
+    fn end_resume_in_time(&self) {
+        if self.is_resuming() && self.grace.is_over() {
             self.finish_resume();
         }
     }

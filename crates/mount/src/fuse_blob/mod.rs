@@ -15,7 +15,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_ondemand::Engine;
 use rustix::mount::{fsconfig_set_flag, fsconfig_set_string};
@@ -25,13 +24,11 @@ use self::file_system::BlobFiles;
 use self::shown::{Shown, ShownAs};
 use crate::content::{Content, is_sealed};
 use crate::erofs::{self, Creator, Kept, Options, Origin, Superblock, VALUE_BYTES_MAX};
+use crate::grace::Grace;
 use crate::keeper::{self, Holder};
 use crate::mounts::{Answers as _, NamedMount, Names as _, User};
 use crate::target::{self, Spot, What};
 use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
-
-/// How long questions about what is not known wait for its mount to be taken up.
-const RESUME_GRACE: Duration = Duration::from_secs(60);
 
 /// The front end.
 pub struct FuseBlob {
@@ -39,6 +36,7 @@ pub struct FuseBlob {
     files: Arc<BlobFiles>,
     origin: Origin,
     holder: Arc<dyn Holder>,
+    grace: Grace,
 }
 
 impl FuseBlob {
@@ -59,16 +57,19 @@ impl FuseBlob {
             };
         let runtime = engine.handle().clone();
         let files = Arc::new(BlobFiles::new(Shown::new(origin == Origin::Inherited), engine));
+        let grace = Grace::new();
         if origin == Origin::Inherited {
             connection.ask_for_resend().map_err(kernel("asking for what was not answered"))?;
-            let files = Arc::clone(&files);
+            let (files, grace) = (Arc::clone(&files), grace.clone());
             runtime.spawn(async move {
-                tokio::time::sleep(RESUME_GRACE).await;
+                while !grace.is_over() {
+                    tokio::time::sleep(grace.left()).await;
+                }
                 files.shown().finish_resume();
             });
         }
         connection.serve(Arc::clone(&files) as _, &runtime).map_err(kernel("starting a thread"))?;
-        Ok(Self { connection, files, origin, holder })
+        Ok(Self { connection, files, origin, holder, grace })
     }
 
     /// Shows everything that `spec` is made of: the metadata first, then the devices.
@@ -140,6 +141,10 @@ impl FrontEnd for FuseBlob {
 
     fn finish_resume(&self) {
         self.files.shown().finish_resume();
+    }
+
+    fn resume_goes_on(&self) {
+        self.grace.begin_again();
     }
 
     fn kept_ids(&self) -> Vec<String> {
