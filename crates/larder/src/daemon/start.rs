@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::errors::{Kind, Report, told};
 use crate::paths::Paths;
 
-/// How long a daemon may take until it answers.
+/// How long a daemon may say nothing until it answers, and how long one may take that is just ending.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a daemon may take to unmount everything and end.
@@ -101,15 +101,18 @@ pub async fn ensure(paths: &Paths, global: &Global, limits: &CacheOptions) -> an
     }
     drop(fs::remove_file(paths.start_error()));
     let mut keeper = spawn(paths, &options)?;
-    let begun = Instant::now();
+    // A worker that takes up many mounts says so for each, and answers when it has done with all.
+    let (mut heard, mut said) = (Instant::now(), 0);
     while !client.is_running().await {
         if let Some(status) = keeper.try_wait()? {
             return Err(failed(paths, &format!("the keeper ended with {status}")));
         }
-        if begun.elapsed() > DEADLINE {
-            drop(keeper.kill());
-            drop(keeper.wait());
-            return Err(failed(paths, &format!("it did not answer within {DEADLINE:?}")));
+        let says = fs::metadata(paths.log()).map_or(said, |log| log.len());
+        if says != said {
+            (heard, said) = (Instant::now(), says);
+        }
+        if heard.elapsed() > DEADLINE {
+            return Err(silent(paths, keeper.id()));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -190,6 +193,20 @@ fn spawn(paths: &Paths, options: &Options) -> anyhow::Result<Child> {
         // Its own group, so that the terminal's Ctrl-C does not reach it; the keeper then leaves the session.
         .process_group(0);
     command.spawn().context("the keeper cannot be started")
+}
+
+/// The daemon neither answers nor ends. It goes on: without its keeper the worker would start another one.
+fn silent(paths: &Paths, keeper: u32) -> anyhow::Error {
+    told(
+        Kind::Failed,
+        format!(
+            "the daemon does not answer, and has said nothing for {DEADLINE:?}; its keeper is process {keeper}"
+        ),
+        format!(
+            "it goes on, and a worker that hangs is started again: `larder status` answers when it serves, and its log is {}",
+            paths.log().display()
+        ),
+    )
 }
 
 /// What kept the daemon from starting, as the worker left it.
