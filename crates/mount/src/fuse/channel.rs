@@ -12,6 +12,7 @@ use larder_imagefs::SealedPiece;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use tokio::sync::watch;
 use zerocopy::IntoBytes;
 
 use super::abi::{NOTIFY_RESEND, OutHeader};
@@ -20,6 +21,9 @@ use crate::sys::fuse as sys;
 
 /// Between two looks at whether everything was answered.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long errors for what is late may take.
+const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// The descriptor of one FUSE connection; cheap to clone, usable from any thread.
 #[derive(Clone, Debug)]
@@ -59,6 +63,7 @@ pub(crate) struct HandedOver {
     is_closed: AtomicBool,
     /// Received, and not answered yet.
     in_hand: AtomicUsize,
+    is_late: watch::Sender<bool>,
     /// Readable then, for threads that wait in [`Channel::receive`].
     event: Option<OwnedFd>,
 }
@@ -70,10 +75,19 @@ impl HandedOver {
         self.close();
     }
 
-    /// From now on nothing is received, and what was received is waited for: the kernel will not send it again. Tells whether
-    /// all of it was answered within `at_most`.
+    /// From now on nothing is received, and what was received is waited for: the kernel will not send it again. What takes longer
+    /// than `at_most` is [late](Self::late). Tells whether all of it was answered in time.
     pub(super) fn drain(&self, at_most: Duration) -> bool {
         self.close();
+        if self.is_empty_within(at_most) {
+            return true;
+        }
+        self.is_late.send_replace(true);
+        self.is_empty_within(LATE_MAX);
+        false
+    }
+
+    fn is_empty_within(&self, at_most: Duration) -> bool {
         let begun = Instant::now();
         while self.in_hand.load(Ordering::SeqCst) > 0 {
             if begun.elapsed() >= at_most {
@@ -82,6 +96,13 @@ impl HandedOver {
             std::thread::sleep(PAUSE);
         }
         true
+    }
+
+    /// Returns when what is still in hand must be answered with an error: after the end of this process nobody would.
+    async fn late(&self) {
+        let mut is_late = self.is_late.subscribe();
+        // It is never an error: this holds the sender.
+        let _ = is_late.wait_for(|is_late| *is_late).await;
     }
 
     /// In one order with the counting in [`Channel::receipt`]: who has counted before sees that it is closed, or is waited for.
@@ -123,6 +144,14 @@ impl Channel {
     /// Whether the next worker receives everything from now on.
     pub(super) fn is_closed(&self) -> bool {
         self.handed_over.as_ref().is_some_and(|handed_over| handed_over.is_closed.load(Ordering::SeqCst))
+    }
+
+    /// Returns when there is no time left for what is in hand; else never.
+    pub(super) async fn late(&self) {
+        match &self.handed_over {
+            Some(handed_over) => handed_over.late().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Counts one more request that is to be answered.
@@ -296,13 +325,28 @@ mod tests {
     fn p4_what_was_received_is_answered_before_a_connection_is_left_that_sends_nothing_again() {
         let (channel, kernel, handed_over) = channel();
         let receipt = received(&channel, &kernel);
-        assert!(!handed_over.drain(Duration::from_millis(5)), "somebody waits for an answer");
+        assert!(!handed_over.is_empty_within(Duration::from_millis(5)), "somebody waits for an answer");
+        handed_over.close();
         rustix::io::write(&kernel, b"the next worker's").unwrap();
         assert!(matches!(channel.take(&mut [0; 64]).unwrap(), Taken::End), "it stays queued");
         channel.reply(7, b"answer");
         let answered = rustix::io::read(&kernel, &mut [0; 64]).unwrap();
         assert_eq!(answered, size_of::<OutHeader>() + b"answer".len());
         drop(receipt);
+        assert!(handed_over.drain(Duration::ZERO));
+    }
+
+    #[test]
+    fn p4_what_is_late_is_told_so() {
+        let (channel, kernel, handed_over) = channel();
+        let receipt = received(&channel, &kernel);
+        let late = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(channel.late());
+            drop(receipt);
+        });
+        assert!(!handed_over.drain(Duration::from_millis(5)));
+        late.join().unwrap();
         assert!(handed_over.drain(Duration::ZERO));
     }
 

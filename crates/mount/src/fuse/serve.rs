@@ -185,7 +185,11 @@ impl Server {
             Outcome::Later(answer) => {
                 let (server, receipt) = (self.clone(), self.channel.receipt());
                 self.runtime.spawn(async move {
-                    then(&server, answer.await);
+                    let result = tokio::select! {
+                        result = answer => result,
+                        () = server.channel.late() => Err(Errno::IO.raw_os_error()),
+                    };
+                    then(&server, result);
                     drop(receipt);
                 });
             }
