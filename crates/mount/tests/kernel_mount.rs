@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
-use larder_mount::keeper::NoKeeper;
+use larder_mount::keeper::{Holder, NoKeeper};
 use larder_mount::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted, open};
 
 const BIG: usize = 5 << 20;
@@ -38,12 +38,17 @@ impl Rig {
     }
 
     fn new(kind: FrontEndKind) -> Option<Self> {
+        Self::kept_by(kind, Arc::new(NoKeeper))
+    }
+
+    /// One whose descriptors `holder` keeps.
+    fn kept_by(kind: FrontEndKind, holder: Arc<dyn Holder>) -> Option<Self> {
         let dir = scratch();
         if cannot(kind, dir.path()) {
             return None;
         }
         build(tree(), dir.path());
-        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
+        let worker = Worker::open(dir.path(), holder);
         let front_end = start(kind, &worker, dir.path());
         let unmount = Unmount(worker.spec.target.clone());
         let mounted = front_end.mount(worker.spec.clone()).unwrap();
@@ -52,6 +57,35 @@ impl Rig {
 
     fn path(&self, name: &str) -> PathBuf {
         self.worker.spec.target.join(name)
+    }
+
+    /// The worker goes, and whatever it held goes to the next one.
+    fn hand_over(self) -> HandedOver {
+        let Self { mounted, front_end, worker, _unmount, dir } = self;
+        let (kind, holder, spec) = (front_end.kind(), Arc::clone(&worker.holder), worker.spec.clone());
+        front_end.hand_over();
+        let Worker { runtime, .. } = worker;
+        runtime.shutdown_background();
+        drop((mounted, front_end));
+        HandedOver { kind, holder, spec, _unmount, dir }
+    }
+}
+
+/// What a worker that has gone has left.
+struct HandedOver {
+    kind: FrontEndKind,
+    holder: Arc<dyn Holder>,
+    spec: MountSpec,
+    _unmount: Unmount,
+    dir: tempfile::TempDir,
+}
+
+impl HandedOver {
+    /// The next worker, which has taken nothing up yet.
+    fn next(&self) -> (Worker, Arc<dyn FrontEnd>) {
+        let worker = Worker::open(self.dir.path(), Arc::clone(&self.holder));
+        let front_end = start(self.kind, &worker, self.dir.path());
+        (worker, front_end)
     }
 }
 
@@ -180,24 +214,14 @@ fn a_complete_blob_loses_its_mark_and_reads_on() {
 
 #[test]
 fn p4_a_mark_that_a_killed_worker_left_on_a_complete_blob_is_taken_off_by_the_next() {
-    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
-    if cannot(kind, dir.path()) {
-        return;
-    }
-    build(tree(), dir.path());
-    let holder = Arc::new(MapHolder::default());
-    let first = Worker::open(dir.path(), holder.clone());
-    let front_end = start(kind, &first, dir.path());
-    let _unmount = Unmount(first.spec.target.clone());
-    let mounted = front_end.mount(first.spec.clone()).unwrap();
-    let whole = larder_fscache::ObjectRange::at(0, first.blob.size());
-    first.runtime.block_on(first.engine.prefetch(&first.blob, whole)).unwrap();
-    first.blob.resources().object().commit().unwrap();
-    front_end.hand_over();
-    drop((mounted, front_end, first));
-
-    let next = Worker::open(dir.path(), holder);
-    let front_end = start(kind, &next, dir.path());
+    let first = Rig::kept_by(FrontEndKind::Fanotify, Arc::new(MapHolder::default()));
+    let Some(first) = first else { return };
+    let worker = &first.worker;
+    let whole = larder_fscache::ObjectRange::at(0, worker.blob.size());
+    worker.runtime.block_on(worker.engine.prefetch(&worker.blob, whole)).unwrap();
+    worker.blob.resources().object().commit().unwrap();
+    let left = first.hand_over();
+    let (next, front_end) = left.next();
     let mounted = front_end.resume(next.spec.clone()).unwrap();
     let decisions = next.blob.cookie().volume().counts().decisions;
     drop_caches();
@@ -235,21 +259,13 @@ fn a_complete_blob_is_read_right_through_fuse_without_asking_the_cache() {
 
 #[test]
 fn the_connection_of_a_detached_mount_is_kept_until_nobody_reads_from_it() {
-    let (kind, dir) = (FrontEndKind::Fuse, scratch());
-    if cannot(kind, dir.path()) {
-        return;
-    }
-    build(tree(), dir.path());
-    let worker = Worker::open(dir.path(), Arc::new(MapHolder::default()));
-    let front_end = start(kind, &worker, dir.path());
-    let _unmount = Unmount(worker.spec.target.clone());
-    let mounted = front_end.mount(worker.spec.clone()).unwrap();
-    let is_kept = || worker.holder.names().contains(&"fuse/m1".to_owned());
-    let file = fs::File::open(mounted.target().join("big")).unwrap();
-    mounted.unmount(true).unwrap();
-    assert!(!mounted.is_gone() && is_kept(), "somebody still uses it");
+    let Some(rig) = Rig::kept_by(FrontEndKind::Fuse, Arc::new(MapHolder::default())) else { return };
+    let is_kept = || rig.worker.holder.names().contains(&"fuse/m1".to_owned());
+    let file = fs::File::open(rig.path("big")).unwrap();
+    rig.mounted.unmount(true).unwrap();
+    assert!(!rig.mounted.is_gone() && is_kept(), "somebody still uses it");
     drop(file);
-    wait_for(|| mounted.is_gone());
+    wait_for(|| rig.mounted.is_gone());
     assert!(!is_kept());
 }
 
@@ -329,81 +345,61 @@ fn p4_what_a_worker_hands_over_is_answered_by_the_next() {
 }
 
 fn p4_what_a_worker_hands_over_is_answered_by_the_next_through(kind: FrontEndKind) {
-    let dir = scratch();
-    if cannot(kind, dir.path()) {
-        return;
-    }
-    build(tree(), dir.path());
-    let holder = Arc::new(MapHolder::default());
-    let first = Worker::open(dir.path(), holder.clone());
-    *first.source.latency.lock().unwrap() = Duration::from_secs(3600);
-    let front_end = start(kind, &first, dir.path());
-    let _unmount = Unmount(first.spec.target.clone());
-    let mounted = front_end.mount(first.spec.clone()).unwrap();
+    let Some(first) = Rig::kept_by(kind, Arc::new(MapHolder::default())) else { return };
+    *first.worker.source.latency.lock().unwrap() = Duration::from_secs(3600);
     let reader = std::thread::spawn({
-        let path = first.spec.target.join("big");
+        let path = first.path("big");
         move || fs::read(path).unwrap()
     });
     // EROFS asks again where readahead was denied; who reads the backing file itself would see the error.
-    let backing = first.blob.resources().object().path().expect("the cache has files").to_owned();
+    let object = first.worker.blob.resources().object();
+    let backing = object.path().expect("the cache has files").to_owned();
     let bare_reader = (kind == FrontEndKind::Fanotify).then(|| {
         std::thread::spawn(move || {
             let mut page = [0; 4096];
             fs::File::open(backing).unwrap().read_exact_at(&mut page, 1 << 20).map(|()| page)
         })
     });
-    wait_for(|| mounted.waiting() > usize::from(bare_reader.is_some()));
-    front_end.hand_over();
-    let Worker { runtime, spec, .. } = first;
-    runtime.shutdown_background();
-    drop((mounted, front_end, spec));
+    wait_for(|| first.mounted.waiting() > usize::from(bare_reader.is_some()));
+    let left = first.hand_over();
     std::thread::sleep(Duration::from_millis(50));
     assert!(!reader.is_finished(), "a reader was answered by a worker that had handed over");
 
-    let next = Worker::open(dir.path(), holder.clone());
-    let front_end = start(kind, &next, dir.path());
+    let (next, front_end) = left.next();
     let mounted = front_end.resume(next.spec.clone()).unwrap();
     front_end.finish_resume();
     assert!(reader.join().unwrap() == noise(BIG, 1));
     if let Some(bare_reader) = bare_reader {
         let page = bare_reader.join().unwrap().expect("what was in hand is answered, not denied");
-        assert!(page[..] == fs::read(dir.path().join("blob")).unwrap()[1 << 20..][..4096]);
+        assert!(page[..] == fs::read(left.dir.path().join("blob")).unwrap()[1 << 20..][..4096]);
     }
     mounted.unmount(false).unwrap();
+}
+
+/// A page of `file`, which is "big", is right or an error.
+fn assert_no_hole(file: &fs::File, when: &str) {
+    let mut page = [0; 4096];
+    if file.read_exact_at(&mut page, 1 << 20).is_ok() {
+        assert!(page[..] == noise(BIG, 1)[1 << 20..][..4096], "{when}");
+    }
 }
 
 /// What a mount reads that an earlier worker took away is not known: no mark may go before it has gone.
 #[test]
 fn p1_the_reader_of_a_detached_mount_finds_no_holes_when_another_mount_of_the_image_has_gone() {
-    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
-    if cannot(kind, dir.path()) {
-        return;
-    }
-    build(tree(), dir.path());
-    let holder = Arc::new(MapHolder::default());
-    let first = Worker::open(dir.path(), holder.clone());
-    let front_end = start(kind, &first, dir.path());
-    let _unmount = Unmount(first.spec.target.clone());
-    let mounted = front_end.mount(first.spec.clone()).unwrap();
-    let file = fs::File::open(first.spec.target.join("big")).unwrap();
-    mounted.unmount(true).unwrap();
-    front_end.hand_over();
-    let Worker { runtime, spec, .. } = first;
-    runtime.shutdown_background();
-    drop((mounted, front_end, spec));
-
-    let next = Worker::open(dir.path(), holder);
-    let front_end = start(kind, &next, dir.path());
+    let first = Rig::kept_by(FrontEndKind::Fanotify, Arc::new(MapHolder::default()));
+    let Some(first) = first else { return };
+    let file = fs::File::open(first.path("big")).unwrap();
+    first.mounted.unmount(true).unwrap();
+    let left = first.hand_over();
+    let (next, front_end) = left.next();
     front_end.finish_resume();
     for id in ["second", "third"] {
         let other = front_end.mount(MountSpec { id: id.to_owned(), ..next.spec.clone() }).unwrap();
         fs::read(next.spec.target.join("dir/small-7")).unwrap();
         other.unmount(false).unwrap();
         wait_for(|| other.is_gone());
-        let mut page = [0; 4096];
-        if file.read_exact_at(&mut page, 1 << 20).is_ok() {
-            assert!(page[..] == noise(BIG, 1)[1 << 20..][..4096], "after the {id} mount");
-        }
+        assert_no_hole(&file, id);
     }
     assert!(!front_end.is_idle(), "the first is still read");
     drop(file);
@@ -413,25 +409,12 @@ fn p1_the_reader_of_a_detached_mount_finds_no_holes_when_another_mount_of_the_im
 /// What such a mount reads is not known either: another one of the image must not take its marks along.
 #[test]
 fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the_image_has_gone() {
-    let (kind, dir) = (FrontEndKind::Fanotify, scratch());
-    if cannot(kind, dir.path()) {
-        return;
-    }
-    build(tree(), dir.path());
-    let holder = Arc::new(MapHolder::default());
-    let first = Worker::open(dir.path(), holder.clone());
-    let front_end = start(kind, &first, dir.path());
-    let _unmount = Unmount(first.spec.target.clone());
-    let mounted = front_end.mount(first.spec.clone()).unwrap();
-    front_end.hand_over();
-    let Worker { runtime, spec: MountSpec { target, id, .. }, .. } = first;
-    runtime.shutdown_background();
-    drop((mounted, front_end));
-
-    let next = Worker::open(dir.path(), holder);
-    let front_end = start(kind, &next, dir.path());
+    let first = Rig::kept_by(FrontEndKind::Fanotify, Arc::new(MapHolder::default()));
+    let Some(first) = first else { return };
+    let left = first.hand_over();
+    let (next, front_end) = left.next();
     front_end.finish_resume();
-    let elsewhere = dir.path().join("elsewhere");
+    let elsewhere = left.dir.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let _unmount_other = Unmount(elsewhere.clone());
     let spec = MountSpec { id: "other".into(), target: elsewhere.clone(), ..next.spec.clone() };
@@ -439,11 +422,9 @@ fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the
     fs::read(elsewhere.join("dir/small-7")).unwrap();
     other.unmount(false).unwrap();
     wait_for(|| other.is_gone());
-    let file = fs::File::open(target.join("big")).unwrap();
-    let mut page = [0; 4096];
-    if file.read_exact_at(&mut page, 1 << 20).is_ok() {
-        assert!(page[..] == noise(BIG, 1)[1 << 20..][..4096], "a hole was read");
-    }
+    let file = fs::File::open(left.spec.target.join("big")).unwrap();
+    assert_no_hole(&file, "before it is taken up");
+    let MountSpec { id, target, .. } = left.spec.clone();
     let taken_up = front_end.resume(MountSpec { id, target, ..next.spec.clone() }).unwrap();
     drop_caches();
     assert!(fs::read(taken_up.target().join("big")).unwrap() == noise(BIG, 1));
