@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
@@ -11,30 +11,45 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 const PIECE: usize = 64 << 10;
 
-/// A tmpfs that goes away with the test.
-struct Tmpfs<'a>(&'a Path);
+/// A tmpfs of 2 MiB that goes away with the test.
+struct SmallDisk(tempfile::TempDir);
 
-impl Drop for Tmpfs<'_> {
+impl SmallDisk {
+    /// `None` where it cannot be mounted, which is said.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        match mount("larder-test", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=2m")) {
+            Ok(()) => Some(Self(dir)),
+            Err(errno) => {
+                eprintln!("skipped: a tmpfs of limited size cannot be mounted here ({errno}); run as root");
+                None
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn open_cache(&self) -> Cachefiles {
+        let boot_id = BootId::of_this_machine().expect("/proc is mounted");
+        Cachefiles::open(Config::new(self.path("cache"), boot_id, Arc::new(NoHolder)))
+            .expect("a tmpfs is fit")
+    }
+}
+
+impl Drop for SmallDisk {
     fn drop(&mut self) {
-        unmount(self.0, UnmountFlags::DETACH).expect("it was mounted");
+        unmount(self.0.path(), UnmountFlags::DETACH).expect("it was mounted");
     }
 }
 
 #[test]
 fn p4_a_cache_on_a_full_disk_is_opened_again_and_what_is_in_it_is_read() {
-    let dir = tempfile::tempdir().expect("a directory");
-    if let Err(errno) = mount("larder-test", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=2m")) {
-        eprintln!("skipped: a tmpfs of limited size cannot be mounted here ({errno}); run as root");
-        return;
-    }
-    let _tmpfs = Tmpfs(dir.path());
+    let Some(disk) = SmallDisk::new() else { return };
     let (volume, key) = (VolumeKey::new("v").expect("valid"), CookieKey::new("k").expect("valid"));
-    let open = || {
-        let boot_id = BootId::of_this_machine().expect("/proc is mounted");
-        Cachefiles::open(Config::new(dir.path().join("cache"), boot_id, Arc::new(NoHolder)))
-    };
     for is_clean in [true, false] {
-        let cache = open().expect("a tmpfs is fit");
+        let cache = disk.open_cache();
         let object = cache.acquire(&volume, &key, &ObjectSpec::of_size(1 << 20)).expect("sparse");
         object.write(0, &[7; PIECE]).expect("space");
         object.commit().expect("space");
@@ -44,12 +59,12 @@ fn p4_a_cache_on_a_full_disk_is_opened_again_and_what_is_in_it_is_read() {
         } else {
             // As when its process is killed: it has not said that it ended.
             std::mem::forget(cache);
-            fs::remove_file(dir.path().join("cache/lock")).expect("there");
+            fs::remove_file(disk.path("cache/lock")).expect("there");
         }
-        let others = dir.path().join("others");
+        let others = disk.path("others");
         let mut file = fs::File::create(&others).expect("space");
         while file.write_all(&[1; 4096]).is_ok() {}
-        let cache = open().expect("it is a cache already");
+        let cache = disk.open_cache();
         let object = cache.acquire(&volume, &key, &ObjectSpec::of_size(1 << 20)).expect("there");
         assert_eq!(object.probe(0), Run::Present { until: PIECE as u64 });
         let mut buf = vec![0; PIECE];
@@ -62,15 +77,8 @@ fn p4_a_cache_on_a_full_disk_is_opened_again_and_what_is_in_it_is_read() {
 
 #[test]
 fn p1_a_full_disk_is_an_error_of_its_own_and_marks_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    if let Err(errno) = mount("larder-test", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=2m")) {
-        eprintln!("skipped: a tmpfs of limited size cannot be mounted here ({errno}); run as root");
-        return;
-    }
-    let _tmpfs = Tmpfs(dir.path());
-    let boot_id = BootId::of_this_machine().expect("/proc is mounted");
-    let config = Config::new(dir.path().join("cache"), boot_id, Arc::new(NoHolder));
-    let cache = Cachefiles::open(config).expect("a tmpfs is fit");
+    let Some(disk) = SmallDisk::new() else { return };
+    let cache = disk.open_cache();
     let (volume, key) = (VolumeKey::new("v").expect("valid"), |text| CookieKey::new(text).expect("valid"));
 
     let ballast = cache.acquire(&volume, &key("ballast"), &ObjectSpec::of_size(1 << 20)).expect("sparse");
