@@ -3,22 +3,14 @@
 mod common;
 
 use std::{
-    io,
-    os::fd::BorrowedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use common::{DEMAND, Fixture, KIB, Link, MIB, at, bytes, engine, engine_with, even, no_readahead};
 use futures_util::future::join_all;
-use larder_fscache::{
-    Backend, BlockSize, CacheObject, CookieKey, Error, ObjectRange, ObjectSpec, Run, VolumeKey,
-    memory::Memory,
-};
 use larder_ondemand::{Cause, EngineConfig, FillError};
+use larder_testkit::{Troubled, Troubles};
 
 const ENOSPC: i32 = 28;
 
@@ -83,15 +75,16 @@ async fn p3_no_reader_is_held_past_the_deadline_and_the_fetch_is_given_up_too() 
 
 #[tokio::test(start_paused = true)]
 async fn a_full_cache_is_enospc_and_passes() {
-    let full = Arc::new(AtomicBool::new(true));
-    let backend = Full { memory: Memory::new(), full: Arc::clone(&full) };
+    let troubles = Arc::<Troubles>::default();
+    troubles.is_full.store(true, SeqCst);
+    let backend = Troubled::new(Arc::clone(&troubles));
     let fixture = Fixture::on(backend, bytes(MIB, 1), even(MIB, 64 * KIB), &Link::usual());
     let engine = engine();
     let error = fixture.read(&engine, 0..64 * KIB).await.expect_err("the cache is full");
     assert_eq!(error.errno(), ENOSPC);
     assert!(error.hint().is_some());
     assert!(error.chain().contains("no space"), "{}", error.chain());
-    full.store(false, SeqCst);
+    troubles.is_full.store(false, SeqCst);
     fixture.read(&engine, 0..64 * KIB).await.expect("there is room again");
 }
 
@@ -153,72 +146,4 @@ async fn what_lies_beyond_the_object_is_not_wanted() {
     assert_eq!(fixture.blob.stats().requests, 0);
     engine.fill(&fixture.blob, at(MIB - 1, u64::MAX), DEMAND).await.expect("its last byte");
     fixture.assert_present(MIB - 1..MIB);
-}
-
-/// A backend that says when it is full.
-struct Full {
-    memory: Memory,
-    full: Arc<AtomicBool>,
-}
-
-struct FullObject {
-    object: Arc<dyn CacheObject>,
-    cookie: CookieKey,
-    full: Arc<AtomicBool>,
-}
-
-impl Backend for Full {
-    fn acquire(
-        &self,
-        volume: &VolumeKey,
-        cookie: &CookieKey,
-        spec: &ObjectSpec,
-    ) -> Result<Arc<dyn CacheObject>, Error> {
-        let object = self.memory.acquire(volume, cookie, spec)?;
-        Ok(Arc::new(FullObject { object, cookie: cookie.clone(), full: Arc::clone(&self.full) }))
-    }
-
-    fn relinquish(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
-        self.memory.relinquish(volume, cookie)
-    }
-
-    fn remove(&self, volume: &VolumeKey, cookie: &CookieKey) -> Result<(), Error> {
-        self.memory.remove(volume, cookie)
-    }
-}
-
-impl CacheObject for FullObject {
-    fn size(&self) -> u64 {
-        self.object.size()
-    }
-    fn block_size(&self) -> BlockSize {
-        self.object.block_size()
-    }
-    fn probe_within(&self, want: ObjectRange) -> Run {
-        self.object.probe_within(want)
-    }
-    fn generation(&self) -> u64 {
-        self.object.generation()
-    }
-    fn withdraw(&self) {
-        self.object.withdraw();
-    }
-    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.object.read_at(at, buf)
-    }
-    fn write(&self, at: u64, data: &[u8]) -> Result<(), Error> {
-        if self.full.load(SeqCst) {
-            return Err(Error::io(&self.cookie, "writing", io::Error::from_raw_os_error(ENOSPC)));
-        }
-        self.object.write(at, data)
-    }
-    fn present_bytes(&self) -> u64 {
-        self.object.present_bytes()
-    }
-    fn file(&self) -> BorrowedFd<'_> {
-        self.object.file()
-    }
-    fn commit(&self) -> Result<(), Error> {
-        self.object.commit()
-    }
 }

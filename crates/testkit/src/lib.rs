@@ -5,7 +5,8 @@
 //! the [`Ledger`] tells which bytes were sent how often. Misuse by a test panics: this crate is for tests only.
 //!
 //! For trees of files there are real servers, started on the loopback and ended by their process ids: [`Nginx`] and
-//! [`Moto`] (S3), where the host has them; and [`OddServer`], which changes files at the wrong moment.
+//! [`Moto`] (S3), where the host has them; and [`OddServer`], which changes files at the wrong moment. [`Troubled`] is a cache
+//! that fails.
 //!
 //! ```
 //! use larder_testkit::{Content, Fault, Registry};
@@ -33,6 +34,8 @@ mod nginx;
 mod odd;
 mod process;
 
+mod troubled;
+
 pub use content::Content;
 pub use fault::{Fault, Target, Times};
 pub use ledger::{Ledger, Logged};
@@ -40,3 +43,4 @@ pub use moto::Moto;
 pub use nginx::{Listing, Nginx};
 pub use odd::{Behaviour, OddServer};
 pub use registry::Registry;
+pub use troubled::{Troubled, Troubles};
