@@ -370,6 +370,9 @@ fn p3_a_stand_in_is_adopted_and_makes_way_for_the_worker_again() {
     fs::write(rig.dir.path().join("mended"), "").unwrap();
     let worker = rig.report("worker-1");
     assert_eq!((worker.keeper, worker.mode.as_str()), (adopted.keeper, "crash"), "a worker, not a stand-in");
+    // Before the directory goes: one that no longer finds `mended` would crash for ever.
+    rig.ask_to_stop();
+    wait_for("the end of both", || is_gone(worker.worker) && is_gone(adopted.keeper));
 }
 
 fn a_signal_for_the_keeper_reaches_the_worker() {
