@@ -2,14 +2,18 @@
 
 use std::io;
 
+use larder_ondemand::EngineConfig;
 use tokio::runtime::{Builder, Runtime};
 
 /// Stack of runtime threads in bytes. Nothing on them recurses; fills decode on the blocking pool.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Blocking threads at most: hashing, decoding and file writes; and mounts, which may wait for those, so that only a few of
-/// them may be under way.
-const BLOCKING_MAX: usize = 16;
+/// Images that are opened and mounted at once: each may hold up a thread that waits for a fill.
+pub const OPENING_MAX: usize = 8;
+
+/// Blocking threads at most: hashing, decoding and file writes, beside mounts, each of which may wait for those on a thread, and
+/// beside readers of sources on this machine, which may hang.
+const BLOCKING_MAX: usize = 8 + OPENING_MAX + EngineConfig::LANES_MAX;
 
 /// The runtime of a command: the calling thread drives it.
 ///

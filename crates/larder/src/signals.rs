@@ -39,11 +39,12 @@ pub fn stay_if_interrupted() {
     }
 }
 
-/// The signals that ask a program to end. Once they are caught they do not end it by themselves.
+/// The signals that ask a program to end. Once they are caught they do not end it by themselves. One that whoever started it has
+/// it ignore, as nohup does, stays ignored.
 pub struct Ends {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hang_up: Option<Signal>,
 }
 
 impl Ends {
@@ -53,7 +54,11 @@ impl Ends {
     ///
     /// When the kernel refuses.
     pub fn catch() -> anyhow::Result<Self> {
-        let caught = |kind| signal(kind).context("a signal cannot be caught");
+        let ignored = ignored();
+        let caught = |kind: SignalKind| {
+            let is_ignored = ignored & (1 << (kind.as_raw_value() - 1)) != 0;
+            (!is_ignored).then(|| signal(kind)).transpose().context("a signal cannot be caught")
+        };
         Ok(Self {
             interrupt: caught(SignalKind::interrupt())?,
             terminate: caught(SignalKind::terminate())?,
@@ -64,9 +69,32 @@ impl Ends {
     /// Waits for the next one.
     pub async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hang_up.recv() => SignalKind::hangup(),
+            () = come(&mut self.interrupt) => SignalKind::interrupt(),
+            () = come(&mut self.terminate) => SignalKind::terminate(),
+            () = come(&mut self.hang_up) => SignalKind::hangup(),
         }
     }
+}
+
+async fn come(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that this process ignores, a bit each (`SigIgn` of proc(5)).
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a terminal sends Ctrl-C to this process and those that it has started: they are its foreground group (`pgrp` and
+/// `tpgid` of proc(5)).
+pub fn is_in_foreground() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    matches!((fields.get(2), fields.get(5)), (Some(group), Some(foreground)) if group == foreground)
 }

@@ -99,17 +99,6 @@ impl Blob {
         ObjectRange::new(first.decoded.start(), last.decoded.end()).unwrap_or(first.decoded)
     }
 
-    /// Who is asked first for the bytes.
-    pub fn source(&self) -> Arc<dyn RangeSource> {
-        self.sources.first()
-    }
-
-    /// Another place has the same stored bytes, and is asked first from now on; those known before are asked when it
-    /// fails.
-    pub fn add_source(&self, source: Arc<dyn RangeSource>) {
-        self.sources.add(source);
-    }
-
     pub(crate) fn sources(&self) -> &Sources {
         &self.sources
     }

@@ -48,14 +48,13 @@ pub struct EngineConfig {
     pub decoders: NonZero<usize>,
     /// How long a reader waits, and how long one request may take, before it is an error.
     pub deadline: Duration,
+    /// Without a byte for so long, another place is asked, where the bytes lie in several.
+    pub stall: Duration,
     /// How many objects, and how many questions of each, may wait.
     pub tables: Limits,
     /// Records kept of each kind.
     pub records_max: usize,
 }
-
-/// More would not read any faster.
-const LANES_MAX: usize = 8;
 
 impl Default for EngineConfig {
     fn default() -> Self {
@@ -79,6 +78,7 @@ impl Default for EngineConfig {
             // One more than there are processors: while one waits for the file system's lock, another goes on.
             decoders: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).saturating_add(1),
             deadline: Duration::from_secs(60),
+            stall: Duration::from_secs(10),
             tables: Limits::default(),
             records_max: 32_768,
         }
@@ -86,6 +86,9 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// Threads that read sources on this machine at most, hanging ones included: more would not read any faster.
+    pub const LANES_MAX: usize = 8;
+
     pub(crate) fn budgets(&self) -> PerPriority<u64> {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         PerPriority {
@@ -96,9 +99,9 @@ impl EngineConfig {
         }
     }
 
-    /// Threads that read sources on this machine at once: as many as decode, but never all that the runtime has.
+    /// Threads that read sources on this machine at once.
     pub(crate) fn lanes(&self) -> usize {
-        self.decoders.get().min(LANES_MAX)
+        self.decoders.get().min(Self::LANES_MAX)
     }
 
     /// Requests that one blob may have on the wire.

@@ -48,6 +48,8 @@ pub struct Engine {
     /// and no others.
     pub(crate) lanes: Arc<Semaphore>,
     pub(crate) room: DecodingRoom,
+    /// That of lanes, which have it while they read.
+    pub(crate) lane_room: DecodingRoom,
     shapes: PerPriority<Shape>,
     started: Instant,
     faults: Mutex<Ring<FaultRecord>>,
@@ -67,6 +69,7 @@ impl Engine {
             decoders: Arc::new(Semaphore::new(config.decoders.get())),
             lanes: Arc::new(Semaphore::new(config.lanes())),
             room: DecodingRoom::new(),
+            lane_room: DecodingRoom::new(),
             shapes: config.shapes(),
             started: Instant::now(),
             faults: Mutex::new(Ring::new(config.records_max)),

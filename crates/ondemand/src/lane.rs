@@ -5,6 +5,7 @@
 //! on a thread that may block, until none is left or it is time to let others have a turn.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,6 +15,7 @@ use std::{
 
 use larder_faults::{Site, point};
 use larder_remote::RangeSource;
+use tokio::time::timeout;
 
 use crate::{
     Cause, Engine, FillError,
@@ -24,6 +26,7 @@ use crate::{
     plan::Request,
     schedule::Wish,
     settle::Tries,
+    sources::Blame,
     trip::{Trip, land, take_off},
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct Queue {
     cause: Cause,
     requests: Vec<Request>,
     next: AtomicUsize,
+    /// So many pieces have been read: whether it goes on.
+    pieces: AtomicUsize,
     withdrawn: AtomicBool,
 }
 
@@ -56,8 +61,10 @@ impl Queue {
         requests: Vec<Request>,
     ) {
         let lanes = engine.config.lanes().min(requests.len());
-        let (engine, next, withdrawn) = (Arc::clone(engine), AtomicUsize::new(0), AtomicBool::new(false));
-        let queue = Arc::new(Self { engine, blob, source, booking, cause, requests, next, withdrawn });
+        let (next, pieces) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (engine, withdrawn) = (Arc::clone(engine), AtomicBool::new(false));
+        let queue =
+            Arc::new(Self { engine, blob, source, booking, cause, requests, next, pieces, withdrawn });
         for _ in 0..lanes {
             let lane = Arc::clone(&queue);
             queue.engine.handle.spawn(async move { lane.run().await });
@@ -75,7 +82,9 @@ impl Queue {
     }
 
     async fn work(self: &Arc<Self>) {
-        while let Some(request) = self.requests.get(self.next.load(Ordering::Relaxed)) {
+        while !self.withdrawn.load(Ordering::Relaxed)
+            && let Some(request) = self.requests.get(self.next.load(Ordering::Relaxed))
+        {
             let _pass = self.engine.admission.admit(self.wish(request)).await;
             let _ = point(Site::OndemandAdmitted);
             // Never closed, so that the error cannot happen.
@@ -86,7 +95,23 @@ impl Queue {
                 lane.take_turn();
             };
             // After a panic in there the chunks are landed on drop.
-            let _ = self.engine.handle.spawn_blocking(turn).await;
+            let mut turn = self.engine.handle.spawn_blocking(turn);
+            let mut pieces = self.pieces.load(Ordering::Relaxed);
+            while timeout(self.engine.config.stall, &mut turn).await.is_err() {
+                let now = self.pieces.load(Ordering::Relaxed);
+                if now == pieces && self.has_other() {
+                    return self.give_up();
+                }
+                pieces = now;
+            }
+        }
+    }
+
+    /// The file system hangs: everything that has not been brought is brought from elsewhere. The threads that are in it stay
+    /// there.
+    fn give_up(&self) {
+        if !self.withdrawn.swap(true, Ordering::Relaxed) {
+            self.requests.iter().for_each(|request| self.hand_over(request.chunks.clone()));
         }
     }
 
@@ -120,10 +145,13 @@ impl Queue {
         let (at, began) = (self.engine.now(), Instant::now());
         self.blob.counters().requests.add(1);
         let Some(here) = self.source.here() else { return };
-        let tries = if self.blob.sources().has_one() { Tries::Last } else { Tries::MoreToCome };
+        let tries = if self.has_other() { Tries::MoreToCome } else { Tries::Last };
         let mut ok = true;
         for piece in pieces(self.blob.table(), request.chunks.clone()) {
-            let room = self.engine.room.take(self.blob.table(), piece.clone());
+            if self.withdrawn.load(Ordering::Relaxed) {
+                break;
+            }
+            let room = self.engine.lane_room.take(self.blob.table(), piece.clone());
             let _room = self.engine.handle.block_on(room);
             match bring_piece(&self.engine, &self.blob, here, self.booking, piece, tries) {
                 Ok(all_are_present) => ok &= all_are_present,
@@ -132,6 +160,7 @@ impl Queue {
                     self.miss(missed);
                 }
             }
+            self.pieces.fetch_add(1, Ordering::Relaxed);
         }
         self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
     }
@@ -140,23 +169,33 @@ impl Queue {
     fn miss(&self, missed: Missed) {
         let Missed { chunks, error } = missed;
         match error {
-            Some(error) if self.blob.sources().has_one() => {
+            Some(error) if !self.has_other() => {
                 let land = |number| land(&self.engine, &self.blob, self.booking, number, Err(error.clone()));
                 return chunks.into_iter().for_each(land);
             }
             Some(error) => self.blob.set_last_error(&error),
             None => {}
         }
-        self.blob.sources().pass_over(&self.source);
+        let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
+        self.hand_over(*first..*last + 1);
+    }
+
+    /// Whether the bytes lie somewhere else, too.
+    fn has_other(&self) -> bool {
+        self.blob.sources().has_other(&self.source)
+    }
+
+    /// Has a trip bring those of `chunks` that this booking has not brought.
+    fn hand_over(&self, chunks: Range<u32>) {
+        self.blob.sources().pass_over(&self.source, Blame::Place);
         let mut flights = self.blob.flights();
         let booking = flights.open_booking();
-        for number in &chunks {
-            flights.hand_over(*number, self.booking, booking);
+        for number in chunks.clone() {
+            flights.hand_over(number, self.booking, booking);
         }
         drop(flights);
-        let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
         let (engine, blob) = (Arc::clone(&self.engine), self.blob.clone());
-        self.engine.handle.spawn(Trip::new(engine, blob, booking, *first..*last + 1, self.cause).run());
+        self.engine.handle.spawn(Trip::new(engine, blob, booking, chunks, self.cause).run());
     }
 }
 

@@ -52,4 +52,5 @@ pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::FillError;
 pub use record::{FaultRecord, FillRecord};
+pub use sources::SourceLease;
 pub use stats::{BlobStats, LastError};

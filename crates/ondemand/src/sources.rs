@@ -1,58 +1,146 @@
 //! [`Sources`]: whoever has a blob's bytes, the one to ask first in front.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use larder_remote::RangeSource;
 
-/// So many are kept; the one that would be asked last goes first.
-const SOURCES_MAX: usize = 8;
+use crate::Blob;
 
 /// The places that have the same stored bytes: images that share a blob may come from different registries, and one that is
 /// gone must not fail the readers of the others.
-pub(crate) struct Sources(Mutex<Vec<Arc<dyn RangeSource>>>);
+pub(crate) struct Sources(Mutex<All>);
+
+struct All {
+    /// Never empty: the last one stays although its image has gone.
+    sources: Vec<(Id, Arc<dyn RangeSource>)>,
+    ids: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Id(u64);
+
+/// What a failure says of others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Blame {
+    /// Nothing: this place does not have the bytes.
+    Place,
+    /// Whoever lies where it does is down, too.
+    Origin,
+}
+
+/// Places that have failed.
+#[derive(Debug)]
+pub(crate) enum Blamed {
+    Place(String),
+    Origin(String),
+}
+
+impl Blame {
+    /// Puts it on `source`.
+    pub fn on(self, source: &Arc<dyn RangeSource>) -> Blamed {
+        match self {
+            Self::Place => Blamed::Place(source.describe()),
+            Self::Origin => Blamed::Origin(source.origin()),
+        }
+    }
+}
+
+impl Blamed {
+    /// Whether `source` is one of them.
+    pub fn is_on(&self, source: &Arc<dyn RangeSource>) -> bool {
+        match self {
+            Self::Place(place) => source.describe() == *place,
+            Self::Origin(origin) => source.origin() == *origin,
+        }
+    }
+}
+
+/// A place is asked as long as this lives: the image that it belongs to is in use.
+#[must_use = "the place is not asked any more when this is dropped"]
+pub struct SourceLease {
+    blob: Weak<Blob>,
+    id: Id,
+}
 
 impl Sources {
     /// Only this one.
     pub fn new(source: Arc<dyn RangeSource>) -> Self {
-        Self(Mutex::new(vec![source]))
-    }
-
-    /// Asks `source` before all others from now on. It takes the place of one that describes itself as the same: whoever
-    /// comes later has the newer credentials.
-    pub fn add(&self, source: Arc<dyn RangeSource>) {
-        let place = source.describe();
-        let mut all = self.lock();
-        all.retain(|other| other.describe() != place);
-        all.insert(0, source);
-        all.truncate(SOURCES_MAX);
+        Self(Mutex::new(All { sources: vec![(Id(0), source)], ids: 0 }))
     }
 
     /// The one to ask first.
     pub fn first(&self) -> Arc<dyn RangeSource> {
-        // There is always one: only `add` takes any away.
-        Arc::clone(&self.lock()[0])
+        Arc::clone(&self.lock().sources[0].1)
     }
 
-    /// All, in the order in which to ask them.
-    pub fn all(&self) -> Vec<Arc<dyn RangeSource>> {
-        self.lock().clone()
+    /// The first that is not to be passed over.
+    pub fn find(&self, is_wanted: impl FnMut(&Arc<dyn RangeSource>) -> bool) -> Option<Arc<dyn RangeSource>> {
+        let all = self.lock();
+        let mut is_wanted = is_wanted;
+        all.sources.iter().map(|(_, source)| source).find(|source| is_wanted(source)).cloned()
     }
 
-    /// Whether there is only this one.
-    pub fn has_one(&self) -> bool {
-        self.lock().len() == 1
-    }
-
-    /// `failed` could not give what it was asked for: from now on it is asked last.
-    pub fn pass_over(&self, failed: &Arc<dyn RangeSource>) {
-        let mut all = self.lock();
-        if let Some(at) = all.iter().position(|source| Arc::ptr_eq(source, failed)) {
-            all[at..].rotate_left(1);
+    /// Whether somewhere else than where `source` lies the bytes are, too.
+    pub fn has_other(&self, source: &Arc<dyn RangeSource>) -> bool {
+        let all = self.lock();
+        all.sources.len() > 1 && {
+            let origin = source.origin();
+            all.sources.iter().any(|(_, other)| other.origin() != origin)
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn RangeSource>>> {
+    /// `failed` could not give what it was asked for, or nobody could where it lies: from now on they are asked last.
+    pub fn pass_over(&self, failed: &Arc<dyn RangeSource>, blame: Blame) {
+        let mut all = self.lock();
+        if all.sources.len() > 1 {
+            let blamed = blame.on(failed);
+            all.sources.sort_by_key(|(_, source)| blamed.is_on(source));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blob {
+    /// Who is asked first for the bytes.
+    pub fn source(&self) -> Arc<dyn RangeSource> {
+        self.sources().first()
+    }
+
+    /// Another place has the same stored bytes, and is asked first until the lease is dropped; those known before are asked
+    /// when it fails.
+    pub fn add_source(self: &Arc<Self>, source: Arc<dyn RangeSource>) -> SourceLease {
+        let mut all = self.sources().lock();
+        all.ids += 1;
+        let id = Id(all.ids);
+        all.sources.insert(0, (id, source));
+        SourceLease { blob: Arc::downgrade(self), id }
+    }
+
+    /// The lease of the place that was given to [`Blob::new`]: without one it is asked for the blob's whole life.
+    pub fn lease_first_source(self: &Arc<Self>) -> SourceLease {
+        SourceLease { blob: Arc::downgrade(self), id: Id(0) }
+    }
+}
+
+impl Drop for SourceLease {
+    fn drop(&mut self) {
+        let Some(blob) = self.blob.upgrade() else { return };
+        let mut all = blob.sources().lock();
+        if all.sources.len() > 1 {
+            all.sources.retain(|(id, _)| *id != self.id);
+        }
+    }
+}
+
+impl fmt::Debug for SourceLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SourceLease").field(&self.id).finish()
     }
 }
 
@@ -64,7 +152,8 @@ mod tests {
 
     use super::*;
 
-    struct Named(String);
+    /// Called by all its letters; it lies where the first one says.
+    struct Named(&'static str);
 
     #[async_trait]
     impl RangeSource for Named {
@@ -73,7 +162,11 @@ mod tests {
         }
 
         fn describe(&self) -> String {
-            self.0.clone()
+            self.0.to_owned()
+        }
+
+        fn origin(&self) -> String {
+            self.0[..1].to_owned()
         }
 
         async fn read_range(&self, _: BlobRange) -> Result<Bytes, Error> {
@@ -81,38 +174,36 @@ mod tests {
         }
     }
 
-    fn named(name: impl ToString) -> Arc<dyn RangeSource> {
-        Arc::new(Named(name.to_string()))
+    fn sources(names: &[&'static str]) -> Sources {
+        let mut named = names.iter().map(|name| Arc::new(Named(name)) as Arc<dyn RangeSource>);
+        let sources = Sources::new(named.next().expect("one at least"));
+        sources.lock().sources.extend((1..).map(Id).zip(named));
+        sources
     }
 
-    fn names(sources: &Sources) -> String {
-        sources.all().iter().map(|source| source.describe()).collect()
-    }
-
-    #[test]
-    fn the_newest_is_asked_first_and_one_that_failed_last() {
-        let sources = Sources::new(named("a"));
-        assert!(sources.has_one());
-        sources.add(named("b"));
-        sources.add(named("c"));
-        assert_eq!(names(&sources), "cba");
-        sources.pass_over(&sources.first());
-        assert_eq!((names(&sources).as_str(), sources.first().describe().as_str()), ("bac", "b"));
-        let gone = named("b");
-        sources.pass_over(&gone);
-        assert_eq!(names(&sources), "bac", "a source that is none of them changes nothing");
+    fn order(sources: &Sources) -> String {
+        let names: Vec<_> = sources.lock().sources.iter().map(|(_, source)| source.describe()).collect();
+        names.join(" ")
     }
 
     #[test]
-    fn a_place_is_kept_once_and_there_is_an_end() {
-        let sources = Sources::new(named("a"));
-        sources.add(named("b"));
-        let again = named("a");
-        sources.add(Arc::clone(&again));
-        assert_eq!(names(&sources), "ab");
-        assert!(Arc::ptr_eq(&sources.first(), &again), "the newer one stays");
-        (0..20).for_each(|name| sources.add(named(name)));
-        assert_eq!(sources.all().len(), SOURCES_MAX);
-        assert_eq!(sources.first().describe(), "19");
+    fn whoever_failed_is_asked_last_and_so_are_those_who_lie_there_when_it_is_down() {
+        let sources = sources(&["a1", "b1", "a2", "c1"]);
+        let first = sources.first();
+        sources.pass_over(&first, Blame::Place);
+        assert_eq!(order(&sources), "b1 a2 c1 a1");
+        sources.pass_over(&first, Blame::Origin);
+        assert_eq!(order(&sources), "b1 c1 a2 a1");
+        let blamed = [Blame::Place.on(&sources.first()), Blame::Origin.on(&first)];
+        let left = sources.find(|source| !blamed.iter().any(|blamed| blamed.is_on(source)));
+        assert_eq!(left.expect("one is left").describe(), "c1");
+    }
+
+    #[test]
+    fn another_repository_of_a_registry_is_no_other_place_to_wait_for() {
+        let one = sources(&["a1", "a2"]);
+        assert!(!one.has_other(&one.first()));
+        let two = sources(&["a1", "b1"]);
+        assert!(two.has_other(&two.first()));
     }
 }

@@ -1,6 +1,14 @@
 //! [`Trip`]: one booking's run of neighbouring chunks, from the queue to the cache.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     Blob, Cause, Engine, FillError,
@@ -10,8 +18,9 @@ use crate::{
     plan::{Request, Wanted, plan},
     schedule::Wish,
     settle::{Arrived, Settled, Tries, settle},
+    sources::{Blame, Blamed},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 use larder_faults::{Site, point};
 use larder_remote::{BlobRange, RangeSource};
@@ -74,22 +83,21 @@ impl Trip {
     /// Brings a request from the first source, and what that does not give from the next.
     async fn fly(&self, request: &Request) {
         let (at, began) = (self.engine.now(), Instant::now());
-        let until = began + self.engine.config.deadline;
-        let (mut rest, mut ok, mut failed) = (request.chunks.clone(), true, None);
-        let sources = self.blob.sources().all();
-        for (source, left) in sources.iter().zip((1..=sources.len()).rev()) {
-            // One that hangs leaves the others their part of the time.
-            let now = Instant::now();
-            let part = (until - now) / u32::try_from(left).unwrap_or(u32::MAX);
-            let (next, is_ok, error) = self.fly_from(source, rest.clone(), now + part).await;
-            rest.start = next;
-            ok &= is_ok;
-            let Some(error) = error else { break };
-            self.blob.set_last_error(&error);
-            self.blob.sources().pass_over(source);
-            // Readers learn of the place that should have had it, not of the last resort.
-            failed.get_or_insert(error);
+        let mut flight = Flown {
+            until: began + self.engine.config.deadline,
+            rest: request.chunks.clone(),
+            blamed: Vec::new(),
+            stalled: None,
+            failed: None,
+            ok: true,
+        };
+        while let Some(source) = self.next_source(&mut flight) {
+            self.fly_from(&source, &mut flight).await;
+            if flight.rest.is_empty() || Instant::now() >= flight.until {
+                break;
+            }
         }
+        let Flown { rest, failed, mut ok, .. } = flight;
         if let Some(error) = failed.filter(|_| !rest.is_empty()) {
             ok = false;
             self.fail(rest, &error);
@@ -97,32 +105,49 @@ impl Trip {
         self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
     }
 
-    /// Brings neighbouring chunks from `source`. Returns the first whose bytes did not come and why, and whether those
-    /// before it are present.
-    async fn fly_from(
-        &self,
-        source: &Arc<dyn RangeSource>,
-        chunks: Range<u32>,
-        until: Instant,
-    ) -> (u32, bool, Option<FillError>) {
+    /// The next source that nothing speaks against; at last the one that was given up because others might be quicker.
+    fn next_source(&self, flight: &mut Flown) -> Option<Arc<dyn RangeSource>> {
+        let wanted = |source: &Arc<dyn RangeSource>| !flight.blamed.iter().any(|blamed| blamed.is_on(source));
+        self.blob.sources().find(wanted).or_else(|| flight.stalled.take())
+    }
+
+    /// Brings what is missing of a flight from `source`, as far as it has it.
+    async fn fly_from(&self, source: &Arc<dyn RangeSource>, flight: &mut Flown) {
+        let chunks = flight.rest.clone();
         let stored = self.stored(&chunks);
         self.blob.counters().requests.add(1);
         let (arrive, mut arrived) = mpsc::unbounded_channel();
+        // Whoever is asked again is waited for until the end: there is nobody else.
+        let may_stall = !flight.blamed.iter().any(|blamed| blamed.is_on(source));
+        let stall = (may_stall && self.blob.sources().has_other(source)).then_some(self.engine.config.stall);
+        let until = flight.until;
         let read = async move {
             // Not more than the request's bytes are ever in the channel, and the pass counts those.
             let mut sink = |bytes: Bytes| drop(arrive.send(bytes));
-            self.within(source, until, stored, source.read_stream(stored, &mut sink)).await
+            self.read(source, stored, (until, stall), &mut sink).await
         };
         let (read, (unpacked, outcome)) = join(read, self.unpack(&chunks, &mut arrived)).await;
-        let mut ok = outcome.ok;
+        flight.rest.start = unpacked;
+        flight.ok &= outcome.ok;
         for number in outcome.refused {
-            ok &= self.fetch_again(source, number).await;
+            flight.ok &= self.fetch_again(source, number, until).await;
         }
-        let error = (unpacked < chunks.end).then(|| match read {
-            Err(error) => error,
-            Ok(()) => self.too_short(source, stored),
-        });
-        (unpacked, ok, error)
+        if unpacked == chunks.end {
+            return;
+        }
+        let (error, blame) = match read {
+            Ok(()) => (self.too_short(source, stored), Blame::Place),
+            Err(NotRead::Stalled(error)) => {
+                flight.stalled.get_or_insert_with(|| Arc::clone(source));
+                (error, Blame::Origin)
+            }
+            Err(NotRead::Failed(error, blame)) => (error, blame),
+        };
+        self.blob.set_last_error(&error);
+        self.blob.sources().pass_over(source, blame);
+        flight.blamed.extend([Blame::Place.on(source), blame.on(source)]);
+        // Readers learn of the place that should have had it, not of the last resort.
+        flight.failed.get_or_insert(error);
     }
 
     /// Settles chunks as their bytes arrive. Returns the first chunk whose bytes did not come, and what came of those
@@ -201,23 +226,50 @@ impl Trip {
         self.engine.handle.spawn_blocking(work).await.unwrap_or(Outcome { ok: false, refused: Vec::new() })
     }
 
-    /// Fetches a chunk once more whose bytes were not the image's: from another source, where there is one; a proxy's fault
-    /// may be gone, too.
-    async fn fetch_again(&self, lied: &Arc<dyn RangeSource>, number: u32) -> bool {
-        self.blob.sources().pass_over(lied);
-        let source = self.blob.source();
+    /// Fetches a chunk once more whose bytes were not the image's: from the other sources, and then from the one that lied,
+    /// for a proxy's fault may be gone, too.
+    async fn fetch_again(&self, lied: &Arc<dyn RangeSource>, number: u32, until: Instant) -> bool {
         let stored = self.blob.table().chunk(number).stored;
-        self.blob.counters().requests.add(1);
-        let until = Instant::now() + self.engine.config.deadline;
-        match self.within(&source, until, stored, source.read_range(stored)).await {
-            Ok(bytes) => {
-                self.blob.counters().fetched_bytes.add(bytes.len() as u64);
-                self.settle(vec![Arrived { number, bytes }], Tries::Last).await.ok
+        self.blob.sources().pass_over(lied, Blame::Place);
+        let mut blamed = vec![Blame::Place.on(lied)];
+        let mut failed = None;
+        loop {
+            let wanted = |source: &Arc<dyn RangeSource>| !blamed.iter().any(|blamed| blamed.is_on(source));
+            let other = self.blob.sources().find(wanted);
+            let (source, tries) = match &other {
+                Some(other) => (other, Tries::MoreToCome),
+                None => (lied, Tries::Last),
+            };
+            self.blob.counters().requests.add(1);
+            let stall = other.is_some().then_some(self.engine.config.stall);
+            let mut bytes = BytesMut::new();
+            let mut sink = |piece: Bytes| bytes.extend_from_slice(&piece);
+            let read = self.read(source, stored, (until, stall), &mut sink).await;
+            let blame = match read {
+                Ok(()) => {
+                    let bytes = bytes.freeze();
+                    self.blob.counters().fetched_bytes.add(bytes.len() as u64);
+                    let outcome = self.settle(vec![Arrived { number, bytes }], tries).await;
+                    if outcome.refused.is_empty() {
+                        return outcome.ok;
+                    }
+                    Blame::Place
+                }
+                Err(NotRead::Stalled(error)) => {
+                    failed.get_or_insert(error);
+                    Blame::Origin
+                }
+                Err(NotRead::Failed(error, blame)) => {
+                    failed.get_or_insert(error);
+                    blame
+                }
+            };
+            if let (None, Some(error)) = (&other, &failed) {
+                self.fail(number..number + 1, error);
+                return false;
             }
-            Err(error) => {
-                self.fail(number..number + 1, &error);
-                false
-            }
+            self.blob.sources().pass_over(source, blame);
+            blamed.extend([Blame::Place.on(source), blame.on(source)]);
         }
     }
 
@@ -228,24 +280,73 @@ impl Trip {
         }
     }
 
-    /// Puts a read under the deadline and gives its error a place.
-    async fn within<T>(
+    /// Reads a range from `source`, with the time it may take in all and, where others are to be asked rather than waited for,
+    /// without a byte.
+    async fn read(
         &self,
         source: &Arc<dyn RangeSource>,
-        until: Instant,
         range: BlobRange,
-        read: impl Future<Output = Result<T, larder_remote::Error>>,
-    ) -> Result<T, FillError> {
-        let error = match timeout_at(until, read).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(_) => larder_remote::Error::Timeout {
-                place: source.describe(),
-                range: range.to_string(),
-                after: self.engine.config.deadline,
-            },
+        (until, stall): (Instant, Option<Duration>),
+        sink: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), NotRead> {
+        let began = Instant::now();
+        let progress = AtomicU64::new(0);
+        let mut noting = |bytes: Bytes| {
+            progress.store(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            sink(bytes);
         };
-        Err(self.not_fetched(range, error))
+        let mut read = pin!(self.read_wherever(source, range, &mut noting));
+        loop {
+            let stalls_at = || {
+                let last = began + Duration::from_millis(progress.load(Ordering::Relaxed));
+                stall.map_or(until, |stall| until.min(last + stall))
+            };
+            let look_at = stalls_at();
+            match timeout_at(look_at, &mut read).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => {
+                    let blame = if error.is_transient() { Blame::Origin } else { Blame::Place };
+                    return Err(NotRead::Failed(self.not_fetched(range, error), blame));
+                }
+                // Bytes have come meanwhile.
+                Err(_) if stalls_at() > look_at => {}
+                Err(_) => {
+                    let (place, after) = (source.describe(), look_at.saturating_duration_since(began));
+                    let error = larder_remote::Error::Timeout { place, range: range.to_string(), after };
+                    let error = self.not_fetched(range, error);
+                    let is_over = look_at >= until;
+                    return Err(if is_over {
+                        NotRead::Failed(error, Blame::Origin)
+                    } else {
+                        NotRead::Stalled(error)
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads a range. A source on this machine is read under a lane's permit, which is held until the read has ended: a file
+    /// system that hangs may be given up, but not its thread.
+    async fn read_wherever(
+        &self,
+        source: &Arc<dyn RangeSource>,
+        range: BlobRange,
+        sink: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), larder_remote::Error> {
+        if source.here().is_none() {
+            return source.read_stream(range, sink).await;
+        }
+        // Never closed, so that the error cannot happen.
+        let permit = Arc::clone(&self.engine.lanes).acquire_owned().await.ok();
+        let here = Arc::clone(source);
+        let read = self.engine.handle.spawn_blocking(move || {
+            let _permit = permit;
+            here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new()))
+        });
+        let read = read.await.unwrap_or_else(|stopped| {
+            Err(larder_remote::Error::Io { place: source.describe(), source: std::io::Error::other(stopped) })
+        });
+        read.map(sink)
     }
 
     /// The source said it was done and was not.
@@ -266,6 +367,30 @@ impl Trip {
         let (first, last) = (self.blob.table().chunk(chunks.start), self.blob.table().chunk(chunks.end - 1));
         BlobRange::new(first.stored.start(), last.stored.end()).unwrap_or(first.stored)
     }
+}
+
+/// Where a request is.
+struct Flown {
+    /// When it is given up.
+    until: Instant,
+    /// Chunks whose bytes have not come.
+    rest: Range<u32>,
+    /// Who need not be asked.
+    blamed: Vec<Blamed>,
+    /// The first source that was given up because others might be quicker, if nobody has been asked again.
+    stalled: Option<Arc<dyn RangeSource>>,
+    /// The first thing that went wrong.
+    failed: Option<FillError>,
+    /// Whether everything that has come is present.
+    ok: bool,
+}
+
+/// Why a read has not given all that was asked for.
+enum NotRead {
+    /// Nothing came for a while.
+    Stalled(FillError),
+    /// It has failed, or its time is over.
+    Failed(FillError, Blame),
 }
 
 /// What came of chunks whose bytes have come.

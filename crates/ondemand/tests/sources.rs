@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use common::{
     Fixture, KIB, Link, MIB, Source, engine, engine_with, even, idle, no_readahead, resources, table,
 };
 use larder_fscache::memory::Memory;
-use larder_ondemand::{Blob, FillError};
+use larder_ondemand::{Blob, EngineConfig, FillError, SourceLease};
 use larder_remote::{BlobRange, Error, RangeSource, ReadHere};
 
 /// A place of its own: sources of the same place replace each other.
@@ -36,22 +37,17 @@ impl RangeSource for Mirror {
     }
 }
 
-/// Gives `rig` a second place.
-fn mirror(rig: &Fixture) -> Arc<Source> {
-    let source = Source::of(&rig.data, &Link::usual());
-    rig.blob.add_source(Arc::new(Mirror(Arc::clone(&source))));
-    source
-}
-
-fn rig() -> (Fixture, Arc<Source>) {
+/// A blob with a second place, as long as the lease is held.
+fn rig() -> (Fixture, Arc<Source>, SourceLease) {
     let rig = Fixture::new(4 * MIB, 64 * KIB, &Link::usual());
-    let mirror = mirror(&rig);
-    (rig, mirror)
+    let source = Source::of(&rig.data, &Link::usual());
+    let lease = rig.blob.add_source(Arc::new(Mirror(Arc::clone(&source))));
+    (rig, source, lease)
 }
 
 #[tokio::test(start_paused = true)]
 async fn p3_a_place_that_is_gone_fails_nobody_while_another_has_the_blob() {
-    let ((rig, mirror), engine) = (rig(), engine_with(no_readahead()));
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
     mirror.failures.store(u32::MAX, SeqCst);
     rig.read(&engine, 0..MIB).await.expect("the first place has it");
     let asked = mirror.requests.load(SeqCst);
@@ -65,7 +61,7 @@ async fn p3_a_place_that_is_gone_fails_nobody_while_another_has_the_blob() {
 
 #[tokio::test(start_paused = true)]
 async fn p3_where_all_places_are_gone_each_was_asked_and_the_reader_gets_an_error() {
-    let ((rig, mirror), engine) = (rig(), engine_with(no_readahead()));
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
     mirror.failures.store(u32::MAX, SeqCst);
     rig.source.failures.store(u32::MAX, SeqCst);
     let error = rig.read(&engine, 0..MIB).await.expect_err("nobody has it");
@@ -77,15 +73,47 @@ async fn p3_where_all_places_are_gone_each_was_asked_and_the_reader_gets_an_erro
 
 #[tokio::test(start_paused = true)]
 async fn p3_a_place_that_hangs_leaves_time_for_another() {
-    let ((rig, mirror), engine) = (rig(), engine_with(no_readahead()));
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
     mirror.open.send_replace(false);
     rig.read(&engine, 0..MIB).await.expect("the first place has it");
     rig.read(&engine, MIB..2 * MIB).await.expect("the first place has it");
 }
 
 #[tokio::test(start_paused = true)]
+async fn p3_a_place_that_was_given_up_is_waited_for_when_nobody_else_has_the_bytes() {
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
+    mirror.open.send_replace(false);
+    rig.source.failures.store(u32::MAX, SeqCst);
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        mirror.open.send_replace(true);
+    };
+    let (read, ()) = tokio::join!(rig.read(&engine, 0..MIB), back);
+    read.expect("half a minute is no failure");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_whose_image_has_gone_is_asked_no_more_unless_it_is_the_last() {
+    let ((rig, mirror, lease), engine) = (rig(), engine_with(no_readahead()));
+    drop(lease);
+    rig.read(&engine, 0..MIB).await.expect("the first place has it");
+    assert_eq!(mirror.requests.load(SeqCst), 0);
+    drop(rig.blob.lease_first_source());
+    rig.read(&engine, MIB..2 * MIB).await.expect("somebody has to be asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_one_lie_is_mended_by_the_liar_where_the_others_are_gone() {
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
+    mirror.flips.store(1, SeqCst);
+    mirror.flipped_byte.store(100 * KIB, SeqCst);
+    rig.source.failures.store(u32::MAX, SeqCst);
+    rig.read(&engine, 0..256 * KIB).await.expect("a proxy's fault may pass");
+}
+
+#[tokio::test(start_paused = true)]
 async fn p2_bytes_that_a_place_lies_about_come_from_another() {
-    let ((rig, mirror), engine) = (rig(), engine_with(no_readahead()));
+    let ((rig, mirror, _lease), engine) = (rig(), engine_with(no_readahead()));
     mirror.flips.store(u32::MAX, SeqCst);
     mirror.flipped_byte.store(100 * KIB, SeqCst);
     rig.read(&engine, 0..MIB).await.expect("the first place does not lie");
@@ -93,10 +121,11 @@ async fn p2_bytes_that_a_place_lies_about_come_from_another() {
     assert_eq!(rig.source.bytes_served(), 64 * KIB);
 }
 
-/// A file that is here, and whose reads fail, or lie.
+/// A file that is here, and whose reads fail, or lie, or take long.
 struct Here {
     data: Option<Bytes>,
     len: u64,
+    takes: Duration,
 }
 
 #[async_trait]
@@ -121,12 +150,23 @@ impl RangeSource for Here {
 impl ReadHere for Here {
     fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, Error> {
         let at = |n: u64| usize::try_from(n).expect("fits");
+        std::thread::sleep(self.takes);
         let data = self.data.as_ref().ok_or_else(|| Error::Io {
             place: self.describe(),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
         Ok(data.slice(at(range.start())..at(range.end())))
     }
+}
+
+/// A blob that lies here, as `here` says, and elsewhere as it should.
+fn here_and_elsewhere(here: Here, data: &Bytes) -> (Fixture, SourceLease) {
+    let source = Source::of(data, &Link::new(Duration::ZERO, 1 << 30));
+    let chunks = table(data, even(4 * MIB, 64 * KIB));
+    let cookie = resources(Memory::new(), 4 * MIB);
+    let blob = Blob::new("blob", cookie, chunks, Arc::clone(&source) as Arc<dyn RangeSource>);
+    let lease = blob.add_source(Arc::new(here));
+    (Fixture { data: data.clone(), source, blob }, lease)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,16 +176,23 @@ async fn what_a_file_here_does_not_have_or_has_wrong_comes_from_elsewhere() {
     wrong[100 << 10] ^= 1;
     wrong[3 << 20] ^= 1;
     for lies in [None, Some(Bytes::from(wrong))] {
-        let engine = engine();
-        let elsewhere = Source::of(&data, &Link::new(std::time::Duration::ZERO, 1 << 30));
-        let chunks = table(&data, even(4 * MIB, 64 * KIB));
-        let cookie = resources(Memory::new(), 4 * MIB);
-        let place = Arc::clone(&elsewhere) as Arc<dyn RangeSource>;
-        let blob = Blob::new("blob", cookie, chunks, place);
         let wrong_chunks = if lies.is_some() { 2 } else { 64 };
-        blob.add_source(Arc::new(Here { data: lies, len: 4 * MIB }));
-        let rig = Fixture { data: data.clone(), source: elsewhere, blob };
-        rig.read(&engine, 0..4 * MIB).await.expect("elsewhere it is well");
+        let here = Here { data: lies, len: 4 * MIB, takes: Duration::ZERO };
+        let (rig, _lease) = here_and_elsewhere(here, &data);
+        rig.read(&engine(), 0..4 * MIB).await.expect("elsewhere it is well");
         assert_eq!(rig.source.bytes_served(), wrong_chunks * 64 * KIB);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_a_file_system_here_that_hangs_is_given_up_for_another_place() {
+    let data = common::bytes(4 * MIB, 1);
+    let hangs = Duration::from_secs(1);
+    let here = Here { data: Some(data.clone()), len: 4 * MIB, takes: hangs };
+    let (rig, _lease) = here_and_elsewhere(here, &data);
+    let engine = engine_with(EngineConfig { stall: Duration::from_millis(100), ..no_readahead() });
+    let began = std::time::Instant::now();
+    rig.read(&engine, 0..4 * MIB).await.expect("elsewhere it is well");
+    assert!(began.elapsed() < 5 * hangs, "nobody waited for all of its 32 pieces");
+    assert_eq!(rig.source.bytes_served(), 4 * MIB);
 }

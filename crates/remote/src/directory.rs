@@ -77,6 +77,11 @@ impl RangeSource for DirectorySource {
         self.path.display().to_string()
     }
 
+    /// Its directory.
+    fn origin(&self) -> String {
+        self.path.parent().unwrap_or(&self.path).display().to_string()
+    }
+
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
         if range.is_empty() {
             return self.check(range).map(|()| Bytes::new());

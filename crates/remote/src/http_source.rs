@@ -130,6 +130,10 @@ impl RangeSource for HttpSource {
         self.place.clone()
     }
 
+    fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
         let mut bytes = BytesMut::new();
         // Reserved ahead for at most this much: the caller's word for the length may come from elsewhere, too.

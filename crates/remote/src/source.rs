@@ -22,6 +22,12 @@ pub trait RangeSource: Send + Sync + 'static {
     /// What the blob is called in messages: where it lies and its name there.
     fn describe(&self) -> String;
 
+    /// Where the blob lies: sources of one origin are likely to fail together. What it is called, unless the source knows
+    /// better.
+    fn origin(&self) -> String {
+        self.describe()
+    }
+
     /// Reads exactly `range`; an empty range gives no bytes and makes no request.
     ///
     /// # Errors

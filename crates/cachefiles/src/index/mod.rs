@@ -250,6 +250,9 @@ impl Index {
         let from = from.as_ref().map(String::as_str);
         let pending = {
             let mut state = self.lock();
+            if state.closed {
+                return Batch::default();
+            }
             self.flush_locked(&mut state, Durability::None);
             // Empty unless the database has failed.
             let pending =
@@ -388,10 +391,14 @@ impl Index {
             totals.stored = totals.stored.saturating_add(row.stored);
         }
         state.touched.forget(&key);
-        if (old.is_some() || row.is_some()) && old != row {
-            if let Err(error) = self.break_seal_locked(state) {
-                tracing::error!(%error, what = "the seal of the index stays, though that changes", "cachefiles_io_error");
-            }
+        let is_change = (old.is_some() || row.is_some()) && old != row;
+        // A closed one does not say what it has: what was taken away while it was being closed may be in it.
+        if (is_change || state.closed)
+            && let Err(error) = self.break_seal_locked(state)
+        {
+            tracing::error!(%error, what = "the seal of the index stays, though that changes", "cachefiles_io_error");
+        }
+        if is_change {
             state.pending.insert(key, row);
         }
         if state.pending.len() >= PENDING_MAX {

@@ -21,8 +21,9 @@ const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Names of what is not finished yet.
 const STAGING_PREFIX: &str = ".larder-build-";
 
-/// A directory younger than this may be one whose build has still to lock it.
-const LEFTOVER_AGE_MIN: Duration = Duration::from_secs(60);
+/// A directory younger than this may be one whose build goes on: on a file system that several machines share, its lock is
+/// not seen by all.
+const LEFTOVER_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
 
 /// A layout directory that is there already, or is to be.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use crate::daemon::start;
 use crate::errors::{Kind, tell};
 use crate::output;
 use crate::runtime;
-use crate::signals::Ends;
+use crate::signals::{Ends, is_in_foreground};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,7 +91,7 @@ async fn execute(root: &Path, command: &[OsString]) -> anyhow::Result<ExitStatus
             signal = ends.next() => signal,
         };
         // A terminal sends Ctrl-C to the command itself.
-        if signal != SignalKind::interrupt() {
+        if signal != SignalKind::interrupt() || !is_in_foreground() {
             pass_on(&child, signal);
         }
     }

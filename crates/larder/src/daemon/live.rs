@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_fscache::CacheResources;
 use larder_mount::Mounted;
-use larder_ondemand::Blob;
+use larder_ondemand::{Blob, SourceLease};
 use larder_remote::tree::TreeStore;
 
 use super::record::{MountRecord, RecordFile};
@@ -30,6 +30,8 @@ pub struct Live {
     pub metadata_stored_bytes: u64,
     /// Its data.
     pub devices: Vec<Arc<Blob>>,
+    /// Where its blobs are brought from, as long as these live.
+    pub _sources: Vec<SourceLease>,
     /// The store of a tree.
     pub tree: Option<Arc<dyn TreeStore>>,
     /// The front end's half.

@@ -210,6 +210,7 @@ impl OpenImage {
             metadata_blob: self.metadata_blob,
             metadata_stored_bytes: self.image.metadata.descriptor.size(),
             devices: self.devices,
+            _sources: self.sources,
             tree: None,
             mounted,
         })

@@ -187,6 +187,7 @@ fn live(record: MountRecord, store: Arc<dyn TreeStore>, mounted: Box<dyn Mounted
         metadata_blob: None,
         metadata_stored_bytes: 0,
         devices: Vec::new(),
+        _sources: Vec::new(),
         tree: Some(store),
         mounted,
     })

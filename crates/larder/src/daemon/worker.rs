@@ -35,10 +35,6 @@ use crate::trace::Hub;
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 pub(super) const AGAIN: u8 = 75;
 
-/// Images that are opened and mounted at once: each may hold up a thread that waits for a fill, and fills need threads, too
-/// (half of those that may block).
-const OPENING_MAX: usize = 8;
-
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
@@ -124,7 +120,7 @@ async fn work(
         mounts: MountTable::default(),
         waiting: Waiting::default(),
         coming: RwLock::default(),
-        opening: Semaphore::new(OPENING_MAX),
+        opening: Semaphore::new(runtime::OPENING_MAX),
         leaving: Mutex::default(),
         keeper,
         kept,

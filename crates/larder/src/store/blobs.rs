@@ -6,13 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use larder_cachefiles::Cachefiles;
 use larder_fscache::{Backend as _, Cache, CacheResources, CookieKey, ObjectSpec, Volume};
 use larder_image::Layer;
-use larder_ondemand::Blob;
+use larder_ondemand::{Blob, SourceLease};
 
 /// The blobs in use, one a cookie.
 pub struct Blobs {
     cache: Arc<Cache<Cachefiles>>,
     volume: Arc<Volume>,
     open: Mutex<BTreeMap<CookieKey, Shared>>,
+}
+
+/// A blob as an image has it.
+pub struct Opened {
+    /// The blob.
+    pub blob: Arc<Blob>,
+    /// Its place in the image's repository, as long as the image is in use.
+    pub source: SourceLease,
 }
 
 /// A blob that images share.
@@ -40,24 +48,23 @@ impl Blobs {
         Ok(self.volume.open(layer.table.identity(), &spec)?)
     }
 
-    /// The blob for `layer`: the one in use, which is brought from this layer's place too from now on, or a new one. Blocks
-    /// for I/O.
+    /// The blob for `layer`: the one in use, or a new one; it is brought from this layer's place, too. Blocks for I/O.
     ///
     /// # Errors
     ///
     /// What the cache says.
-    pub fn open(&self, layer: &Layer) -> anyhow::Result<Arc<Blob>> {
+    pub fn open(&self, layer: &Layer) -> anyhow::Result<Opened> {
         let key = layer.table.identity();
         let join = || {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             let shared = open.get_mut(key)?;
             let blob = shared.blob.upgrade()?;
             shared.users += 1;
-            blob.add_source(Arc::clone(&layer.source));
-            Some(blob)
+            let source = blob.add_source(Arc::clone(&layer.source));
+            Some(Opened { blob, source })
         };
-        if let Some(blob) = join() {
-            return Ok(blob);
+        if let Some(opened) = join() {
+            return Ok(opened);
         }
         // Not under the lock: a slow disk would hold up whoever opens or closes anything.
         let resources = self.resources(layer)?;
@@ -67,11 +74,12 @@ impl Blobs {
         shared.users += 1;
         if let Some(other) = shared.blob.upgrade() {
             // Another was quicker.
-            other.add_source(Arc::clone(&layer.source));
-            return Ok(other);
+            let source = other.add_source(Arc::clone(&layer.source));
+            return Ok(Opened { blob: other, source });
         }
         shared.blob = Arc::downgrade(&blob);
-        Ok(blob)
+        let source = blob.lease_first_source();
+        Ok(Opened { blob, source })
     }
 
     /// The blobs for `layers`, in their order: all, or none. Blocks for I/O.
@@ -79,18 +87,18 @@ impl Blobs {
     /// # Errors
     ///
     /// What the cache says.
-    pub fn open_all(&self, layers: &[Layer]) -> anyhow::Result<Vec<Arc<Blob>>> {
-        let mut blobs = Vec::with_capacity(layers.len());
+    pub fn open_all(&self, layers: &[Layer]) -> anyhow::Result<Vec<Opened>> {
+        let mut opened = Vec::with_capacity(layers.len());
         for layer in layers {
             match self.open(layer) {
-                Ok(blob) => blobs.push(blob),
+                Ok(one) => opened.push(one),
                 Err(error) => {
-                    self.leave(blobs.iter().map(|blob: &Arc<Blob>| blob.cookie().key()));
+                    self.leave(opened.iter().map(|opened: &Opened| opened.blob.cookie().key()));
                     return Err(error);
                 }
             }
         }
-        Ok(blobs)
+        Ok(opened)
     }
 
     /// One user of each of `keys` has gone. Returns the blobs that nobody uses any more and that still live: whoever

@@ -14,6 +14,7 @@ mod turns;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_cachefiles::Cachefiles;
@@ -21,10 +22,13 @@ use larder_erofs as erofs;
 use larder_fscache::{AuxData, Cache, CacheResources, CookieKey, VolumeKey};
 use larder_image::{Layer, LoadedImage, Repository, Version};
 use larder_mount::FrontEnd;
-use larder_ondemand::{Blob, Engine};
+use larder_ondemand::{Blob, Engine, SourceLease};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-pub use blobs::Blobs;
+use crate::errors::{Kind, told};
+
+pub use blobs::{Blobs, Opened};
 use lazy::Waiting;
 pub use place::{Place, connect, connect_patiently};
 pub use scratch::Scratch;
@@ -33,6 +37,12 @@ use turns::Turns;
 /// Stored metadata larger than this is brought on demand, where the front end can: smaller metadata comes with one request
 /// sooner than with several.
 const LAZY_METADATA_BYTES_MIN: u64 = 1 << 20;
+
+/// How long a mount waits for another one that fetches the same metadata.
+const TURN_MAX: Duration = Duration::from_secs(3);
+
+/// How often metadata is fetched that the cache loses again before it is durable.
+const METADATA_TRIES: usize = 3;
 
 /// The one volume for now: whoever may use this daemon may see all its blobs.
 pub const VOLUME: &str = "default";
@@ -62,6 +72,8 @@ pub struct OpenImage {
     pub erofs: erofs::Image,
     /// The data blobs in the order of the devices.
     pub devices: Vec<Arc<Blob>>,
+    /// Where its blobs are brought from, as long as these live.
+    pub sources: Vec<SourceLease>,
 }
 
 impl Store {
@@ -111,7 +123,7 @@ impl Store {
             let file = File::open(&metadata_path)
                 .with_context(|| format!("{}: cannot be opened", metadata_path.display()))?;
             let erofs = check::open(&image, file)?;
-            let devices = blobs.open_all(&image.devices)?;
+            let (devices, sources) = split(blobs.open_all(&image.devices)?);
             let metadata_blob = None;
             Ok(OpenImage {
                 image,
@@ -121,6 +133,7 @@ impl Store {
                 metadata_path,
                 erofs,
                 devices,
+                sources,
             })
         })
         .await?
@@ -146,7 +159,7 @@ impl Store {
         }
         let (blobs, engine) = (Arc::clone(&self.blobs), Arc::clone(&self.engine));
         spawn_blocking(move || {
-            let blob = blobs.open(&image.metadata)?;
+            let Opened { blob, source } = blobs.open(&image.metadata)?;
             let opened = || {
                 let metadata = blob.resources().clone();
                 let metadata_path = path_of(&metadata)?;
@@ -157,6 +170,8 @@ impl Store {
             let (metadata, metadata_path, erofs, devices) = opened.inspect_err(|_| {
                 blobs.leave([blob.cookie().key()]);
             })?;
+            let (devices, mut sources) = split(devices);
+            sources.push(source);
             Ok(OpenImage {
                 metadata_blob: Some(blob),
                 metadata_fetched_bytes: fetched_bytes,
@@ -165,6 +180,7 @@ impl Store {
                 metadata_path,
                 erofs,
                 devices,
+                sources,
             })
         })
         .await?
@@ -172,17 +188,26 @@ impl Store {
 
     /// The metadata, complete and durable, and how many bytes were fetched for it.
     async fn metadata(&self, layer: &Layer) -> anyhow::Result<(CacheResources, u64)> {
-        // Mounts of one image at the same time fetch it once.
-        let _turn = self.metadata_turns.take(layer.table.identity()).await;
+        // Mounts of one image at the same time fetch it once. Not if that takes long: the place of whoever is first may be one
+        // that does not answer.
+        let _turn = timeout(TURN_MAX, self.metadata_turns.take(layer.table.identity())).await.ok();
         let (blobs, of_layer) = (Arc::clone(&self.blobs), layer.clone());
         let resources = spawn_blocking(move || blobs.resources(&of_layer)).await??;
         let fetched_bytes = if resources.is_complete() { 0 } else { layer.descriptor.size() };
-        larder_image::fetch_metadata(layer, &resources).await?;
-        // Sealed before the mount, whoever has completed it: the kernel reads this file without asking anybody, and what is
-        // not durable yet can still be taken back.
-        let object = Arc::clone(resources.object());
-        spawn_blocking(move || object.commit()).await??;
-        Ok((resources, fetched_bytes))
+        for _ in 0..METADATA_TRIES {
+            larder_image::fetch_metadata(layer, &resources).await?;
+            // Sealed before the mount, whoever has completed it: the kernel reads this file without asking anybody, and what
+            // is not durable yet can still be taken back.
+            let object = Arc::clone(resources.object());
+            if spawn_blocking(move || object.commit().map(|()| object.sealed_file().is_some())).await?? {
+                return Ok((resources, fetched_bytes));
+            }
+        }
+        Err(told(
+            Kind::Failed,
+            format!("metadata {}: the cache does not keep it", layer.table.identity()),
+            "see the daemon's log for errors of the cache's disk",
+        ))
     }
 
     /// One image with the cookies `keys` is closed, and nobody can ask for its bytes through it any more. The blobs that
@@ -202,6 +227,10 @@ impl Store {
     pub fn relinquish_unused(&self) {
         self.blobs.relinquish_unused();
     }
+}
+
+fn split(opened: Vec<Opened>) -> (Vec<Arc<Blob>>, Vec<SourceLease>) {
+    opened.into_iter().map(|Opened { blob, source }| (blob, source)).unzip()
 }
 
 /// Where the backing file of `metadata` lies.
@@ -245,8 +274,6 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_trait::async_trait;
     use bytes::Bytes;
     use larder_cachefiles::{BootId, Config, NoHolder};
@@ -256,7 +283,6 @@ mod tests {
     use larder_ondemand::{Cause, EngineConfig};
     use larder_remote::{BlobRange, RangeSource};
     use tokio::task::yield_now;
-    use tokio::time::timeout;
 
     use super::*;
 
@@ -323,7 +349,7 @@ mod tests {
         let keys = [layer.table.identity().clone()];
         drop(store.blobs.open(&layer).expect("room"));
         // The first has let go of its blob, and has still to leave.
-        let second = store.blobs.open(&layer).expect("room");
+        let second = store.blobs.open(&layer).expect("room").blob;
         assert!(store.blobs.leave(&keys).is_empty(), "the second image has it");
         assert!(Arc::ptr_eq(&store.blobs.leave(&keys)[0], &second));
     }
@@ -334,8 +360,8 @@ mod tests {
         let (store, layer) = (store(dir.path()), layer());
         let engine = Arc::clone(&store.engine);
         let keys = Keys { metadata: None, blobs: vec![layer.table.identity().clone()] };
-        let first = store.blobs.open(&layer).expect("room");
-        let second = store.blobs.open(&layer).expect("room");
+        let first = store.blobs.open(&layer).expect("room").blob;
+        let second = store.blobs.open(&layer).expect("room").blob;
         assert!(Arc::ptr_eq(&first, &second));
         drop(second);
         let (told, mut result) = tokio::sync::mpsc::unbounded_channel();
@@ -357,7 +383,7 @@ mod tests {
         assert_eq!(engine.questions(), 0);
         let volume = VolumeKey::new(VOLUME).expect("a key");
         store.cache.backend().remove(&volume, &keys.blobs[0]).expect("nobody has it any more");
-        let again = store.blobs.open(&layer).expect("room");
+        let again = store.blobs.open(&layer).expect("room").blob;
         assert!(Arc::strong_count(&again) == 1 && engine.objects() == 0);
     }
 }

@@ -94,6 +94,14 @@ impl RangeSource for AwayBlob {
         format!("{}: blob {}", self.place.describe(), self.descriptor.digest())
     }
 
+    /// The directory: the tags of an image in it are no places of their own.
+    fn origin(&self) -> String {
+        match &self.place.0.reference {
+            Reference::Layout { dir, .. } => dir.display().to_string(),
+            Reference::Registry { host, .. } => host.clone(),
+        }
+    }
+
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
         let look = || async {
             let (place, descriptor) = (self.place.clone(), self.descriptor.clone());
