@@ -24,4 +24,4 @@ mod sys;
 pub use error::Error;
 pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd, open};
 pub use probe::{Probe, Unavailable, probe};
-pub use target::{MountPoint, mount_points};
+pub use target::{MountPoint, detach_mount_of, mount_points};

@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use crate::Error;
+use crate::fuse::device;
+use crate::{Error, FrontEndKind};
+
+/// Mounts of the same file system that are taken away one after the other: somebody may have bound one to its own place.
+const LAYERS_MAX: usize = 16;
 
 /// A file system that Larder mounts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,6 +45,10 @@ pub(crate) fn check_free(target: &Path) -> Result<(), Error> {
 /// One line of the kernel's table of mounts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MountPoint {
+    /// The mount's number in the kernel.
+    pub id: u64,
+    /// The number of the mount that it is mounted on.
+    pub parent: u64,
     /// Where it is mounted.
     pub path: PathBuf,
     /// The type of the file system, as `erofs` or `fuse.larder`.
@@ -69,10 +77,14 @@ enum Lies {
 }
 
 impl Spot {
-    /// The uppermost mount of the kind `what` on `target`, an absolute path without links.
+    /// The mount of the kind `what` on `target`, an absolute path without links; the lowest: Larder mounts on nothing but free
+    /// directories, and what lies over its mount is somebody else's.
     pub(crate) fn of(target: &Path, what: What) -> Self {
-        let found = mount_points().ok().and_then(|points| on_top(points, |point| point.is_on(target, what)));
-        Self { target: target.to_owned(), what, device: found.map(|point| point.device) }
+        let device = mount_points().ok().and_then(|points| {
+            let found = lowest(&points, target, |point| point.what() == what)?;
+            Some(found.device.clone())
+        });
+        Self { target: target.to_owned(), what, device }
     }
 
     /// The mount point.
@@ -86,34 +98,42 @@ impl Spot {
     }
 
     /// Takes it away by `unmount`, which takes what is on top. Nothing is done when it is there no more.
-    pub(crate) fn take_away(&self, unmount: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        match self.lies()? {
-            Lies::Nowhere => return Ok(()),
-            Lies::Covered => return Err(Error::Covered { target: self.target.clone() }),
-            Lies::OnTop => {}
+    ///
+    /// What the system says is not taken for the truth: umount(2) takes a mount of the same file system that was bound over
+    /// ours, too, and what is mounted on a directory of that name elsewhere.
+    pub(crate) fn take_away(&self, unmount: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        for _ in 0..LAYERS_MAX {
+            match self.lies()? {
+                Lies::Nowhere => return Ok(()),
+                Lies::Covered => break,
+                Lies::OnTop => {}
+            }
+            // Somebody may have been faster, and what was wanted is so.
+            unmount().or_else(|error| if self.lies()? == Lies::Nowhere { Ok(()) } else { Err(error) })?;
         }
-        // Somebody may have been faster, and what was wanted is so.
-        unmount().or_else(|error| if self.lies()? == Lies::Nowhere { Ok(()) } else { Err(error) })
+        match self.lies()? {
+            Lies::Nowhere => Ok(()),
+            Lies::Covered | Lies::OnTop => Err(Error::Covered { target: self.target.clone() }),
+        }
     }
 
     fn lies(&self) -> Result<Lies, Error> {
-        Ok(self.lies_in(&points_on(&self.target)?))
+        Ok(self.lies_in(&points(&self.target)?))
     }
 
-    fn lies_in(&self, stack: &[MountPoint]) -> Lies {
+    fn lies_in(&self, points: &[MountPoint]) -> Lies {
         let is_ours = |point: &MountPoint| {
             point.is_on(&self.target, self.what)
                 && self.device.as_ref().is_none_or(|device| *device == point.device)
         };
-        match stack.iter().rposition(is_ours) {
-            None => Lies::Nowhere,
-            Some(index) if index + 1 == stack.len() => Lies::OnTop,
-            Some(_) => Lies::Covered,
+        if on_top(points, &self.target).is_some_and(is_ours) {
+            return Lies::OnTop;
         }
+        if points.iter().any(is_ours) { Lies::Covered } else { Lies::Nowhere }
     }
 }
 
-/// All mounts of this process's namespace; of those on one path, the last is on top. Touches none of them.
+/// All mounts of this process's namespace. Touches none of them.
 ///
 /// # Errors
 ///
@@ -131,27 +151,72 @@ pub(crate) fn has(target: &Path, what: What) -> Result<bool, Error> {
     Ok(stack(target)?.contains(&what))
 }
 
-/// What is mounted on `target`, the last on top. A table that cannot be read does not say that nothing is.
+/// What is mounted on `target`. A table that cannot be read does not say that nothing is.
 fn stack(target: &Path) -> Result<Vec<What>, Error> {
-    Ok(points_on(target)?.iter().map(MountPoint::what).collect())
+    Ok(points(target)?.iter().filter(|point| point.path == target).map(MountPoint::what).collect())
 }
 
-fn points_on(target: &Path) -> Result<Vec<MountPoint>, Error> {
-    let points = mount_points().map_err(|source| Error::MountTable { target: target.to_owned(), source })?;
-    Ok(points.into_iter().filter(|point| point.path == target).collect())
+/// All mounts; `target` is for the error.
+fn points(target: &Path) -> Result<Vec<MountPoint>, Error> {
+    mount_points().map_err(|source| Error::MountTable { target: target.to_owned(), source })
 }
 
 /// The device number of what is mounted on `target`, as `MAJOR:MINOR`.
 pub(crate) fn device(target: &Path) -> Option<String> {
-    let point = on_top(mount_points().ok()?, |point| point.path == target)?;
-    Some(point.device).filter(|device| !device.contains('/'))
+    let device = on_top(&mount_points().ok()?, target)?.device.clone();
+    Some(device).filter(|device| !device.contains('/'))
 }
 
-fn on_top(points: Vec<MountPoint>, wanted: impl Fn(&MountPoint) -> bool) -> Option<MountPoint> {
-    points.into_iter().rfind(wanted)
+/// The mount that a look-up of `target` ends in, if it is mounted there: what is mounted over one of its parents hides it.
+///
+/// The order of the table tells nothing: a mount may have been moved. The root of a process is where it is, whatever is
+/// mounted over it: `set_root()` in fs/namei.c (v6.18).
+fn on_top<'a>(points: &'a [MountPoint], target: &Path) -> Option<&'a MountPoint> {
+    let mut prefixes: Vec<&Path> = target.ancestors().collect();
+    let root = prefixes.pop()?;
+    let mut at = points.iter().find(|point| point.path == root && point.is_lowest(points));
+    for prefix in prefixes.into_iter().rev() {
+        let over = |at: Option<&MountPoint>| {
+            points.iter().find(|point| point.path == prefix && point.is_mounted_on(at, points))
+        };
+        while let Some(point) = over(at) {
+            at = Some(point);
+        }
+    }
+    at.filter(|point| point.path == target)
+}
+
+/// The lowest of the mounts on `target` for which `is_wanted` holds, the oldest of several.
+fn lowest<'a>(
+    points: &'a [MountPoint],
+    target: &Path,
+    is_wanted: impl Fn(&MountPoint) -> bool,
+) -> Option<&'a MountPoint> {
+    let wanted = points.iter().filter(|point| point.path == target && is_wanted(point));
+    wanted.min_by_key(|point| point.depth(points))
 }
 
 impl MountPoint {
+    /// The mount that it is mounted on; none for the root, and where a process sees only a part of the tree.
+    fn below<'a>(&self, points: &'a [MountPoint]) -> Option<&'a MountPoint> {
+        points.iter().find(|point| point.id == self.parent && point.id != self.id)
+    }
+
+    fn is_mounted_on(&self, at: Option<&MountPoint>, points: &[MountPoint]) -> bool {
+        self.below(points).map(|below| below.id) == at.map(|at| at.id)
+    }
+
+    /// Whether it lies on no other mount with its path.
+    fn is_lowest(&self, points: &[MountPoint]) -> bool {
+        self.below(points).is_none_or(|below| below.path != self.path)
+    }
+
+    /// How many mounts with its path it lies on; in a table that was read while it changed, no more than there are.
+    fn depth(&self, points: &[MountPoint]) -> usize {
+        let below = |point: &&MountPoint| point.below(points).filter(|below| below.path == self.path);
+        std::iter::successors(below(&self), below).take(points.len()).count()
+    }
+
     fn is_on(&self, target: &Path, what: What) -> bool {
         self.path == target && self.what() == what
     }
@@ -168,11 +233,13 @@ impl MountPoint {
 /// One line of mountinfo: `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw`; proc_pid_mountinfo(5).
 fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let device = fields.nth(2)?;
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
+    let device = fields.next()?;
     let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-    Some(MountPoint { path, kind: text(kind), device: text(device) })
+    Some(MountPoint { id, parent, path, kind: text(kind), device: text(device) })
 }
 
 /// Undoes the kernel's `\040` for a space, and the like.
@@ -213,10 +280,33 @@ pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
 ///
 /// [`Error::Covered`] when it lies under another one: it is still there, and to be detached later.
 pub(crate) fn detach(target: &Path, expected: What) -> Result<bool, Error> {
+    detach_by(target, expected, |spot| spot.unmount(true))
+}
+
+fn detach_by(
+    target: &Path,
+    expected: What,
+    unmount: impl FnOnce(&Spot) -> Result<(), Error>,
+) -> Result<bool, Error> {
     if !has(target, expected)? {
         return Ok(false);
     }
-    Spot::of(target, expected).unmount(true).map(|()| true)
+    unmount(&Spot::of(target, expected)).map(|()| true)
+}
+
+/// Detaches the mount that the front end `kind` once made on `target`, an absolute path without links; tells whether there
+/// was one. What others have mounted over it stays.
+///
+/// # Errors
+///
+/// [`Error::Covered`] when something lies over it: it is still there, and to be detached later. What else the system says.
+pub fn detach_mount_of(kind: FrontEndKind, target: &Path) -> Result<bool, Error> {
+    match kind {
+        FrontEndKind::Fuse => detach_by(target, What::Fuse, |spot| device::unmount(spot, true)),
+        FrontEndKind::Fanotify | FrontEndKind::FuseBlob | FrontEndKind::Cachefiles => {
+            detach(target, What::Erofs)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +320,10 @@ mod tests {
         43 42 0:38 / /mnt/over rw - tmpfs none rw\n\
         garbage\n";
 
+    fn is_on_top(path: &str) -> Option<MountPoint> {
+        on_top(&points_of(TABLE), Path::new(path)).cloned()
+    }
+
     #[test]
     fn the_top_mount_of_a_path_is_found_by_its_own_name() {
         for (path, expected) in [
@@ -239,15 +333,54 @@ mod tests {
             ("/mnt/over", Some(What::Other)),
             ("/mnt", None),
         ] {
-            let found = on_top(points_of(TABLE), |point| point.path == Path::new(path));
-            assert_eq!(found.map(|point| point.what()), expected, "{path}");
+            assert_eq!(is_on_top(path).map(|point| point.what()), expected, "{path}");
         }
     }
 
     #[test]
     fn the_device_of_a_mount_is_that_of_the_top_one() {
-        let found = on_top(points_of(TABLE), |point| point.path == Path::new("/mnt/over"));
-        assert_eq!(found.map(|point| point.device).as_deref(), Some("0:38"));
+        assert_eq!(is_on_top("/mnt/over").map(|point| point.device).as_deref(), Some("0:38"));
+    }
+
+    #[test]
+    fn a_mount_is_on_top_by_what_it_lies_on_and_not_by_its_line() {
+        let table: &[u8] = b"43 42 0:38 / /mnt/over rw - tmpfs none rw\n\
+            42 22 0:37 / /mnt/over rw - erofs x ro\n\
+            22 1 254:0 / / rw - ext4 /dev/vda rw\n";
+        let found = on_top(&points_of(table), Path::new("/mnt/over")).map(|point| point.id);
+        assert_eq!(found, Some(43));
+    }
+
+    #[test]
+    fn p1_a_mount_whose_parent_directory_is_mounted_over_is_covered() {
+        let table = |lines: &str| {
+            points_of([&b"22 1 254:0 / / rw - ext4 /dev/vda rw\n"[..], lines.as_bytes()].concat().as_slice())
+        };
+        let ours = "50 22 0:37 / /mnt/a/b rw - erofs x ro\n";
+        let cover = "51 22 0:40 / /mnt/a rw - tmpfs none rw\n";
+        let theirs = "52 51 0:41 / /mnt/a/b rw - erofs y ro\n";
+        let spot = Spot { target: "/mnt/a/b".into(), what: What::Erofs, device: Some("0:37".to_owned()) };
+        assert_eq!(spot.lies_in(&table(ours)), Lies::OnTop);
+        assert_eq!(spot.lies_in(&table(&[ours, cover].concat())), Lies::Covered);
+        assert_eq!(spot.lies_in(&table(&[ours, cover, theirs].concat())), Lies::Covered);
+        assert_eq!(spot.lies_in(&table(&[cover, theirs].concat())), Lies::Nowhere);
+    }
+
+    #[test]
+    fn a_process_sees_its_mounts_without_the_mount_of_its_root() {
+        let table: &[u8] =
+            b"42 22 0:37 / /mnt/over rw - erofs x ro\n43 42 0:38 / /mnt/over rw - tmpfs none rw\n";
+        let found = on_top(&points_of(table), Path::new("/mnt/over")).map(|point| point.id);
+        assert_eq!(found, Some(43));
+    }
+
+    #[test]
+    fn the_lowest_of_several_mounts_is_ours() {
+        let table: &[u8] =
+            b"44 42 0:39 / /mnt/x rw - erofs theirs ro\n42 22 0:37 / /mnt/x rw - erofs ours ro\n";
+        let found = lowest(&points_of(table), Path::new("/mnt/x"), |point| point.what() == What::Erofs)
+            .map(|point| point.id);
+        assert_eq!(found, Some(42));
     }
 
     #[test]
@@ -268,6 +401,54 @@ mod tests {
             assert_eq!(spot(device).lies_in(&one), alone, "{device:?}");
             assert_eq!(spot(device).lies_in(&[]), Lies::Nowhere, "{device:?}");
         }
+    }
+
+    /// Mounts what needs root; `None` without it.
+    fn tmpfs_on(target: &Path) -> Option<()> {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", target, "tmpfs", flags, None).ok()
+    }
+
+    fn bind(from: &Path, to: &Path) {
+        rustix::mount::mount_bind(from, to).expect("it is a directory");
+    }
+
+    fn spot_of(target: &Path) -> Spot {
+        Spot::of(target, What::Other)
+    }
+
+    #[test]
+    fn p1_a_mount_that_was_bound_over_itself_is_taken_away_with_what_was_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(()) = tmpfs_on(dir.path()) else { return skip("mounting needs root") };
+        let spot = spot_of(dir.path());
+        bind(dir.path(), dir.path());
+        let result = spot.unmount(true);
+        let left = stack(dir.path()).unwrap();
+        while unmount(dir.path(), true).is_ok() && !stack(dir.path()).unwrap().is_empty() {}
+        result.expect("nothing of somebody else's lies over it");
+        assert_eq!(left, []);
+    }
+
+    #[test]
+    fn p1_a_mount_under_a_cover_of_its_parent_is_not_said_to_be_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (parent, target) = (dir.path().join("a"), dir.path().join("a/b"));
+        fs::create_dir_all(&target).unwrap();
+        let Some(()) = tmpfs_on(&target) else { return skip("mounting needs root") };
+        let spot = spot_of(&target);
+        tmpfs_on(&parent).expect("this is root");
+        fs::create_dir(&target).unwrap();
+        let covered = spot.unmount(true);
+        unmount(&parent, true).unwrap();
+        let free = spot.unmount(true);
+        assert!(matches!(covered, Err(Error::Covered { .. })), "{covered:?}");
+        free.expect("nothing lies over it any more");
+        assert_eq!(stack(&target).unwrap(), []);
+    }
+
+    fn skip(why: &str) {
+        println!("skipped: {why}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 mod abi;
 mod channel;
-mod device;
+pub(crate) mod device;
 mod dir;
 mod file_system;
 mod image;
