@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder_testkit::Fault;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::daemon::kill;
@@ -284,4 +285,36 @@ fn p1_a_mount_that_was_not_taken_up_is_taken_away_without_zeros_through_fuse() {
         larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).ok();
         assert_eq!(larder.status()["mounts"].as_array().map(Vec::len), Some(0));
     });
+}
+
+/// It lies under somebody else's: it can only be detached when that one is gone, and nobody may forget it before.
+fn p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover(frontend: &str) {
+    let test = "p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover";
+    let Some(larder) = larder_with(test, frontend) else { return };
+    let flags = MountFlags::empty();
+    let lost = Mounted::new(&larder, frontend, "lost", 0);
+    lost.kill_worker_and_lose_manifest(&larder);
+    lost.wait_for(&larder, |state| state == "failing");
+    if let Err(error) = rustix::mount::mount("tmpfs", &lost.target, "tmpfs", flags, None) {
+        return skip(&format!("{test} ({frontend})"), &format!("a cover needs root: {error}"));
+    }
+    larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).failed();
+    larder.run(["daemon", "--stop", "--lazy"]).failed();
+    let state = larder.mount_status(&lost.target)["state"].clone();
+    let mounted = larder.mounted().len();
+    rustix::mount::unmount(&lost.target, UnmountFlags::DETACH).expect("the cover is mounted");
+    assert_eq!((state.as_str(), mounted), (Some("failing"), 2), "{}", larder.log());
+    fs::read(lost.file(0)).map(drop).expect_err("nobody can bring its bytes");
+    larder.run(["umount".as_ref(), "--lazy".as_ref(), lost.target.as_os_str()]).ok();
+    assert!(larder.mounted().is_empty(), "{}", larder.log());
+}
+
+#[test]
+fn p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover_through_fanotify() {
+    p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover("fanotify");
+}
+
+#[test]
+fn p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover_through_fuse() {
+    p1_a_mount_that_was_not_taken_up_is_not_forgotten_under_a_cover("fuse");
 }

@@ -181,7 +181,7 @@ impl Daemon {
     pub(super) async fn give_up(&self, record: &MountRecord, left: Left) -> bool {
         let (mounts, front_end, gone) = (self.paths.mounts(), self.front_end_of(record), record.clone());
         let done = spawn_blocking(move || {
-            if left == Left::Mount && super::stale::detach(&gone.target)? {
+            if left == Left::Mount && super::stale::detach(&gone)? {
                 tracing::warn!(target = %gone.target.display(), "detached");
             }
             if let Some(front_end) = front_end()? {

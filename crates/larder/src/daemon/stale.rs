@@ -2,32 +2,32 @@
 //! touching them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use larder_mount::MountPoint;
-use rustix::mount::{UnmountFlags, unmount};
+use larder_mount::{FrontEndKind, detach_mount_of, mount_points};
 
-/// Detaches `target` when an EROFS or a FUSE file system is mounted there; tells whether it was.
+use super::record::MountRecord;
+
+/// Detaches the mount that `record` tells of, if it is still there; tells whether it was. What others have mounted over it
+/// stays.
 ///
 /// # Errors
 ///
-/// When the kernel refuses, and so does fusermount.
-pub fn detach(target: &Path) -> anyhow::Result<bool> {
-    let on_top = mounted()?.into_iter().rfind(|point| point.path == target);
-    let Some(point) = on_top.filter(|point| point.kind == "erofs" || point.kind.starts_with("fuse")) else {
-        return Ok(false);
-    };
-    tracing::debug!(target = %target.display(), kind = point.kind, "detach");
-    match unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(true),
-        Err(error) if fusermount(target) => {
-            tracing::debug!(%error, "detached by fusermount");
-            Ok(true)
-        }
-        Err(error) => Err(error).with_context(|| format!("{}: cannot be detached", target.display())),
+/// When something lies over it, and when the kernel refuses: it is still mounted then.
+pub fn detach(record: &MountRecord) -> anyhow::Result<bool> {
+    let mut was_there = false;
+    for kind in kinds(record) {
+        tracing::debug!(target = %record.target.display(), %kind, "detach");
+        was_there |= detach_mount_of(kind, &record.target)?;
     }
+    Ok(was_there)
+}
+
+/// The front end that made the mount; where this release does not know it, one for each file system that Larder mounts.
+fn kinds(record: &MountRecord) -> Vec<FrontEndKind> {
+    let known = record.frontend.parse();
+    known.map_or_else(|_| vec![FrontEndKind::Fanotify, FrontEndKind::Fuse], |kind| vec![kind])
 }
 
 /// Those of `targets` on which nothing is mounted any more.
@@ -36,23 +36,9 @@ pub fn detach(target: &Path) -> anyhow::Result<bool> {
 ///
 /// When the mount table cannot be read.
 pub fn vanished(targets: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
-    let points: BTreeSet<PathBuf> = mounted()?.into_iter().map(|point| point.path).collect();
+    let points = mount_points().context("/proc/self/mountinfo")?;
+    let points: BTreeSet<PathBuf> = points.into_iter().map(|point| point.path).collect();
     Ok(targets.into_iter().filter(|target| !points.contains(target)).collect())
-}
-
-fn mounted() -> anyhow::Result<Vec<MountPoint>> {
-    larder_mount::mount_points().context("/proc/self/mountinfo")
-}
-
-fn fusermount(target: &Path) -> bool {
-    let mut command = Command::new("fusermount3");
-    command
-        .args(["-u", "-z", "-q", "--"])
-        .arg(target)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -62,6 +48,10 @@ mod tests {
     #[test]
     fn a_directory_on_which_nothing_is_mounted_is_left_alone() {
         let temp = tempfile::tempdir().expect("a temporary directory");
-        assert!(!detach(temp.path()).expect("proc is mounted"));
+        for frontend in ["fanotify", "fuse", "of a later release"] {
+            let target = temp.path().to_owned();
+            let record = MountRecord::new(target, String::new(), false, frontend.to_owned(), String::new());
+            assert!(!detach(&record).expect("proc is mounted"), "{frontend}");
+        }
     }
 }

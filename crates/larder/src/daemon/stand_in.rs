@@ -179,7 +179,7 @@ impl StandIn {
         }
         self.stopping.store(true, Ordering::Release);
         for record in records {
-            stale::detach(&record.target)?;
+            stale::detach(&record)?;
             MountRecord::remove(&self.paths.mounts(), &record.id)?;
         }
         self.stop.notify_one();
