@@ -38,6 +38,7 @@ mod cache;
 mod fitness;
 mod lock;
 
+mod commits;
 mod layout;
 mod object;
 mod seat;

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use larder_fscache::Table;
 
+use crate::commits::Commits;
 use crate::cull::Victims;
 use crate::index::{Index, Sums};
 use crate::layout::{CACHE, Place, TMP, folder_of};
@@ -37,6 +38,7 @@ pub(crate) struct Store {
     /// How far the walk is that rebuilds the index.
     pub walk: Progress,
     pub unused: Unused,
+    pub commits: Commits,
     /// Held while the reserve is raised or lowered: one at a time.
     pub raising: Mutex<()>,
     /// Held while something goes into the graveyard, or out of it, and the ledger is told.
@@ -92,6 +94,7 @@ impl Store {
             victims: Mutex::default(),
             walk,
             unused: Unused::default(),
+            commits: Commits::default(),
             raising: Mutex::new(()),
             graves: Mutex::new(()),
             durable_dirs: Mutex::default(),

@@ -134,6 +134,17 @@ impl Cachefiles {
         self.store.relinquish_unused().let_go
     }
 
+    /// Refuses every commit from now on, and waits for those under way: to be called before the objects are left to the next
+    /// process. A live map that is left in the middle of a sync loses what is not durable. Blocks for I/O.
+    pub fn end_commits(&self) {
+        self.store.commits.end();
+    }
+
+    /// Whether [`end_commits`](Self::end_commits) was called.
+    pub fn has_ended_commits(&self) -> bool {
+        self.store.commits.are_over()
+    }
+
     /// Closes the index, for a process that ends without dropping the cache and its objects: the last thing to be done with
     /// it, after a commit. What is written all the same is not lost, but makes the next start walk. Blocks for I/O.
     pub fn close_index(&self) {

@@ -1,5 +1,9 @@
 //! Bytes taken away: a crash in between must leave them, or holes, and never zeros.
 
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
 use larder_fscache::{AuxData, Backend, ObjectRange, ObjectSpec};
 
 use super::{Machine, PAGE, SIZE, Worker, check, cookie, covers, fill, finish, volume};
@@ -187,4 +191,26 @@ fn p1_a_crash_while_a_volume_changes_its_coherency_data_leaves_nothing_of_the_ol
             assert_eq!(object.present_bytes(), 0, "done {done}, {at}");
         },
     );
+}
+
+#[test]
+fn p4_a_hand_over_in_the_middle_of_a_commit_loses_nothing() {
+    let machine = Machine::new(0);
+    let worker = machine.start(SIZE).expect("space");
+    fill(&*worker.object, ObjectRange::at(0, 2 * PAGE)).expect("space");
+    let (reached, in_sync) = mpsc::channel();
+    machine.disk.after_next("fsync", move || {
+        reached.send(()).expect("somebody waits");
+        thread::sleep(Duration::from_millis(100));
+    });
+    let object = Arc::clone(&worker.object);
+    let commit = thread::spawn(move || object.commit());
+    in_sync.recv().expect("the sync is reached");
+    worker.cache.end_commits();
+    let successor = machine.start(SIZE).expect("space");
+    assert_eq!(check(&*successor.object), [ObjectRange::at(0, 2 * PAGE)]);
+    commit.join().expect("no panic").expect("a healthy disk");
+    fill(&*worker.object, ObjectRange::at(2 * PAGE, PAGE)).expect("space");
+    worker.object.commit().expect_err("it would be left in the middle");
+    assert!(worker.cache.has_ended_commits() && !successor.cache.has_ended_commits());
 }

@@ -23,6 +23,10 @@ const SEALED_MODE: u32 = 0o444;
 
 impl CacheFile {
     pub(super) fn commit_now(&self) -> Result<(), Error> {
+        let Some(_commit) = self.store.commits.begin() else {
+            let source = io::Error::other("this process commits nothing any more");
+            return Err(self.failed("leaving the commit to the next worker", source));
+        };
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         // Another object has the name, and a map of this one would take its place.
         if self.is_withdrawn() {

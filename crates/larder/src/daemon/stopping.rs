@@ -81,6 +81,8 @@ impl Daemon {
     /// done that can be done before, or by the next worker, which has the live maps from the keeper.
     pub(super) fn hand_over(&self) {
         self.remember_figures();
+        // While readers are still answered: the next worker keeps of a map whose sync was broken off only what is durable.
+        self.store.cache().backend().end_commits();
         for front_end in self.front_ends.made() {
             front_end.hand_over();
         }

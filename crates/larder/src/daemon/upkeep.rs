@@ -32,8 +32,11 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
         let past = std::mem::take(&mut before);
         let round = move || {
             let now = daemon.commit_changed(past);
-            daemon.mounts.all().iter().for_each(|live| live.take_hooks_off());
-            daemon.close_idle();
+            // What is not committed is closed by nobody but the next worker.
+            if !daemon.leaves_commits() {
+                daemon.mounts.all().iter().for_each(|live| live.take_hooks_off());
+                daemon.close_idle();
+            }
             now
         };
         match spawn_blocking(round).await {
@@ -96,6 +99,7 @@ impl Daemon {
                 continue;
             }
             match object.commit() {
+                Err(_) if self.leaves_commits() => return now,
                 Ok(()) => {
                     changed = true;
                     now.insert(cookie.key().clone(), present);
@@ -110,6 +114,11 @@ impl Daemon {
             crate::sys::trim_malloc();
         }
         now
+    }
+
+    /// Whether what is still to be committed is left to the next worker.
+    fn leaves_commits(&self) -> bool {
+        self.store.cache().backend().has_ended_commits()
     }
 
     /// Culls when the limits say so, and puts the cache's index on the disk.
@@ -138,6 +147,9 @@ impl Daemon {
 
     fn seal(&self, blob: &Arc<Blob>) {
         if let Err(error) = blob.resources().object().commit() {
+            if self.leaves_commits() {
+                return;
+            }
             // The hook stays on until the next round: what is not durable must be looked at again after a crash.
             tracing::warn!(blob = %blob.name(), %error, "cachefiles_commit");
             return;
