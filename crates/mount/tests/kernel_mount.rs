@@ -533,6 +533,25 @@ fn p1_a_mount_that_nobody_held_is_poisoned_for_every_later_worker() {
     }
 }
 
+/// The keeper has what it stands on, but nothing of the mount itself: it is detached, and whoever reads on is waited for.
+#[test]
+fn p1_a_poisoned_mount_that_is_still_read_keeps_what_watches_over_it() {
+    for kind in KINDS {
+        let Some(rig) = Rig::kept_by(kind, Arc::new(MapHolder::default())) else { continue };
+        let target = rig.worker.spec.target.clone();
+        let file = fs::File::open(target.join("big")).unwrap();
+        let left = rig.hand_over();
+        let about_the_mount = left.holder.names().into_iter().find(|name| name.ends_with("/m1")).unwrap();
+        left.holder.release(&about_the_mount);
+        let (_worker, next) = left.next();
+        let resumed = next.resume(left.spec.clone()).err();
+        assert!(matches!(resumed, Some(Error::Poisoned { .. })), "{resumed:?}");
+        next.finish_resume();
+        assert!(!target.join("big").exists(), "detached");
+        assert!(!next.is_idle(), "{}: {file:?} is open", next.kind());
+    }
+}
+
 #[test]
 fn p2_64_readers_of_one_cold_file_bring_it_once() {
     for rig in Rig::all() {

@@ -140,7 +140,12 @@ impl FrontEnd for CachefilesDaemon {
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         // On a new device: the kernel's cache is dead, and what is mounted on it gives EIO for ever.
-        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin)?;
+        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin, |superblock| {
+            // On a new one its readers get errors, whoever waits for them.
+            if self.origin == Origin::Inherited {
+                self.server.mounts().add_leaving(superblock);
+            }
+        })?;
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
         Ok(self.mounted(spec, user, superblock))

@@ -40,10 +40,22 @@ impl<'a> Kept<'a> {
     /// nobody has vouched for what was read there meanwhile.
     ///
     /// What it was mounted with is held only if the mount is, too: a worker that finds nothing makes it anew, and may die
-    /// before all mounts of the time before are detached.
-    pub(crate) fn take_up(&self, target: &Path, origin: Origin) -> Result<Superblock, Error> {
-        if origin == Origin::New || !self.holder.names().contains(&self.name) {
+    /// before all mounts of the time before are detached. `leaving` gets the superblock of one that was detached while somebody
+    /// may still read from it.
+    pub(crate) fn take_up(
+        &self,
+        target: &Path,
+        origin: Origin,
+        leaving: impl FnOnce(Superblock),
+    ) -> Result<Superblock, Error> {
+        let is_kept = self.holder.names().contains(&self.name);
+        if origin == Origin::New || !is_kept {
+            // Once it is detached, nothing tells any more which one it was.
+            let superblock = if is_kept { self.superblock()? } else { Superblock::any() };
             let detached = target::detach(target, What::Erofs)?;
+            if detached && !superblock.is_gone() {
+                leaving(superblock);
+            }
             self.release();
             let target = target.to_owned();
             return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });

@@ -43,6 +43,11 @@ impl Superblock {
         Self { bdi: erofs_devices().difference(before).cloned().collect(), has_unknown: false }
     }
 
+    /// One of those that are there now, nobody knows which: gone when all of them are.
+    pub(crate) fn any() -> Self {
+        Self::since(&BTreeSet::new())
+    }
+
     /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
     pub(crate) fn set_read_ahead_kb(&self, kb: u32) {
         if let [name] = self.bdi.as_slice() {

@@ -106,6 +106,16 @@ impl Fanotify {
         Ok((metadata, spec.devices.iter().map(watch).collect::<Result<_, _>>()?))
     }
 
+    /// A mount was detached that was not taken up, and may still be read: the marks of an inherited group stay until it has
+    /// gone. A new one has none of its marks.
+    fn leave_detached(&self, superblock: Superblock) {
+        if self.origin == Origin::Inherited
+            && let Err(error) = self.server.retiring().add_and_keep(User::new(), superblock, &*self.holder)
+        {
+            tracing::warn!(%error, "a next worker will not know that this mount is still read");
+        }
+    }
+
     fn kept(&self, id: &str) -> Kept<'_> {
         Kept::new(&*self.holder, kept_name(id))
     }
@@ -160,7 +170,9 @@ impl FrontEnd for Fanotify {
         spec.check()?;
         // While nobody held the group the kernel read holes as zeros, and keeps them in its page cache.
         let origin = if self.server.has_overflowed() { Origin::New } else { self.origin };
-        let superblock = self.kept(&spec.id).take_up(&spec.target, origin)?;
+        let superblock = self
+            .kept(&spec.id)
+            .take_up(&spec.target, origin, |superblock| self.leave_detached(superblock))?;
         let user = User::new();
         // The kernel still reads from it: the marks of an earlier worker must stay.
         self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;

@@ -133,7 +133,12 @@ impl FrontEnd for FuseBlob {
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         // On a new one: the FUSE under it ended with its last descriptor, and what is not in the page cache gives EIO for ever.
-        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin)?;
+        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin, |superblock| {
+            // On a new one its readers get errors, whoever waits for them.
+            if self.origin == Origin::Inherited {
+                self.files.mounts().add_leaving(superblock);
+            }
+        })?;
         let user = User::new();
         self.show(&spec, user)?;
         Ok(self.mounted(spec, user, superblock))
