@@ -215,8 +215,10 @@ fn p4_a_worker_without_a_sign_of_life_is_replaced_and_the_keeper_answers_for_its
         "the service's first process"
     );
     assert!(!manager.told().store.is_empty(), "the control socket at least");
+    manager.told().states.clear();
     kill(keeper, Signal::TERM);
-    manager.wait_for("STOPPING=1");
+    manager.wait_until_told("EXTEND_TIMEOUT_USEC=90000000");
+    manager.wait_until_told("STOPPING=1");
     assert!(manager.service.take().expect("it runs").wait().expect("a child").success());
     manager.hear_all();
     let left: Vec<String> = manager.told().store.iter().map(|(name, _)| name.clone()).collect();

@@ -27,6 +27,11 @@ use crate::sys::process::inherit;
 /// How long a manager that does not read may hold the keeper up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much longer a stop may take from now on, and how often that is said: between two workers the keeper may say nothing for
+/// half a minute.
+const EXTENSION: Duration = Duration::from_secs(90);
+pub(super) const EXTEND_EVERY: Duration = Duration::from_secs(20);
+
 /// Descriptors that a manager passes begin here: `SD_LISTEN_FDS_START` of sd_listen_fds(3).
 const FIRST_PASSED: i32 = 3;
 
@@ -35,6 +40,8 @@ pub(super) struct Manager {
     socket: OwnedFd,
     address: SocketAddrUnix,
     watchdog: Option<Watchdog>,
+    /// When more time for the stop was asked for.
+    extended: Option<Instant>,
 }
 
 /// The manager's watchdog: it wants to hear something in every interval of this length.
@@ -63,7 +70,7 @@ impl Manager {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&socket, Timeout::Send, Some(SEND_TIMEOUT))?;
         let watchdog = interval.map(|interval| Watchdog { interval, pinged: None });
-        Ok(Self { socket, address, watchdog })
+        Ok(Self { socket, address, watchdog, extended: None })
     }
 
     /// Takes over what an earlier keeper has left with the manager; by the names of sd_listen_fds_with_names(3).
@@ -121,6 +128,15 @@ impl Manager {
         if watchdog.pinged.is_none_or(|pinged| pinged.elapsed() >= watchdog.interval / 3) {
             watchdog.pinged = Some(Instant::now());
             self.tell("WATCHDOG=1", None);
+        }
+    }
+
+    /// Asks for more time when it is due: whoever still reads is waited for, and a manager that is told nothing for so long may
+    /// kill what is left. A stop without a limit would have it wait for ever for what no longer can be killed.
+    pub(super) fn extend_stop(&mut self) {
+        if self.extended.is_none_or(|extended| extended.elapsed() >= EXTEND_EVERY) {
+            self.extended = Some(Instant::now());
+            self.tell(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()), None);
         }
     }
 
@@ -196,6 +212,16 @@ mod tests {
         let (mut without, theirs, _dir) = self::manager(None);
         without.ping();
         assert_eq!(said(&theirs), Vec::<String>::new());
+    }
+
+    #[test]
+    fn more_time_is_asked_for_at_once_and_then_in_time() {
+        let (mut manager, theirs, _dir) = manager(None);
+        (0..5).for_each(|_| manager.extend_stop());
+        assert_eq!(said(&theirs), ["EXTEND_TIMEOUT_USEC=90000000"]);
+        manager.extended = Instant::now().checked_sub(EXTEND_EVERY);
+        manager.extend_stop();
+        assert_eq!(said(&theirs), ["EXTEND_TIMEOUT_USEC=90000000"]);
     }
 
     #[test]

@@ -269,8 +269,8 @@ impl Supervisor {
         }
     }
 
-    /// Has a stand-in make way in time, and ends a worker that hangs before it serves. With a watchdog: gives it its sign
-    /// of life, and ends a worker that gives none.
+    /// Has a stand-in make way in time, and ends a worker that hangs before it serves. With a manager: asks it for more time
+    /// while a stop waits. With a watchdog: gives it its sign of life, and ends a worker that gives none.
     fn look_after(&mut self, worker: &mut Worker) {
         if worker.stands_in.is_some_and(|lasts| worker.since.elapsed() >= lasts) {
             say!("one more try");
@@ -285,6 +285,9 @@ impl Supervisor {
         }
         let Some(manager) = &mut self.manager else { return };
         manager.ping();
+        if self.told_to_stop.is_some() {
+            manager.extend_stop();
+        }
         let Some(interval) = manager.interval() else { return };
         if worker.is_ready && worker.heard.elapsed() > interval {
             say!("no sign of life from the worker for {interval:?}: it is ended");
@@ -300,12 +303,13 @@ impl Supervisor {
             let more = if worker.greeting == Greeting::Done { PollFlags::empty() } else { PollFlags::OUT };
             fds.push(PollFd::new(socket, PollFlags::IN | more));
         }
-        // As often as the watchdog wants to be told of it, and until the time of a stand-in or of a worker that starts is
+        // As often as the watchdog and a stop want the manager to be told of it, and until the time of a stand-in or of a worker that starts is
         // up; for ever without them.
         let watchdog = self.manager.as_ref().and_then(Manager::interval).map(|interval| interval / 4);
+        let stop = (self.manager.is_some() && self.told_to_stop.is_some()).then_some(manager::EXTEND_EVERY);
         let turn = worker.stands_in.map(|lasts| lasts.saturating_sub(worker.since.elapsed()));
         let start = (!worker.is_ready).then(|| self.start_limit.saturating_sub(worker.heard.elapsed()));
-        let at_most = watchdog.into_iter().chain(turn).chain(start).min();
+        let at_most = watchdog.into_iter().chain(stop).chain(turn).chain(start).min();
         let quiet = timespec(at_most.map_or(QUIET, |at_most| at_most.min(QUIET)));
         if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&quiet)))? == 0 {
             let_go_of_code();
