@@ -243,3 +243,22 @@ fn p1_a_daemon_that_gave_up_is_stopped_without_zeros_through_fuse_blob() {
         larder.run(["daemon", "--stop", "--lazy"]).ok();
     });
 }
+
+#[test]
+fn p4_a_daemon_that_gave_up_detaches_what_it_can_and_tries_the_rest_again() {
+    p1_a_daemon_that_gave_up_is_stopped_without_zeros("fuse", |larder| {
+        let unreadable = larder.root().join("state/mounts/ab.json");
+        fs::create_dir(&unreadable).expect("our own root");
+        let keeper = support::daemon::pid(&larder.status(), "keeper").expect("a keeper");
+        kill(keeper, Signal::TERM);
+        let begun = Instant::now();
+        while !larder.mounted().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", larder.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        let said = larder.run(["daemon", "--stop", "--lazy"]).failed();
+        assert!(said.contains("ab.json"), "{said}");
+        // The signal is not given twice.
+        fs::remove_dir(&unreadable).expect("it is there");
+    });
+}

@@ -127,15 +127,32 @@ impl MountRecord {
     ///
     /// When the directory, or a file in it, cannot be read.
     pub fn load_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
-        let mut records = Vec::new();
-        for (path, text) in texts(dir)? {
+        let (records, unreadable) = Self::load_readable(dir)?;
+        unreadable.map_or(Ok(records), Err)
+    }
+
+    /// All records that can be read now, by their targets, and why another one cannot.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn load_readable(dir: &Path) -> anyhow::Result<(Vec<Self>, Option<anyhow::Error>)> {
+        let (mut records, mut unreadable) = (Vec::new(), None);
+        for text in texts(dir)? {
+            let (path, text) = match text {
+                Ok(text) => text,
+                Err(error) => {
+                    unreadable = unreadable.or(Some(error));
+                    continue;
+                }
+            };
             match parse(&path, &text) {
                 Ok(record) => records.push(record),
                 Err(error) => tracing::warn!(path = %path.display(), "mount_record_unreadable: {error:#}"),
             }
         }
         records.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok(records)
+        Ok((records, unreadable))
     }
 
     /// The version of every record, whether this release understands it or not; what names none is passed over.
@@ -148,7 +165,8 @@ impl MountRecord {
             let Versioned { version } = serde_json::from_slice(&text).ok()?;
             Some((path, version))
         };
-        Ok(texts(dir)?.into_iter().filter_map(version).collect())
+        let texts: Vec<_> = texts(dir)?.into_iter().collect::<anyhow::Result<_>>()?;
+        Ok(texts.into_iter().filter_map(version).collect())
     }
 }
 
@@ -158,8 +176,11 @@ struct Versioned {
     version: u32,
 }
 
-/// What is in every file that may be a record.
-fn texts(dir: &Path) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+/// What is in a file that may be a record, or why it cannot be read.
+type Text = anyhow::Result<(PathBuf, Vec<u8>)>;
+
+/// Every one of them.
+fn texts(dir: &Path) -> anyhow::Result<Vec<Text>> {
     let unreadable = |path: &Path| format!("{}: cannot be read", path.display());
     let mut texts = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| unreadable(dir))? {
@@ -168,10 +189,10 @@ fn texts(dir: &Path) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
             continue;
         }
         match fs::read(&path) {
-            Ok(text) => texts.push((path, text)),
+            Ok(text) => texts.push(Ok((path, text))),
             // Unmounted meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| unreadable(&path)),
+            Err(error) => texts.push(Err(error).with_context(|| unreadable(&path))),
         }
     }
     Ok(texts)
@@ -271,5 +292,8 @@ mod tests {
         record("/mnt/a").save(temp.path()).expect("it can be written");
         fs::create_dir(temp.path().join("ab.json")).expect("what cannot be read as a file");
         MountRecord::load_all(temp.path()).expect_err("its mount would be given up");
+        let (others, unreadable) =
+            MountRecord::load_readable(temp.path()).expect("the directory can be read");
+        assert_eq!((others.len(), unreadable.is_some()), (1, true), "a stop detaches the others");
     }
 }

@@ -1,8 +1,21 @@
 //! [`Signals`]: what the keeper passes on to whoever serves.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Between two tries to do what a signal asks for: the service manager says it once, and then waits.
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a stop that a signal asks for has failed; says why the daemon is still there.
+pub(super) fn is_to_be_tried_again(stopped: anyhow::Result<()>) -> bool {
+    stopped
+        .inspect_err(|error| {
+            tracing::error!("cannot stop yet, and tries again every {TRY_AGAIN:?}: {error:#}")
+        })
+        .is_err()
+}
 
 /// What the keeper passes on.
 pub(super) struct Signals {

@@ -16,11 +16,12 @@ use larder_ondemand::{Engine, EngineConfig};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::formats::Formats;
 use super::front_ends::FrontEnds;
 use super::record::MountRecord;
-use super::signals::Signals;
+use super::signals::{self, Signals, TRY_AGAIN};
 use super::waiting::failing;
 use super::{listener, replace, stale, upkeep, view, worker};
 use crate::api::server;
@@ -167,10 +168,12 @@ impl StandIn {
     ///
     /// # Errors
     ///
-    /// Without `lazy`: this process does not know which mounts are in use.
+    /// Without `lazy`: this process does not know which mounts are in use. When something cannot be detached, or a record cannot
+    /// be read: the rest is detached, and the call can be repeated.
     pub fn stop(&self, lazy: bool) -> anyhow::Result<()> {
-        let records = MountRecord::load_all(&self.paths.mounts())?;
-        if !lazy && !records.is_empty() {
+        let (records, unreadable) = MountRecord::load_readable(&self.paths.mounts())?;
+        let is_mounted = unreadable.is_some() || !records.is_empty();
+        if !lazy && is_mounted {
             return Err(told(
                 Kind::Conflict,
                 format!("the daemon gave up, and can only detach what is mounted: {}", self.gave_up.reason),
@@ -178,12 +181,20 @@ impl StandIn {
             ));
         }
         self.stopping.store(true, Ordering::Release);
-        for record in records {
-            stale::detach(&record)?;
-            MountRecord::remove(&self.paths.mounts(), &record.id)?;
+        let failed = records.iter().filter_map(|record| self.detach(record).err());
+        // All of them are detached that can be: the less is mounted, the less is read.
+        let failed = failed.fold(unreadable, |first, error| first.or(Some(error)));
+        if let Some(error) = failed {
+            self.stopping.store(false, Ordering::Release);
+            return Err(error);
         }
         self.stop.notify_one();
         Ok(())
+    }
+
+    fn detach(&self, record: &MountRecord) -> anyhow::Result<()> {
+        stale::detach(record)?;
+        MountRecord::remove(&self.paths.mounts(), &record.id)
     }
 
     /// What whoever wants anything else is told.
@@ -196,6 +207,7 @@ impl StandIn {
     }
 
     async fn wait_for_end(self: &Arc<Self>, mut signals: Signals) -> anyhow::Result<ExitCode> {
+        let mut try_again = false;
         loop {
             tokio::select! {
                 () = self.stop.notified() => return self.end().await,
@@ -203,11 +215,11 @@ impl StandIn {
                 _ = signals.replace.recv() => return Ok(self.hand_over()),
                 _ = signals.terminate.recv() => {}
                 _ = signals.interrupt.recv() => {}
+                () = sleep(TRY_AGAIN), if try_again => {}
             }
             let stand_in = Arc::clone(self);
-            if let Err(error) = spawn_blocking(move || stand_in.stop(true)).await? {
-                tracing::error!("cannot stop: {error:#}");
-            }
+            let stopped = spawn_blocking(move || stand_in.stop(true)).await?;
+            try_again = signals::is_to_be_tried_again(stopped);
         }
     }
 

@@ -16,10 +16,11 @@ use larder_remote::{HttpClient, Policy};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, RwLock, Semaphore, mpsc};
+use tokio::time::sleep;
 
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
-use super::signals::Signals;
+use super::signals::{self, Signals, TRY_AGAIN};
 use super::start::Options;
 use super::table::MountTable;
 use super::trees::Trees;
@@ -190,6 +191,7 @@ async fn hand_over(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
 
 /// Returns when the process may end: all is unmounted, or everything is left to another worker.
 async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    let mut try_again = false;
     loop {
         tokio::select! {
             () = daemon.stopped.notified() => return Ok(ExitCode::SUCCESS),
@@ -197,10 +199,9 @@ async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Res
             _ = signals.interrupt.recv() => {}
             _ = signals.replace.recv() => return hand_over(daemon).await,
             () = daemon.make_way.notified() => return hand_over(daemon).await,
+            () = sleep(TRY_AGAIN), if try_again => {}
         }
         // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
-        if let Err(error) = daemon.stop(true).await {
-            tracing::error!("cannot stop: {error:#}");
-        }
+        try_again = signals::is_to_be_tried_again(daemon.stop(true).await);
     }
 }
