@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use larder_mount::FrontEnd;
 use tokio::task::spawn_blocking;
 
 use super::{Daemon, listener};
@@ -83,10 +84,8 @@ impl Daemon {
         self.remember_figures();
         // While readers are still answered: the next worker keeps of a map whose sync was broken off only what is durable.
         self.store.cache().backend().end_commits();
-        for front_end in self.front_ends.made() {
-            front_end.hand_over();
-        }
-        self.trees.front_end().hand_over();
+        let trees = self.trees.front_end();
+        hand_over_all(&self.front_ends.made().into_iter().chain([trees]).collect::<Vec<_>>());
         self.trees.flush();
     }
 
@@ -101,5 +100,72 @@ impl Daemon {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Has all of them hand over at once: where one waits for what it has in hand, readers of the others would wait for it, too.
+fn hand_over_all(front_ends: &[Arc<dyn FrontEnd>]) {
+    std::thread::scope(|scope| {
+        for front_end in front_ends {
+            let thread = std::thread::Builder::new().name("hand-over".into());
+            if thread.spawn_scoped(scope, || front_end.hand_over()).is_err() {
+                // Later than the others, but before this process ends.
+                front_end.hand_over();
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use larder_mount::{Error, FrontEndKind, MountSpec, Mounted};
+
+    use super::*;
+
+    /// One that has something in hand until as many hand over as there are.
+    struct Draining {
+        under_way: Arc<AtomicUsize>,
+        all: usize,
+    }
+
+    impl FrontEnd for Draining {
+        fn kind(&self) -> FrontEndKind {
+            FrontEndKind::Fuse
+        }
+
+        fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+            Err(Error::Gone { target: spec.target })
+        }
+
+        fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+            Err(Error::Gone { target: spec.target })
+        }
+
+        fn abandon(&self, _: &str) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn kept_ids(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn hand_over(&self) {
+            self.under_way.fetch_add(1, Ordering::SeqCst);
+            let begun = Instant::now();
+            while self.under_way.load(Ordering::SeqCst) < self.all {
+                assert!(begun.elapsed() < Duration::from_secs(10), "the others wait for this one");
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    #[test]
+    fn p4_front_ends_wait_for_what_they_have_in_hand_at_the_same_time() {
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let one = || Arc::new(Draining { under_way: Arc::clone(&under_way), all: 3 }) as Arc<dyn FrontEnd>;
+        hand_over_all(&[one(), one(), one()]);
+        assert_eq!(under_way.load(Ordering::SeqCst), 3);
     }
 }
