@@ -37,6 +37,11 @@ impl Kept {
     /// What it still cannot take, and why.
     pub fn keep_what_is_left(&self) -> anyhow::Result<()> {
         let mut unkept = self.unkept();
+        if !unkept.is_empty() {
+            // What could not even be copied may have come there since, or have been there already.
+            let names = self.holder.names();
+            unkept.retain(|name, copy| copy.is_some() || !names.contains(name));
+        }
         while let Some(entry) = unkept.first_entry() {
             let kept = match entry.get() {
                 Some(fd) => self.holder.keep(entry.key(), fd.as_fd()),
@@ -142,5 +147,13 @@ mod tests {
         keeper.0.store(false, Ordering::Relaxed);
         kept.keep_what_is_left().expect("it has room again");
         assert_eq!(keeper.names(), ["fill/v/b"], "and not what nobody needs any more");
+        // There was no descriptor left for a copy.
+        for name in ["fill/v/b", "fill/v/c"] {
+            kept.unkept().insert(name.to_owned(), None);
+        }
+        let error = format!("{:#}", kept.keep_what_is_left().expect_err("one is not there"));
+        assert!(error.contains("fill/v/c"), "{error}");
+        kept.release("fill/v/c");
+        kept.keep_what_is_left().expect("the keeper has the other one");
     }
 }
