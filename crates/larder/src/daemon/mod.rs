@@ -10,6 +10,7 @@ pub mod holder;
 pub mod listener;
 pub mod live;
 pub mod mounting;
+mod patience;
 pub mod record;
 pub mod replace;
 pub mod resume;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 
+use super::patience::{Over, Patience};
 use crate::api::client::Client;
 use crate::api::types::StopRequest;
 use crate::cache_options::CacheOptions;
@@ -18,7 +20,7 @@ use crate::config::Config;
 use crate::errors::{Kind, Report, told};
 use crate::paths::Paths;
 
-/// How long a daemon may say nothing until it answers, and how long one may take that is just ending.
+/// How long a daemon may take that is just ending.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a daemon may take to unmount everything and end.
@@ -100,19 +102,14 @@ pub async fn ensure(paths: &Paths, global: &Global, limits: &CacheOptions) -> an
         return Ok((client, false));
     }
     drop(fs::remove_file(paths.start_error()));
+    let mut patience = Patience::new(&paths.log());
     let mut keeper = spawn(paths, &options)?;
-    // A worker that takes up many mounts says so for each, and answers when it has done with all.
-    let (mut heard, mut said) = (Instant::now(), 0);
     while !client.is_running().await {
         if let Some(status) = keeper.try_wait()? {
             return Err(failed(paths, &format!("the keeper ended with {status}")));
         }
-        let says = fs::metadata(paths.log()).map_or(said, |log| log.len());
-        if says != said {
-            (heard, said) = (Instant::now(), says);
-        }
-        if heard.elapsed() > DEADLINE {
-            return Err(silent(paths, keeper.id()));
+        if let Some(over) = patience.is_over() {
+            return Err(not_waited_for(paths, &keeper, over));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -195,13 +192,22 @@ fn spawn(paths: &Paths, options: &Options) -> anyhow::Result<Child> {
     command.spawn().context("the keeper cannot be started")
 }
 
-/// The daemon neither answers nor ends. It goes on: without its keeper the worker would start another one.
-fn silent(paths: &Paths, keeper: u32) -> anyhow::Error {
+/// The daemon neither answers nor ends. It goes on: without its keeper the worker would start another one. A keeper whose
+/// workers die is told to end, which it does unless it keeps something.
+fn not_waited_for(paths: &Paths, keeper: &Child, over: Over) -> anyhow::Error {
+    let why = match over {
+        Over::Deaths(deaths) => {
+            if let Err(error) = kill_process(Pid::from_child(keeper), Signal::TERM) {
+                tracing::warn!(%error, "the keeper goes on");
+            }
+            return failed(paths, &format!("{deaths} workers in a row ended before they served"));
+        }
+        Over::Silent(lasted) => format!("has said nothing for {lasted:?}"),
+        Over::TooLong(lasted) => format!("has not done so for {lasted:?}"),
+    };
     told(
         Kind::Failed,
-        format!(
-            "the daemon does not answer, and has said nothing for {DEADLINE:?}; its keeper is process {keeper}"
-        ),
+        format!("the daemon does not answer, and {why}; its keeper is process {}", keeper.id()),
         format!(
             "it goes on, and a worker that hangs is started again: `larder status` answers when it serves, and its log is {}",
             paths.log().display()

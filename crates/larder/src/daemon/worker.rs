@@ -44,16 +44,11 @@ pub(super) const AGAIN: u8 = 75;
 /// tells the keeper not to try again; a later one has mounts that wait, and is tried again.
 pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<ExitCode> {
     crate::sys::limit_malloc_arenas();
-    paths.create()?;
     let keeper = connect_keeper(&paths, &options)?;
-    // What an earlier one died of.
-    drop(std::fs::remove_file(paths.start_error()));
     let is_first = keeper.as_ref().is_none_or(|keeper| keeper.restarts() == 0 && keeper.names().is_empty());
-    let runtime = runtime::for_worker()?;
-    let result = runtime.block_on(work(paths.clone(), options, keeper.clone(), trace));
-    leave(runtime, &result);
+    let result = begin(paths.clone(), options, keeper.clone(), trace);
     if let Err(error) = &result {
-        let text = serde_json::to_vec(&Report::of(error))?;
+        let text = serde_json::to_vec(&Report::of(error)).unwrap_or_default();
         drop(std::fs::write(paths.start_error(), text));
         // Once there is a front end, somebody may read through it, and the keeper holds what must not be closed.
         if let Some(keeper) = keeper
@@ -63,6 +58,21 @@ pub fn run(paths: Paths, options: Options, trace: Arc<Hub>) -> anyhow::Result<Ex
             keeper.stop();
         }
     }
+    result
+}
+
+fn begin(
+    paths: Paths,
+    options: Options,
+    keeper: Option<keeper::Client>,
+    trace: Arc<Hub>,
+) -> anyhow::Result<ExitCode> {
+    paths.create()?;
+    // What an earlier one died of.
+    drop(std::fs::remove_file(paths.start_error()));
+    let runtime = runtime::for_worker()?;
+    let result = runtime.block_on(work(paths, options, keeper, trace));
+    leave(runtime, &result);
     result
 }
 

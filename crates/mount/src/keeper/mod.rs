@@ -56,6 +56,9 @@ pub const STAND_IN_ENV: &str = "LARDER_STAND_IN";
 /// Says for how many seconds a worker that does not serve yet may say nothing before the keeper ends it; 180 without it.
 pub const START_LIMIT_ENV: &str = "LARDER_START_LIMIT";
 
+/// What the keeper says of every worker that it starts another one for, before it says how that one ended.
+pub const WORKER_ENDED: &str = "the worker ended";
+
 /// The program of this process, also when its file has been replaced or removed since: it works, whatever lies there now.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 

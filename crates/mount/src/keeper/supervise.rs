@@ -19,7 +19,7 @@ use super::manager::{self, Manager};
 use super::protocol::{self, Message, Op, PROTOCOL_VERSION, Received};
 use super::say::say;
 use super::store::Store;
-use super::{FD_ENV, OWN_PROGRAM, STAND_IN_ENV, START_LIMIT_ENV};
+use super::{FD_ENV, OWN_PROGRAM, STAND_IN_ENV, START_LIMIT_ENV, WORKER_ENDED};
 use crate::sys::process::{let_go_of_code, read_signal, unblock_signals};
 
 /// After this long without anything to do, the keeper makes itself small.
@@ -196,7 +196,7 @@ impl Supervisor {
                 Next::Restart(delay) => {
                     point(Site::KeeperRespawn);
                     self.restarts += 1;
-                    say!("the worker ended {exit}; starting it again in {delay:?}");
+                    say!("{WORKER_ENDED} {exit}; starting it again in {delay:?}");
                     self.sleep(delay);
                 }
                 Next::StandIn(lasts) => {
