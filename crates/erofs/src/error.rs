@@ -189,7 +189,7 @@ impl Error {
                 Some("is this a tar archive? gzip, zstd and xz are decoded, other compressions are not")
             }
             Self::SparseClaims { .. } => Some(
-                "larger blocks or chunks need fewer entries, and a directory as the source has no such limit",
+                "files that are not compressed need fewer entries, and a directory as the source has no such limit",
             ),
             Self::Changed { .. } => Some("build from a snapshot, or when nothing writes to the tree"),
             Self::Scan { source, .. } | Self::ScanXattr { source, .. }

@@ -21,7 +21,7 @@ use larder_erofs::writer::{
     ImageOptions, Options, ScanOptions, TarOptions, Tree, index_tar, write_data, write_data_from_tar,
     write_image_from_tar,
 };
-use larder_erofs::{DeviceMode, DeviceTag, Error, FileType, Image, Rdev};
+use larder_erofs::{DeviceMode, DeviceTag, Error, FileType, Image, LogicalAddr, Rdev};
 use proptest::prelude::*;
 use support::{Listing, assert_same, list_host, list_image};
 
@@ -301,6 +301,40 @@ fn p5_holes_cost_an_archive_nothing_and_are_limited() {
     let several: Vec<u8> = (0..5).flat_map(|n| claims(&format!("part {n}"), 1 << 32)).collect();
     let error = from_tar(&several, &tar, &ImageOptions::default()).expect_err("20 GiB of holes");
     assert!(error.to_string().contains("part 4"), "{error}");
+}
+
+/// A disk of `size` bytes that has data at its end only, as the one file of an archive.
+fn disk(size: u64, data: &[u8]) -> Vec<u8> {
+    let map = format!("{},{}", size - data.len() as u64, data.len());
+    let map = [("GNU.sparse.size", size.to_string()), ("GNU.sparse.map", map)];
+    let map = map.each_ref().map(|(key, value)| (*key, value.as_str()));
+    [records(b'x', &map), header("disk.raw", b'0', data.len() as u64, ""), data.to_vec(), vec![0; 1024]]
+        .concat()
+}
+
+#[test]
+fn the_data_of_a_sparse_file_count_towards_its_own_holes() {
+    let archive = disk(18 << 30, &[7; 32 << 20]);
+    let lz4 = ImageOptions { compressors: vec!["lz4".parse().expect("known")], ..ImageOptions::default() };
+    let tar = TarOptions::default();
+    from_tar(&archive, &tar, &ImageOptions::default()).expect("plain");
+    from_tar(&archive, &tar, &lz4).expect("compressed");
+    index_tar(&archive[..], &tar, &lz4).expect("over the archive");
+    write_data_from_tar(&archive[..], &tar, &Options::default(), &mut Vec::new()).expect("over a blob");
+}
+
+#[test]
+fn p5_the_table_of_a_large_sparse_file_is_short() {
+    let (size, data) = (1_u64 << 40, [b"data".as_slice(), &[7; 5 * 512 - 4]].concat());
+    let image = from_tar(&disk(size, &data), &TarOptions::default(), &ImageOptions::default());
+    let image = image.expect("its table has 2^20 entries");
+    assert!(image.len() < 12 << 20, "{} bytes", image.len());
+    let image = Image::open(image).expect("opens");
+    let nid = image.resolve(b"disk.raw").expect("readable").expect("is there");
+    let inode = image.inode(nid).expect("sound");
+    let (mut end, at) = ([1; 6 * 512], LogicalAddr::new(size - 6 * 512));
+    image.read_exact_at(&inode, at, &mut end, &mut |_, _, _| unreachable!("no devices")).expect("readable");
+    assert_eq!(end, [&[0; 512], &data[..]].concat()[..]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::super::plan::next_data;
 use super::super::reader::read_at;
 use super::super::text::index;
 use super::super::tree::Tree;
-use super::piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece};
+use super::piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece, hole_bytes};
 use crate::{BlockSize, Error, FileType};
 
 /// Gives out the files of a tree in the order of their data.
@@ -83,6 +83,7 @@ impl Feed<Load> for TreeFeed<'_> {
                 offset,
                 last: end == size,
                 hole,
+                hole_bytes: hole_bytes(size, self.block),
                 method: self.methods[self.file],
             };
             if !hole {

@@ -42,10 +42,11 @@ pub(in crate::writer) use encoded::{EncodedFile, IndexRules, Records};
 use feed::TreeFeed;
 pub use merged::{LayerDevice, LayerDevices, MergedSummary, write_merged};
 pub(in crate::writer) use metabox::Metabox;
-pub(in crate::writer) use piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece};
+pub(in crate::writer) use piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece, hole_bytes};
 pub(in crate::writer) use place::Place;
 use place::{Placer, Placing};
 use segment::Rules;
+pub(in crate::writer) use segment::zeros_extent;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -113,7 +114,8 @@ pub fn write_image<W: Write + Seek>(
 /// # Errors
 ///
 /// As [`write_image`]; [`Error::Tar`] and [`Error::ReadTar`] for an archive that is damaged or cannot be read,
-/// [`Error::SparseClaims`] when sparse files claim too many holes: 2^22 blocks in all, and one more for each 32 bytes of the archive.
+/// [`Error::SparseClaims`] when sparse files claim too many holes: 2^22 table entries in all, and one more for each 32 bytes of
+/// the archive.
 ///
 /// # Examples
 ///
@@ -327,7 +329,7 @@ fn rules(options: &ImageOptions<'_>, block: BlockSize) -> Rules {
         inline_bytes_max: if options.tail_packing { inline_bytes_max(block) } else { 0 },
         fragments: options.fragments,
         interlaced: modern,
-        zeros_extent: if options.legacy_indexes { 0 } else { segment::zeros_extent(block) },
+        zeros_extent: if options.legacy_indexes { 0 } else { zeros_extent(block) },
         chunk_bytes: if options.chunk_bits == 0 { 0 } else { 1 << options.chunk_bits },
         dedupe: options.dedupe,
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::dedup::ChunkKey;
+use super::super::plan::grown_chunk;
 use crate::BlockSize;
 
 /// A file longer than this is encoded in pieces of this many bytes, each by itself.
@@ -47,7 +48,15 @@ pub(in crate::writer) struct Piece {
     pub last: bool,
     /// Known to be zeros; its bytes need not be read.
     pub hole: bool,
+    /// Where the file stays as it is, holes begin and end at multiples of it.
+    pub hole_bytes: usize,
     pub method: Method,
+}
+
+/// Where the holes of a file of `size` bytes that stays as it is begin and end: its table has an entry for each.
+pub(in crate::writer) fn hole_bytes(size: u64, block: BlockSize) -> usize {
+    let bytes = grown_chunk(size, block.bytes()).min(PIECE_BYTES);
+    usize::try_from(bytes).expect("a piece is small")
 }
 
 /// How a file is to be stored.

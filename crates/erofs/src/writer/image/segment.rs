@@ -34,7 +34,7 @@ pub(super) struct Rules {
 const ZEROS_EXTENT_BLOCKS: usize = 32;
 
 /// Decoded bytes of an extent of zeros, where they are stored apart.
-pub(super) fn zeros_extent(block: BlockSize) -> usize {
+pub(in crate::writer) fn zeros_extent(block: BlockSize) -> usize {
     ZEROS_EXTENT_BLOCKS * block.buffer_len()
 }
 
@@ -87,6 +87,12 @@ fn leave(load: &mut Load, piece: &Piece, block: BlockSize) -> Made {
     let bytes = &load.buffer[piece.offset..piece.offset + piece.len];
     let mut at = 0;
     for (start, end) in zero_runs(bytes, block, HOLE_MIN) {
+        // Large files have tables of few entries: the zeros before and after those are stored.
+        let start = start.next_multiple_of(piece.hole_bytes);
+        let end = if end == piece.len { end } else { end / piece.hole_bytes * piece.hole_bytes };
+        if start >= end {
+            continue;
+        }
         if start > at {
             load.extents.push(extent(start - at, start - at, Kind::Plain));
         }

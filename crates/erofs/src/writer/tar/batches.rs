@@ -8,6 +8,7 @@ use super::super::pipeline::Feed;
 use super::super::plan::{BATCH_SEGMENTS, Segment, batch_bytes, grown_chunk};
 use super::super::reader::Batch;
 use super::super::tree::Tree;
+use super::claims::HoleUnits;
 use super::contents::{Contents, TarFiles};
 use super::{Adder, Entries};
 use crate::Error;
@@ -35,7 +36,10 @@ impl<'a, R: Read> TarBatches<'a, R> {
     fn next_segment(&mut self, room: u64) -> Result<Option<Segment>, Error> {
         if self.file.is_none() {
             let unit = self.geometry.chunk_bytes();
-            let next = self.files.next(|size| grown_chunk(size, unit))?;
+            let next = self.files.next(|_, size| {
+                let chunk = grown_chunk(size, unit);
+                Ok(HoleUnits { read: chunk, table: chunk })
+            })?;
             let Some((_, contents)) = next else { return Ok(None) };
             self.file = Some(contents);
             self.until = 0;
@@ -49,7 +53,8 @@ impl<'a, R: Read> TarBatches<'a, R> {
             // A hole at the end: its last chunk tells where the file ends, and is found to be zeros.
             whole &= data.is_some();
             let (start, end) = data.map_or((contents.size - 1, contents.size), |data| (data.start, data.end));
-            contents.skip_to((start / grown * grown).max(contents.at));
+            let start = (start / grown * grown).max(contents.at);
+            self.files.skip_to(contents, start)?;
             self.until =
                 end.checked_next_multiple_of(grown).map_or(contents.size, |end| end.min(contents.size));
         }
@@ -71,7 +76,7 @@ impl<R: Read + Send> Feed<Batch> for TarBatches<'_, R> {
             let Some(segment) = self.next_segment(room.saturating_sub(offset as u64))? else { break };
             let (bytes, end) = batch.room(offset, &segment, self.geometry)?;
             let contents = self.file.as_mut().expect("it has a segment");
-            contents.read(&mut self.files.entries, bytes)?;
+            self.files.read(contents, bytes)?;
             if contents.at == contents.size {
                 self.file = None;
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::super::node::NodeId;
 use super::super::tree::Tree;
-use super::claims::Claims;
+use super::claims::{Claimant, Claims, HoleUnits};
 use super::entries::Entry;
 use super::{Adder, Entries, EntryKind};
 use crate::Error;
@@ -17,23 +17,33 @@ pub(super) struct TarFiles<'a, R> {
     /// The files with data, in the order of the archive.
     pub nodes: Vec<NodeId>,
     claims: Claims,
+    /// The file at hand when it is sparse.
+    claimant: Option<Claimant>,
 }
 
 impl<'a, R: Read> TarFiles<'a, R> {
     pub fn new(entries: Entries<R>, adder: Adder<'a>) -> Self {
-        Self { entries, adder, nodes: Vec::new(), claims: Claims::default() }
+        Self { entries, adder, nodes: Vec::new(), claims: Claims::default(), claimant: None }
     }
 
     /// Goes to the next file with data; `None` at the end of the archive.
     ///
-    /// `unit` says how many bytes an entry of the table of a file of so many bytes stands for.
-    pub fn next(&mut self, unit: impl Fn(u64) -> u64) -> Result<Option<(Entry, Contents)>, Error> {
+    /// `units` says how many bytes of holes an entry stands for in a file of that path and size.
+    pub fn next(
+        &mut self,
+        units: impl Fn(&Entry, u64) -> Result<HoleUnits, Error>,
+    ) -> Result<Option<(Entry, Contents)>, Error> {
+        self.end_file()?;
         while let Some(mut entry) = self.entries.next()? {
             let Some(node) = self.adder.add(&entry)? else { continue };
             let EntryKind::File { size, map, .. } = &mut entry.kind else { continue };
             let (size, map) = (*size, map.take());
             if let Some(map) = &map {
-                self.claims.take(&entry, size, map, unit(size), self.entries.position())?;
+                let stored = map.iter().map(|&(_, len)| len).sum();
+                let units = units(&entry, size)?;
+                let claimant =
+                    self.claims.begin(&entry.path, size, stored, units, self.entries.position())?;
+                self.claimant = Some(claimant);
             }
             let contents = Contents::new(size, map);
             self.nodes.push(node);
@@ -44,8 +54,40 @@ impl<'a, R: Read> TarFiles<'a, R> {
 
     /// Reads on to the end of the stream; returns the tree, and its files with data in the order of the archive.
     pub fn finish(mut self) -> Result<(Tree, Vec<NodeId>), Error> {
+        self.end_file()?;
         self.entries.finish()?;
         Ok((self.adder.finish()?, self.nodes))
+    }
+
+    /// Goes on to byte `at` of the contents at hand; there is nothing but a hole before it.
+    pub fn skip_to(&mut self, contents: &mut Contents, at: u64) -> Result<(), Error> {
+        assert!(contents.data().is_none_or(|data| data.start >= at), "only holes are skipped");
+        let hole = at - contents.at;
+        contents.at = at;
+        self.pass(hole)
+    }
+
+    /// Fills `buf` with the next bytes of the contents at hand.
+    pub fn read(&mut self, contents: &mut Contents, buf: &mut [u8]) -> Result<(), Error> {
+        let before = self.entries.position();
+        contents.read(&mut self.entries, buf)?;
+        self.pass(buf.len() as u64 - (self.entries.position() - before))
+    }
+
+    /// Counts so many bytes of holes.
+    fn pass(&mut self, hole: u64) -> Result<(), Error> {
+        match &mut self.claimant {
+            Some(claimant) => self.claims.pass(claimant, hole, self.entries.position()),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts the holes of the file that has been read.
+    fn end_file(&mut self) -> Result<(), Error> {
+        match self.claimant.take() {
+            Some(claimant) => self.claims.end(&claimant, self.entries.position()),
+            None => Ok(()),
+        }
     }
 
     /// The number of the file at hand.
@@ -80,14 +122,8 @@ impl Contents {
         self.piece.map(|(start, len)| start.max(self.at)..start + len)
     }
 
-    /// Goes on to byte `at`; there is nothing but a hole before it.
-    pub fn skip_to(&mut self, at: u64) {
-        assert!(self.data().is_none_or(|data| data.start >= at), "only holes are skipped");
-        self.at = at;
-    }
-
     /// Fills `buf` with the next bytes.
-    pub fn read<R: Read>(&mut self, entries: &mut Entries<R>, buf: &mut [u8]) -> Result<(), Error> {
+    fn read<R: Read>(&mut self, entries: &mut Entries<R>, buf: &mut [u8]) -> Result<(), Error> {
         let (start, end) = (self.at, self.at + buf.len() as u64);
         let place = |at: u64| usize::try_from(at - start).expect("within the buffer");
         while let Some(data) = self.data().filter(|data| data.start < end) {

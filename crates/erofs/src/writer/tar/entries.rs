@@ -293,7 +293,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// Reads past the contents at hand and their padding.
-    fn skip_contents(&mut self) -> Result<(), Error> {
+    pub(super) fn skip_contents(&mut self) -> Result<(), Error> {
         let pad =
             self.at.checked_add(self.left).and_then(|end| end.checked_next_multiple_of(BLOCK_BYTES as u64));
         let end = pad.ok_or_else(|| self.fault(TarFault::Number { field: "the size" }))?;

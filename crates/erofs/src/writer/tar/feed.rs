@@ -2,12 +2,16 @@
 
 use std::io::Read;
 
-use super::super::image::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece};
+use super::super::image::{
+    LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece, hole_bytes, zeros_extent,
+};
 use super::super::image_options::{Hint, ImageOptions};
 use super::super::node::NodeId;
 use super::super::pipeline::Feed;
 use super::super::tree::Tree;
+use super::claims::HoleUnits;
 use super::contents::{Contents, TarFiles};
+use super::entries::Entry;
 use super::{Adder, Entries};
 use crate::{BlockSize, Error};
 
@@ -37,13 +41,13 @@ impl<'a, R: Read> TarFeed<'a, R> {
 
     /// Goes to the next file with contents; `false` at the end of the archive.
     fn next_file(&mut self) -> Result<bool, Error> {
-        let Some((entry, contents)) = self.files.next(|_| self.block.bytes())? else { return Ok(false) };
-        let hint = match self.options.hints {
-            Some(hints) => hints(&entry.image_path()?),
-            None => Hint::default(),
-        };
-        let method = self.options.method(hint, self.block).map_err(|fault| Error::Options { fault })?;
-        self.file = Some((contents, method));
+        let (options, block) = (self.options, self.block);
+        let next = self.files.next(|entry, size| {
+            let method = method(options, block, entry)?;
+            Ok(hole_units(options, block, method, size))
+        })?;
+        let Some((entry, contents)) = next else { return Ok(false) };
+        self.file = Some((contents, method(options, block, &entry)?));
         Ok(true)
     }
 
@@ -54,11 +58,13 @@ impl<'a, R: Read> TarFeed<'a, R> {
         let len = usize::try_from(len).expect("a piece is small");
         let hole = contents.data().is_none_or(|data| data.start >= end);
         let last = end == contents.size;
-        let piece = Piece { file: self.files.number()?, start, len, offset, last, hole, method: *method };
+        let hole_bytes = hole_bytes(contents.size, self.block);
+        let piece =
+            Piece { file: self.files.number()?, start, len, offset, last, hole, hole_bytes, method: *method };
         if hole {
-            contents.skip_to(end);
+            self.files.skip_to(contents, end)?;
         } else {
-            contents.read(&mut self.files.entries, load.room(offset, len, self.block))?;
+            self.files.read(contents, load.room(offset, len, self.block))?;
         }
         load.pieces.push(piece);
         if last {
@@ -66,6 +72,28 @@ impl<'a, R: Read> TarFeed<'a, R> {
         }
         Ok(())
     }
+}
+
+/// How a file is to be stored.
+fn method(options: &ImageOptions<'_>, block: BlockSize, entry: &Entry) -> Result<Method, Error> {
+    let hint = match options.hints {
+        Some(hints) => hints(&entry.image_path()?),
+        None => Hint::default(),
+    };
+    options.method(hint, block).map_err(|fault| Error::Options { fault })
+}
+
+/// How many bytes of holes an entry stands for in a file of `size` bytes that is stored so.
+fn hole_units(options: &ImageOptions<'_>, block: BlockSize, method: Method, size: u64) -> HoleUnits {
+    let table = match method.compressor {
+        // The index has every block.
+        Some(_) => block.bytes(),
+        None if options.chunk_bits > 0 => 1 << options.chunk_bits,
+        None => hole_bytes(size, block) as u64,
+    };
+    let is_compressed = method.compressor.is_some() && !options.legacy_indexes;
+    let read = if is_compressed { zeros_extent(block) as u64 } else { table };
+    HoleUnits { read, table }
 }
 
 impl<R: Read + Send> Feed<Load> for TarFeed<'_, R> {

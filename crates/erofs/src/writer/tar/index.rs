@@ -13,7 +13,7 @@ use super::super::recipe::Recipe;
 use super::super::runs::{BlockRef, FileRuns, Target, merged_bits};
 use super::super::text::index;
 use super::super::tree::Tree;
-use super::claims::Claims;
+use super::claims::{Claims, HoleUnits};
 use super::{Adder, Entries, EntryKind, TarOptions};
 use crate::{BlockSize, Error, Incompat};
 
@@ -54,7 +54,13 @@ pub fn index_tar<R: Read>(
         })?;
         if let Some(map) = map {
             let bits = block.bits() + merged_bits(runs.of(files.len() - 1), block, block.bits());
-            claims.take(&entry, *size, map, 1 << bits, entries.position())?;
+            let stored: u64 = map.iter().map(|&(_, len)| len).sum();
+            // A hole is one run until the table is made, which is after all has been read.
+            let units = HoleUnits { read: u64::MAX, table: 1 << bits };
+            let mut claimant = claims.begin(&entry.path, *size, stored, units, entries.position())?;
+            claims.pass(&mut claimant, size.saturating_sub(stored), entries.position())?;
+            entries.skip_contents()?;
+            claims.end(&claimant, entries.position())?;
         }
     }
     entries.finish()?;
