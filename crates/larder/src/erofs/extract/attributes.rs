@@ -94,15 +94,17 @@ pub(super) fn is_plain(dir: impl AsFd) -> bool {
     no_set_gid && matches!(acl, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-/// Takes from a directory that is to get its own attributes what it would pass on until then; returns whether it
-/// passes nothing on any more.
+/// Takes from a directory that is to get its own attributes what it would pass on until then, and no more: whoever uses it
+/// goes on. Returns whether it passes nothing on any more.
 pub(super) fn make_plain(dir: impl AsFd) -> bool {
     if is_plain(&dir) {
         return true;
     }
     // What cannot be taken away is looked at next.
-    let _ = remove_acls(|name| rustix::fs::fremovexattr(&dir, name));
-    let _ = rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o700));
+    let _ = rustix::fs::fremovexattr(&dir, ACLS[1]);
+    if let Ok(stat) = rustix::fs::fstat(&dir) {
+        let _ = rustix::fs::fchmod(&dir, Mode::from_raw_mode(stat.st_mode & 0o5777));
+    }
     is_plain(dir)
 }
 
@@ -149,4 +151,40 @@ pub(super) fn times(inode: &Inode) -> Timestamps {
     let nanoseconds = i64::from(inode.mtime.nanoseconds.min(999_999_999));
     let time = Timespec { tv_sec: inode.mtime.seconds, tv_nsec: nanoseconds };
     Timestamps { last_access: time, last_modification: time }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_plain_stays_open_to_those_who_use_it() {
+        let temp = tempfile::tempdir().expect("can make");
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o3775)).expect("ours");
+        let dir = File::open(temp.path()).expect("there");
+        assert!(!is_plain(&dir), "the bit is set");
+        assert!(make_plain(&dir));
+        assert_eq!(fs::metadata(temp.path()).expect("there").mode() & 0o7777, 0o1775);
+        let (owner, user) = (u32::MAX, 1234_u32);
+        // The owner, a user, the group, the mask, others: all may read.
+        let entries = [(1_u16, 7_u16, owner), (2, 7, user), (4, 5, owner), (16, 7, owner), (32, 5, owner)];
+        let entry = |(tag, bits, id): (u16, u16, u32)| {
+            [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let acl = [2_u32.to_le_bytes().to_vec(), entries.into_iter().flat_map(entry).collect()].concat();
+        for name in ACLS {
+            if let Err(errno) = rustix::fs::fsetxattr(&dir, name, &acl, XattrFlags::empty()) {
+                eprintln!("SKIPPED: no ACLs here: {errno}");
+                return;
+            }
+        }
+        assert!(!is_plain(&dir), "it has a default ACL");
+        assert!(make_plain(&dir));
+        let mut kept = vec![0; acl.len()];
+        let len = rustix::fs::fgetxattr(&dir, ACLS[0], &mut kept[..]).expect("its own ACL stays");
+        assert_eq!(kept[..len], acl);
+    }
 }
