@@ -41,6 +41,7 @@ struct Waiting {
     bytes: u64,
     /// Since when one is being made.
     busy: Option<Instant>,
+    /// Nothing more will be taken, or the thread is gone.
     is_closed: bool,
 }
 
@@ -73,6 +74,11 @@ impl Copier {
             return;
         }
         let mut queue = self.queue.lock();
+        if queue.is_closed {
+            drop(queue);
+            add(&self.stats.cache_writes_skipped, 1);
+            return;
+        }
         if queue.busy.is_some_and(|since| since.elapsed() > SLOW_AFTER) {
             let left_out = queue.leave_out();
             drop(queue);
@@ -96,7 +102,13 @@ impl Copier {
     /// Returns when everything that was taken before has been dealt with.
     pub(crate) fn flush(&self) {
         let (done, wait) = channel();
-        self.queue.lock().jobs.push_back(Job::Flush(done));
+        {
+            let mut queue = self.queue.lock();
+            if queue.is_closed {
+                return;
+            }
+            queue.jobs.push_back(Job::Flush(done));
+        }
         self.queue.more.notify_one();
         // An error means that the thread is gone, and with it whatever waited.
         let _ = wait.recv();
@@ -123,11 +135,11 @@ impl Queue {
     /// The copy of so many bytes has been made.
     fn is_through(&self, bytes: u64) {
         let mut queue = self.lock();
-        queue.bytes -= bytes;
+        queue.bytes = queue.bytes.checked_sub(bytes).expect("they were counted");
         queue.busy = None;
     }
 
-    /// Nothing panics while it holds the lock.
+    /// Whoever panics while it holds the lock leaves the state whole.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,6 +163,34 @@ impl Waiting {
     }
 }
 
+/// Ends a copy, be it by a panic: its window may go.
+struct CopyEnds(Arc<Window>);
+
+impl Drop for CopyEnds {
+    fn drop(&mut self) {
+        self.0.copy_ends();
+    }
+}
+
+/// Ends the queue with its thread, be it by a panic: nobody else would ever take what waits out of it.
+struct End(Arc<Queue>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let jobs = {
+            let mut queue = self.0.lock();
+            (queue.is_closed, queue.busy, queue.bytes) = (true, None, 0);
+            std::mem::take(&mut queue.jobs)
+        };
+        // Whoever waits for a flush hears of it by the end of its channel.
+        for job in jobs {
+            if let Job::Copy(copy) = job {
+                copy.window.copy_ends();
+            }
+        }
+    }
+}
+
 struct Worker {
     queue: Arc<Queue>,
     stats: Arc<Stats>,
@@ -160,11 +200,13 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        let _end = End(Arc::clone(&self.queue));
         while let Some(job) = self.queue.next() {
             match job {
                 Job::Copy(Copy { cached, window, at, bytes }) => {
+                    let ends = CopyEnds(window);
                     self.copy(&cached, at, &bytes);
-                    window.copy_ends();
+                    drop(ends);
                     self.queue.is_through(bytes.len() as u64);
                 }
                 Job::Flush(done) => drop(done.send(())),
@@ -193,5 +235,43 @@ impl Worker {
                 tracing::debug!(start = at, len = bytes.len(), %error, what = "write", "netfs_failure");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::RecvTimeoutError;
+
+    use larder_fscache::ObjectRange;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn p4_nobody_waits_for_a_copier_that_has_panicked() {
+        let window = Arc::new(Window::new(ObjectRange::at(0, 1), Budget::new(1).take(1)));
+        let cached = Arc::new(Cached::none());
+        let copy = || {
+            window.copy_begins();
+            let (cached, window) = (Arc::clone(&cached), Arc::clone(&window));
+            Job::Copy(Copy { cached, window, at: 0, bytes: Bytes::from_static(b"x") })
+        };
+        let queue = Arc::<Queue>::default();
+        let (done, flushed) = channel();
+        // Not counted: taking the bytes off again panics, as any copy may.
+        queue.lock().jobs.extend([copy(), copy(), Job::Flush(done)]);
+        let stats = Arc::<Stats>::default();
+        let worker = Worker { queue: Arc::clone(&queue), stats: Arc::clone(&stats), full: None };
+        std::thread::spawn(move || worker.run()).join().expect_err("it panics");
+        let minute = Duration::from_secs(60);
+        assert_eq!(flushed.recv_timeout(minute), Err(RecvTimeoutError::Disconnected), "nothing was flushed");
+        let copier = Copier { queue, max: 1, stats };
+        let (returned, wait) = channel();
+        std::thread::spawn(move || {
+            copier.flush();
+            returned.send(())
+        });
+        wait.recv_timeout(minute).expect("a flush returns");
+        assert_eq!(window.copies(), 0, "the window may go");
     }
 }

@@ -108,6 +108,12 @@ impl Window {
         self.lock().copies -= 1;
     }
 
+    /// Copies that are still to be made.
+    #[cfg(test)]
+    pub(crate) fn copies(&self) -> usize {
+        self.lock().copies
+    }
+
     /// Whether `want` is here, or something of it will not come.
     pub(crate) fn is_unlocked(&self, want: ObjectRange) -> bool {
         let state = self.lock();
