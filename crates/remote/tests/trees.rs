@@ -308,12 +308,12 @@ async fn a_server_without_ranges_gives_whole_files_and_else_a_clear_error() {
 
 #[tokio::test]
 async fn p3_a_bad_answer_does_not_turn_webdav_off_for_ever() {
-    for (answer, asked_again) in [
-        (Some("503 Service Unavailable"), true),
-        (Some("200 OK"), true),
-        (Some("400 Bad Request"), true),
-        (Some("501 Not Implemented"), false),
-        (None, false),
+    for (answer, pause_s) in [
+        (Some("503 Service Unavailable"), 60),
+        (Some("200 OK"), 60),
+        (Some("400 Bad Request"), 60),
+        (Some("501 Not Implemented"), 3600),
+        (None, 3600),
     ] {
         let server = OddServer::start();
         server.put("f", b"1".to_vec());
@@ -324,12 +324,30 @@ async fn p3_a_bad_answer_does_not_turn_webdav_off_for_ever() {
             assert_eq!(names(&tree, "").await, [("f".to_owned(), false)], "by its index: {answer:?}");
         }
         assert_eq!(asked(), 1, "once in a while: {answer:?}");
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(61)).await;
-        tokio::time::resume();
-        names(&tree, "").await;
-        assert_eq!(asked(), if asked_again { 2 } else { 1 }, "{answer:?}");
+        for (advance_s, expected) in [(pause_s - 30, 1), (31, 2)] {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(advance_s)).await;
+            tokio::time::resume();
+            names(&tree, "").await;
+            assert_eq!(asked(), expected, "{answer:?}");
+        }
     }
+}
+
+#[tokio::test]
+async fn p3_a_server_that_has_listed_by_webdav_is_asked_so_again() {
+    let server = OddServer::start();
+    server.put("f", b"1".to_vec());
+    let tree = http(&server.url());
+    for answers_unknown in
+        [Some("207 Multi-Status"), Some("405 Method Not Allowed"), Some("207 Multi-Status")]
+    {
+        server.behave(Behaviour { answers_unknown, ..Behaviour::default() });
+        assert_eq!(names(&tree, "").await, [("f".to_owned(), false)], "{answers_unknown:?}");
+    }
+    let requests = server.requests();
+    let asked = |method: &str| requests.iter().filter(|line| line.starts_with(method)).count();
+    assert_eq!((asked("PROPFIND"), asked("GET")), (3, 1), "{requests:?}");
 }
 
 #[tokio::test]

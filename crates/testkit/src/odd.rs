@@ -19,7 +19,7 @@ pub struct Behaviour {
     pub ignores_ranges: bool,
     /// It cuts the connection after so many bytes of each body.
     pub cuts_after: Option<usize>,
-    /// What it answers to a method that it does not know, with a page in HTML; else 405.
+    /// What it answers to a method that it does not know, with a page in HTML; else 405. With 207 it lists the one file `f`.
     pub answers_unknown: Option<&'static str>,
     /// It stops for so long after the first byte of each body.
     pub delays_ms: u64,
@@ -143,6 +143,12 @@ fn serve(shared: &Mutex<Shared>, stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A listing by WebDAV of a directory that has one file.
+const LISTING: &str = "<D:multistatus xmlns:D=\"DAV:\"><D:response><D:href>/f</D:href><D:propstat><D:prop>\
+    <D:resourcetype/><D:getlastmodified>Sun, 06 Nov 1994 08:49:37 GMT</D:getlastmodified>\
+    <D:getcontentlength>1</D:getcontentlength></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>\
+    </D:response></D:multistatus>";
+
 struct Answer {
     status: &'static str,
     headers: String,
@@ -160,7 +166,8 @@ fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, 
     };
     if !matches!(method, "GET" | "HEAD") {
         let status = behaviour.answers_unknown.unwrap_or("405 Method Not Allowed");
-        return plain(status, "Content-Type: text/html\r\n", "<html>not now</html>");
+        let body = if status.starts_with("207") { LISTING } else { "<html>not now</html>" };
+        return plain(status, "Content-Type: text/html\r\n", body);
     }
     let Some(file) = shared.files.get(path) else { return directory(shared, path, plain) };
     let modified = httpdate::fmt_http_date(file.modified);

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::connector::{Connector, failed};
-use super::webdav::WebDav;
+use super::webdav::{WebDav, is_about_method};
 use super::{ENTRIES_MAX, FileVersion, Listed, TreeEntry, TreeNode, TreePath, TreeStore, index};
 use crate::ask::Ask;
 use crate::body::{read_bounded, read_exact};
@@ -75,14 +75,11 @@ impl HttpTree {
     /// Lists by WebDAV; `None` when the server refuses to, or it is not known whether it can and it has not answered so.
     async fn list_by_dav(&self, directory: &TreePath) -> Result<Option<Vec<TreeEntry>>, Error> {
         let url = self.url(directory, true);
-        let known = *self.webdav();
         let (Ok(path), Some(base)) = (Path::parse(directory.as_str()), index::percent_decode(url.path()))
         else {
             return Ok(None);
         };
-        if !known.is_asked(Instant::now()) {
-            return Ok(None);
-        }
+        let Some(known) = self.webdav().ask(Instant::now()) else { return Ok(None) };
         let ask = self.ask(&url, "WebDAV listing", 0);
         let attempt = || async {
             let listed = self.dav.list_with_delimiter((!directory.is_root()).then_some(&path)).await;
@@ -106,8 +103,10 @@ impl HttpTree {
             }
             Err(error) => {
                 let mut webdav = self.webdav();
-                *webdav = webdav.after(&error, Instant::now());
-                if *webdav == WebDav::Spoken { Err(error) } else { Ok(None) }
+                webdav.failed(known, &error, Instant::now());
+                // A directory of such a server may not be listed so; of any other error it may be that all of them are.
+                let is_listed_so = *webdav == WebDav::Spoken && !is_about_method(&error);
+                if is_listed_so { Err(error) } else { Ok(None) }
             }
         }
     }
