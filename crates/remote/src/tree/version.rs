@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
+    header::{AGE, DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, VIA},
 };
 
 /// Which content of a remote file is meant: what its server says about it.
@@ -24,6 +24,12 @@ pub struct FileVersion {
 
 /// How much older than the answer a time has to be so that no later change can have it: times are told in whole seconds.
 const SETTLES_AFTER: Duration = Duration::from_secs(2);
+/// And when a cache in between does not say how old its answer is, whose date may be the cache's own: hardly one keeps for
+/// longer what nobody gave a term.
+const SETTLES_AFTER_IN_CACHE: Duration = Duration::from_secs(86_400);
+/// What caches add to answers, beside `Age` and `Via`.
+const CACHE_MARKS: [HeaderName; 2] =
+    [HeaderName::from_static("x-cache"), HeaderName::from_static("x-proxy-cache")];
 /// Letters and digits in a row of a tag that is a digest: 128 bits in base64. What servers make of lengths and times (nginx,
 /// Apache, lighttpd, Caddy) is shorter.
 const DIGEST_CHARS_MIN: usize = 22;
@@ -32,8 +38,11 @@ impl FileVersion {
     /// The version that the head of an answer names, for a file of `size` bytes.
     pub(super) fn of(headers: &HeaderMap, size: u64) -> Self {
         let (etag, modified) = (text(headers, &ETAG), time(headers, &LAST_MODIFIED));
-        let is_settled = is_settled(etag, modified, time(headers, &DATE));
-        Self { size, etag: etag.map(str::to_owned), modified, is_settled }
+        let unsettled = unsettled(etag, modified, Made::of(headers));
+        if let Some(why) = unsettled {
+            tracing::debug!(etag, ?modified, why, "version not settled: not cached");
+        }
+        Self { size, etag: etag.map(str::to_owned), modified, is_settled: unsettled.is_none() }
     }
 
     /// The condition that makes a server refuse a read of any other content, where it has one.
@@ -61,19 +70,60 @@ impl FileVersion {
     }
 }
 
-/// Whether no later content of the same length can have what an answer of `date` says of this one.
+/// When the server made an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Made {
+    /// At this time, by its clock.
+    At(SystemTime),
+    /// At this time or before: a cache stands in between that does not say.
+    Before(SystemTime),
+    Unknown,
+}
+
+impl Made {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(date) = time(headers, &DATE) else { return Self::Unknown };
+        if headers.contains_key(AGE) {
+            // RFC 9111, section 5.1. Whether a cache has kept the date or set its own, this is never too late; an age that
+            // cannot be read may be any.
+            let age = text(headers, &AGE).and_then(|age| age.parse().ok());
+            let made = age.and_then(|age| date.checked_sub(Duration::from_secs(age)));
+            return Self::At(made.unwrap_or(SystemTime::UNIX_EPOCH));
+        }
+        if headers.contains_key(VIA) || CACHE_MARKS.iter().any(|mark| headers.contains_key(mark)) {
+            return Self::Before(date);
+        }
+        Self::At(date)
+    }
+}
+
+/// Why a later content of the same length can have what an answer says of this one; `None` when it cannot.
 ///
 /// RFC 9110, section 8.8.2.2: a time of change is a strong validator only once it is older than the answer. A short tag is
-/// no stronger than the time that it may be made of, nor a weak one, which need not change with the content.
-fn is_settled(etag: Option<&str>, modified: Option<SystemTime>, date: Option<SystemTime>) -> bool {
+/// no stronger than the time that it may be made of, nor a weak one, which need not change with the content. Nor is a
+/// digest, which may be one of length and time (Starlette): only where nothing can be waited for is it taken for one of the
+/// content.
+///
+/// Times of change are those of the clock that made them: where that is another host's (NFS), and behind the server's, the
+/// times look older than they are, and settle too soon. One of the future settles when it has come.
+fn unsettled(etag: Option<&str>, modified: Option<SystemTime>, made: Made) -> Option<&'static str> {
     let strong = etag.filter(|etag| !is_weak(etag));
-    match (strong, modified) {
-        (Some(etag), _) if is_digest(etag) => true,
-        (Some(_), None) => true,
-        (None, None) => false,
-        (_, Some(modified)) => {
-            date.and_then(|date| date.duration_since(modified).ok()).is_some_and(|age| age >= SETTLES_AFTER)
+    let Some(modified) = modified else {
+        return strong.is_none().then_some("neither a strong entity tag nor a time of change");
+    };
+    let (made, settles_after) = match made {
+        Made::At(made) => (made, SETTLES_AFTER),
+        Made::Before(made) => (made, SETTLES_AFTER_IN_CACHE),
+        Made::Unknown if strong.is_some_and(is_digest) => return None,
+        Made::Unknown => return Some("the answer does not say when it was made"),
+    };
+    match made.duration_since(modified) {
+        Ok(age) if age >= settles_after => None,
+        Ok(_) if settles_after > SETTLES_AFTER => {
+            Some("a cache in between does not say how old its answer is")
         }
+        Ok(_) => Some("changed just before the answer was made"),
+        Err(_) => Some("changed after the answer was made, by the server's own clocks"),
     }
 }
 
@@ -125,28 +175,57 @@ mod tests {
     #[test]
     fn p1_a_version_is_settled_when_no_later_content_can_have_it() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let by = |seconds| Made::At(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         const DIGEST: &str = "\"d41d8cd98f00b204e9800998ecf8427e\"";
-        for (etag, modified, date, settled) in [
+        for (etag, modified, made, settled) in [
             // nginx, Apache and a weak one: as strong as the time.
-            (Some("\"2eba7aa1-500000\""), at(784_111_777), at(784_111_778), false),
-            (Some("\"2eba7aa1-500000\""), at(784_111_777), at(784_111_779), true),
-            (Some("\"ffffffffff-5d3c1b2e8f0c0\""), at(9), at(10), false),
-            (Some("W/\"d41d8cd98f00b204e9800998ecf8427e\""), at(9), at(10), false),
-            (Some("W/\"a\""), at(9), at(11), true),
-            (None, at(9), at(10), false),
-            (None, at(9), at(11), true),
+            (Some("\"2eba7aa1-500000\""), at(784_111_777), by(784_111_778), false),
+            (Some("\"2eba7aa1-500000\""), at(784_111_777), by(784_111_779), true),
+            (Some("\"ffffffffff-5d3c1b2e8f0c0\""), at(9), by(10), false),
+            (Some("W/\"d41d8cd98f00b204e9800998ecf8427e\""), at(9), by(10), false),
+            (Some("W/\"a\""), at(9), by(11), true),
+            (None, at(9), by(10), false),
+            (None, at(9), by(11), true),
             // The server does not say when it answered, or its clock went back.
-            (None, at(9), None, false),
-            (None, at(9), at(7), false),
-            // Whatever the time.
-            (Some(DIGEST), at(9), at(9), true),
-            (Some("\"d41d8cd98f00b204e9800998ecf8427e-17\""), at(9), None, true),
-            (Some("\"7\""), None, None, true),
-            (Some("W/\"7\""), None, at(9), false),
-            (None, None, at(9), false),
+            (None, at(9), Made::Unknown, false),
+            (None, at(9), by(7), false),
+            // A digest of length and time is no better; where there is nothing to wait for it is taken for one of the content.
+            (Some(DIGEST), at(9), by(9), false),
+            (Some(DIGEST), at(9), by(11), true),
+            (Some(DIGEST), None, by(9), true),
+            (Some("\"d41d8cd98f00b204e9800998ecf8427e-17\""), at(9), Made::Unknown, true),
+            (Some("\"7\""), None, Made::Unknown, true),
+            (Some("W/\"7\""), None, by(9), false),
+            (None, None, by(9), false),
+            // Out of a cache that put its own date on it.
+            (None, at(9), Made::Before(SystemTime::UNIX_EPOCH + Duration::from_secs(11)), false),
+            (None, at(9), Made::Before(SystemTime::UNIX_EPOCH + Duration::from_secs(86_409)), true),
         ] {
-            assert_eq!(is_settled(etag, modified, date), settled, "{etag:?} {modified:?} {date:?}");
+            let why = unsettled(etag, modified, made);
+            assert_eq!(why.is_none(), settled, "{etag:?} {modified:?} {made:?}: {why:?}");
         }
+    }
+
+    #[test]
+    fn p1_an_answer_out_of_a_cache_is_as_old_as_the_cache_says() {
+        let date = httpdate::parse_http_date(LATER).expect("a date");
+        let made = |more: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(DATE, LATER.parse().expect("a header"));
+            for (name, value) in more {
+                headers.insert(*name, value.parse().expect("a header"));
+            }
+            Made::of(&headers)
+        };
+        assert_eq!(made(&[]), Made::At(date));
+        assert_eq!(made(&[("age", "60"), ("via", "1.1 c")]), Made::At(date - Duration::from_secs(60)));
+        for age in ["", "soon", "99999999999999999999"] {
+            assert_eq!(made(&[("age", age)]), Made::At(SystemTime::UNIX_EPOCH), "{age}");
+        }
+        for mark in ["via", "x-cache", "x-proxy-cache"] {
+            assert_eq!(made(&[(mark, "HIT")]), Made::Before(date), "{mark}");
+        }
+        assert_eq!(Made::of(&HeaderMap::new()), Made::Unknown);
     }
 
     #[test]
