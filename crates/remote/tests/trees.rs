@@ -247,6 +247,24 @@ async fn an_object_beside_a_directory_of_its_name_is_the_directory_for_all() {
     assert!(matches!(tree.look_up(&path("y")).await.expect("answered"), Some(TreeNode::File(_))));
 }
 
+#[tokio::test]
+async fn p3_an_object_is_there_while_its_bucket_cannot_be_listed() {
+    let server = OddServer::start();
+    server.put("b/x", b"1".to_vec());
+    server.page("b?list-type=2&prefix=x%2F&max-keys=1", &page(&[], &[], None));
+    let tree = bucket(&server, "");
+    let found = tree.look_up(&path("x")).await.expect("answered");
+    assert!(matches!(found, Some(TreeNode::File(_))), "{found:?}");
+    let asked = server.requests().len();
+    assert_eq!(tree.confirm(&path("x")).await.expect("answered"), found);
+    assert_eq!(tree.confirm(&path("y")).await.expect("answered"), None);
+    assert_eq!(server.requests()[asked..], ["HEAD /b/x", "HEAD /b/y"]);
+    server.behave(Behaviour { answers_queries: Some("503 Service Unavailable"), ..Behaviour::default() });
+    assert_eq!(tree.look_up(&path("x")).await.expect("answered"), found);
+    let error = tree.look_up(&path("y")).await.expect_err("it may be a directory");
+    assert!(error.is_transient(), "{error}");
+}
+
 #[test]
 fn an_endpoint_in_the_clear_is_refused_without_telling_a_secret() {
     let environment =

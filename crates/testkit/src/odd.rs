@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub cuts_after: Option<usize>,
     /// What it answers to a method that it does not know, with a page in HTML; else 405. With 207 it lists the one file `f`.
     pub answers_unknown: Option<&'static str>,
+    /// What it answers to an address with a query.
+    pub answers_queries: Option<&'static str>,
     /// It stops for so long after the first byte of each body.
     pub delays_ms: u64,
 }
@@ -168,6 +170,9 @@ fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, 
         let status = behaviour.answers_unknown.unwrap_or("405 Method Not Allowed");
         let body = if status.starts_with("207") { LISTING } else { "<html>not now</html>" };
         return plain(status, "Content-Type: text/html\r\n", body);
+    }
+    if let Some(status) = behaviour.answers_queries.filter(|_| path.contains('?')) {
+        return plain(status, "", "");
     }
     let Some(file) = shared.files.get(path) else { return directory(shared, path, plain) };
     let modified = httpdate::fmt_http_date(file.modified);

@@ -71,16 +71,8 @@ impl TreeFs {
 
     /// Asks the server what lies at `path`, and takes note of it.
     async fn look_up(self, path: TreePath) -> Result<Entry, Errno> {
-        let found = self.ask(&path).await?;
+        let found = answered(&path, self.0.store.look_up(&path).await)?;
         Ok(self.entry(&path, found.as_ref(), true))
-    }
-
-    async fn ask(&self, path: &TreePath) -> Result<Option<TreeNode>, Errno> {
-        let found = self.0.store.look_up(path).await;
-        found.map_err(|error| {
-            tracing::warn!(%path, %error, "not looked up");
-            errno(&error)
-        })
     }
 
     /// The entry for what was found at `path`; `is_confirmed` when the server has just been asked about it.
@@ -158,7 +150,7 @@ impl TreeFs {
 
     /// Asks whether `node` is still the current version.
     async fn confirm(&self, node: NodeId, path: TreePath, version: FileVersion) -> Result<(), Errno> {
-        let found = self.ask(&path).await?;
+        let found = answered(&path, self.0.store.confirm(&path).await)?;
         let mut nodes = self.nodes();
         if found == Some(TreeNode::File(version)) {
             if let Some(node) = nodes.get_mut(node) {
@@ -399,6 +391,14 @@ impl FileSystem for TreeFs {
     fn statfs(&self) -> Size {
         Size { blocks: 0, files: 0, block_bytes: 4096 }
     }
+}
+
+/// What a store answered about `path`.
+fn answered<T>(path: &TreePath, answer: Result<T, larder_remote::Error>) -> Result<T, Errno> {
+    answer.map_err(|error| {
+        tracing::warn!(%path, %error, "not looked up");
+        errno(&error)
+    })
 }
 
 /// Lists from `offset` on: the dots, then the entries.

@@ -85,6 +85,16 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Any [`Error`].
     async fn look_up(&self, path: &TreePath) -> Result<Option<TreeNode>, Error>;
 
+    /// Says which file lies at `path`, where one is known, with the least that can be asked: `None` may also mean that
+    /// something else lies there by now.
+    ///
+    /// # Errors
+    ///
+    /// As [`look_up`](Self::look_up).
+    async fn confirm(&self, path: &TreePath) -> Result<Option<TreeNode>, Error> {
+        self.look_up(path).await
+    }
+
     /// Reads `range` of the file at `path`, which must have the content `version`, into `sink`, in order.
     ///
     /// What `sink` was given before an error stays good.

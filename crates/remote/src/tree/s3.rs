@@ -233,13 +233,21 @@ impl TreeStore for S3Tree {
         let (file, is_directory) = join(self.head(&key, &ask), self.has_entries(&key, &ask)).await;
         match (file, is_directory) {
             (_, Ok(true)) => Ok(Some(TreeNode::Directory)),
-            // Who may read and not list has no listing to agree with.
-            (Ok(Some(version)), Ok(false) | Err(Error::Status { status: 403, .. })) => {
+            (Ok(Some(version)), Ok(false)) => Ok(Some(TreeNode::File(version))),
+            // Who may read and not list has no listing to agree with, and one that fails for now is no reason to hide it.
+            (Ok(Some(version)), Err(error)) if error.is_transient() || is_forbidden(&error) => {
+                tracing::debug!(place = ask.place, %error, "found, but not listed");
                 Ok(Some(TreeNode::File(version)))
             }
             (Ok(None), Ok(false)) => Ok(None),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
+    }
+
+    async fn confirm(&self, path: &TreePath) -> Result<Option<TreeNode>, Error> {
+        let Some(key) = self.key(path).filter(|key| !key.is_root()) else { return self.look_up(path).await };
+        let found = self.head(&key, &self.ask(path, "attributes", 0)).await?;
+        Ok(found.map(TreeNode::File))
     }
 
     async fn read(
@@ -277,11 +285,18 @@ fn name_in(key: &Path, directory: &Path) -> Option<String> {
     super::path::is_name(rest).then(|| rest.to_owned())
 }
 
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Status { status: 403, .. })
+}
+
 fn version(meta: &ObjectMeta) -> FileVersion {
     let seconds = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
     let modified = SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
     // An entity tag of S3 is of the content or of the write. Without one there is no telling: the answer's date is not shown.
     let is_settled = meta.e_tag.as_deref().is_some_and(|etag| !is_weak(etag));
+    if !is_settled {
+        tracing::debug!(key = %meta.location, why = "no strong entity tag", "version not settled: not cached");
+    }
     FileVersion { size: meta.size, etag: meta.e_tag.clone(), modified, is_settled }
 }
 
