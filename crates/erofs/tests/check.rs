@@ -6,10 +6,11 @@ mod support;
 
 use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder_erofs::check::{FaultKind, Options, Report, Severity, check};
 use larder_erofs::writer::{Attributes, Options as WriterOptions, Tree};
-use larder_erofs::{DeviceMode, Error, Image, MetaSource, Xattr};
+use larder_erofs::{DeviceMode, Error, Image, MetaSource, PhysicalAddr, SourceError, Xattr};
 use support::{Built, build};
 
 const JOBS: usize = 3;
@@ -272,6 +273,47 @@ fn p5_the_paths_of_faults_take_no_memory_for_names_that_have_none() {
     if let (Some(before), Some(after)) = (before, peak_bytes()) {
         assert!(after - before < 100 << 20, "{} bytes", after - before);
     }
+}
+
+/// An image that counts how often it is read.
+struct Counting(Vec<u8>, Arc<AtomicUsize>);
+
+impl MetaSource for Counting {
+    fn read_exact_at(&self, at: PhysicalAddr, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read_exact_at(at, buf)
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+#[test]
+fn p5_the_names_above_faults_are_read_once_for_all_of_them() {
+    const DEPTH: usize = 100;
+    let mut tree = Tree::new();
+    let deep = "d/".repeat(DEPTH);
+    let paths: Vec<String> = (0..300).map(|n| format!("{deep}{n:03}")).collect();
+    for path in &paths {
+        tree.add_file(path.as_bytes(), Vec::new(), &Attributes::default()).expect("a new name");
+    }
+    let Built { mut metadata, .. } = build(tree, &WriterOptions::default()).expect("can be written");
+    let image = Image::open(metadata.clone()).expect("sound");
+    for path in &paths {
+        let nid = image.resolve(path.as_bytes()).expect("sound").expect("present");
+        let at = usize::try_from(image.superblock().inode_space + nid.get() * 32).expect("small");
+        let extended = metadata[at] & 1 != 0;
+        metadata[at + if extended { 44 } else { 6 }] = 7;
+    }
+    let reads = Arc::<AtomicUsize>::default();
+    let source = Counting(metadata, Arc::clone(&reads));
+    let (image, _) = Image::open_unverified(source, DeviceMode::Separate).expect("readable");
+    let found = check(&image, &[], None, &options());
+    let named: Vec<&[u8]> = found.faults.iter().filter_map(|fault| fault.path.as_deref()).collect();
+    assert!(paths.iter().all(|path| named.contains(&path.as_bytes())), "{} paths", named.len());
+    let reads = reads.load(Ordering::Relaxed);
+    assert!(reads < paths.len() * DEPTH / 2, "{reads} reads");
 }
 
 /// Most memory that this process has had; `None` where that is not said.

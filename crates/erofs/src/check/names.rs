@@ -1,6 +1,7 @@
 //! Paths for faults: looked for afterwards, since a sound image needs none.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::fault::Fault;
 use crate::dirent::DirBlock;
@@ -10,6 +11,8 @@ use crate::{FileType, Image, Inode, Nid};
 const ENTRIES_MAX: u64 = 20_000_000;
 /// Bytes of a path, at most: no system call takes as many.
 const PATH_BYTES_MAX: usize = 64 << 10;
+/// Bytes that a name takes which is kept, beside its own: about those of an entry in a table.
+const KNOWN_BYTES: usize = 64;
 /// Bytes of all paths together, at most; further faults are named by their inode alone.
 const PATHS_BYTES_MAX: usize = 16 << 20;
 
@@ -44,7 +47,7 @@ struct Search<'a> {
 }
 
 /// A place in a directory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
 struct EntryAt {
     dir: Nid,
     block: u64,
@@ -107,12 +110,17 @@ struct Paths<'a> {
     search: &'a Search<'a>,
     /// Bytes that all paths may still have together.
     left: usize,
+    /// Names of directories, which many paths go through.
+    known: HashMap<EntryAt, Rc<[u8]>>,
+    /// Bytes that they may still take.
+    known_left: usize,
     buffer: Vec<u8>,
 }
 
 impl<'a> Paths<'a> {
     fn new(image: &'a Image, search: &'a Search<'a>) -> Self {
-        Self { image, search, left: PATHS_BYTES_MAX, buffer: Vec::new() }
+        let (left, known_left) = (PATHS_BYTES_MAX, PATHS_BYTES_MAX);
+        Self { image, search, left, known: HashMap::new(), known_left, buffer: Vec::new() }
     }
 
     /// The path of an inode; `None` when none was found, or there is no room for it.
@@ -123,10 +131,8 @@ impl<'a> Paths<'a> {
         if at.is_none() && nid != root {
             return None;
         }
-        while let Some(EntryAt { dir, block, index }) = at {
-            let inode = self.image.inode(dir).ok()?;
-            self.image.read_dir_block(&inode, block, &mut self.buffer).ok()?;
-            let name = DirBlock::parse(&self.buffer).ok()?.entry(index).ok()?.name.to_vec();
+        while let Some(place) = at {
+            let name = if names.is_empty() { self.read(place)? } else { self.of_dir(place)? };
             len += name.len() + 1;
             self.left = self.left.saturating_sub(name.len() + 1);
             if len > PATH_BYTES_MAX || self.left == 0 {
@@ -134,9 +140,29 @@ impl<'a> Paths<'a> {
             }
             names.push(name);
             // A directory was met before what is in it, so this ends at the root.
-            at = self.search.above.get(&dir).copied();
+            at = self.search.above.get(&place.dir).copied();
         }
         names.reverse();
         Some(names.join(&b'/'))
+    }
+
+    /// The name of a directory.
+    fn of_dir(&mut self, at: EntryAt) -> Option<Rc<[u8]>> {
+        if let Some(name) = self.known.get(&at) {
+            return Some(Rc::clone(name));
+        }
+        let name = self.read(at)?;
+        let bytes = name.len() + KNOWN_BYTES;
+        if let Some(left) = self.known_left.checked_sub(bytes) {
+            self.known_left = left;
+            self.known.insert(at, Rc::clone(&name));
+        }
+        Some(name)
+    }
+
+    fn read(&mut self, at: EntryAt) -> Option<Rc<[u8]>> {
+        let inode = self.image.inode(at.dir).ok()?;
+        self.image.read_dir_block(&inode, at.block, &mut self.buffer).ok()?;
+        Some(DirBlock::parse(&self.buffer).ok()?.entry(at.index).ok()?.name.into())
     }
 }
