@@ -136,6 +136,15 @@ fn fsck_extracts_with_the_options_of_the_original() {
         let outcome = with(&["--no-sbcrc", &format!("--path={path}")]);
         assert_eq!(outcome.code, code, "{path}: {}", outcome.stderr);
     }
+    // What only the whole image is checked for: its number of inodes.
+    let root = format!("--nid={}", opened.root().get());
+    damaged = fs::read(&image.image).expect("readable");
+    damaged[1024 + 16..1024 + 24].copy_from_slice(&99_u64.to_le_bytes());
+    fs::write(&image.image, damaged).expect("writable");
+    for (from, counts) in [("--path=/", true), (&root, true), ("--path=/sizes", false)] {
+        let outcome = with(&["--no-sbcrc", from]);
+        assert_eq!(outcome.stderr.contains("99"), counts, "{from}: {}", outcome.stderr);
+    }
     for (args, word) in [
         (&["--extract=/"][..], "--force"),
         (&["--overwrite"], "--extract"),

@@ -189,7 +189,8 @@ fn work(asked: &Asked) -> anyhow::Result<bool> {
     let options = CheckOptions {
         jobs: jobs(),
         contents: asked.decode && asked.target.is_none(),
-        from: from.map(|inode| inode.nid),
+        // From the root on it is the whole image, with what only that is checked for.
+        from: from.map(|inode| inode.nid).filter(|nid| *nid != image.image().root()),
         ..CheckOptions::default()
     };
     let report = check(image.image(), image.devices(), checksum, &options);
