@@ -15,7 +15,7 @@ use std::{
 
 use larder_faults::{Site, point};
 use larder_remote::RangeSource;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     Cause, Engine, FillError,
@@ -87,8 +87,7 @@ impl Queue {
         {
             let _pass = self.engine.admission.admit(self.wish(request)).await;
             let _ = point(Site::OndemandAdmitted);
-            // Never closed, so that the error cannot happen.
-            let permit = Arc::clone(&self.engine.lanes).acquire_owned().await.ok();
+            let Some(permit) = self.permit().await else { return self.give_up() };
             let lane = Arc::clone(self);
             let turn = move || {
                 let _permit = permit;
@@ -103,6 +102,18 @@ impl Queue {
                     return self.give_up();
                 }
                 pieces = now;
+            }
+        }
+    }
+
+    /// Leave to read here; `None` when others hang in it and the bytes lie somewhere else, too.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            match timeout(self.engine.config.stall, Arc::clone(&self.engine.lanes).acquire_owned()).await {
+                // Never closed, so that the error cannot happen.
+                Ok(permit) => return permit.ok(),
+                Err(_) if self.has_other() => return None,
+                Err(_) => {}
             }
         }
     }

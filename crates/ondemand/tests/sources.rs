@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    Fixture, KIB, Link, MIB, Source, engine, engine_with, even, idle, no_readahead, resources, table,
+    DEMAND, Fixture, KIB, Link, MIB, Source, at, engine, engine_with, even, idle, no_readahead, resources,
+    table,
 };
 use larder_fscache::memory::Memory;
 use larder_ondemand::{Blob, EngineConfig, FillError, SourceLease};
@@ -195,4 +197,30 @@ async fn p3_a_file_system_here_that_hangs_is_given_up_for_another_place() {
     rig.read(&engine, 0..4 * MIB).await.expect("elsewhere it is well");
     assert!(began.elapsed() < 5 * hangs, "nobody waited for all of its 32 pieces");
     assert_eq!(rig.source.bytes_served(), 4 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_a_thread_that_hangs_here_keeps_no_other_blob_from_its_other_place() {
+    let data = common::bytes(4 * MIB, 1);
+    let hangs = Duration::from_secs(2);
+    let config =
+        EngineConfig { decoders: NonZero::<usize>::MIN, stall: Duration::from_millis(100), ..no_readahead() };
+    let engine = engine_with(config);
+    let here = Here { data: Some(data.clone()), len: 4 * MIB, takes: hangs };
+    let chunks = table(&data, even(4 * MIB, 64 * KIB));
+    let hung = Blob::new("hung", resources(Memory::new(), 4 * MIB), chunks, Arc::new(here));
+    let reader = tokio::spawn({
+        let (engine, hung) = (Arc::clone(&engine), Arc::clone(&hung));
+        async move { engine.fill(&hung, at(0, 4096), DEMAND).await }
+    });
+    while engine.readers_waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (rig, _lease) =
+        here_and_elsewhere(Here { data: Some(data.clone()), len: 4 * MIB, takes: Duration::ZERO }, &data);
+    let began = std::time::Instant::now();
+    rig.read(&engine, 0..64 * KIB).await.expect("elsewhere it is well");
+    assert!(began.elapsed() < hangs, "it waited for the other blob's file system");
+    reader.await.expect("it does not panic").expect("it only takes long");
 }

@@ -72,6 +72,8 @@ pub struct Daemon {
     trace: Arc<Hub>,
     /// Set once: nothing is mounted any more.
     stopping: AtomicBool,
+    /// A stop has succeeded: it ends once nobody reads any more.
+    ending: AtomicBool,
     /// Told when another program is to take over.
     make_way: Notify,
     /// Told when the daemon has stopped and the process may end.

@@ -29,10 +29,14 @@ impl Daemon {
         // Who is mounting something has looked at that before, and puts it into the table first.
         drop(self.coming.write().await);
         if let Err(error) = self.unmount_all(lazy).await {
-            self.stopping.store(was_stopping, Ordering::Release);
+            // Another call may have succeeded meanwhile.
+            if !self.ending.load(Ordering::Acquire) {
+                self.stopping.store(was_stopping, Ordering::Release);
+            }
             return Err(error);
         }
-        if !was_stopping {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            self.stopping.store(true, Ordering::Release);
             let daemon = Arc::clone(self);
             tokio::spawn(async move { daemon.end().await });
         }

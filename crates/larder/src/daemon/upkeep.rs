@@ -27,7 +27,9 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
     loop {
         ticks.tick().await;
         daemon.drop_vanished().await;
-        daemon.close_what_is_gone().await;
+        // A fill that hangs in a file system may hold a close up, and must not hold up the rest.
+        let closes = Arc::clone(&daemon);
+        tokio::spawn(async move { closes.close_what_is_gone().await });
         let daemon = Arc::clone(&daemon);
         let past = std::mem::take(&mut before);
         let round = move || {

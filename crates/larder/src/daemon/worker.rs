@@ -139,6 +139,7 @@ async fn work(
         options,
         make_way: Notify::new(),
         stopping: AtomicBool::new(false),
+        ending: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
     });

@@ -13,6 +13,7 @@ mod turns;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,13 +33,13 @@ pub use blobs::{Blobs, Opened};
 use lazy::Waiting;
 pub use place::{Place, connect, connect_patiently};
 pub use scratch::Scratch;
-use turns::Turns;
+use turns::{Turn, Turns};
 
 /// Stored metadata larger than this is brought on demand, where the front end can: smaller metadata comes with one request
 /// sooner than with several.
 const LAZY_METADATA_BYTES_MIN: u64 = 1 << 20;
 
-/// How long a mount waits for another one that fetches the same metadata.
+/// How long a mount waits for another one that fetches the same metadata and gets nothing.
 const TURN_MAX: Duration = Duration::from_secs(3);
 
 /// How often metadata is fetched that the cache loses again before it is durable.
@@ -188,11 +189,9 @@ impl Store {
 
     /// The metadata, complete and durable, and how many bytes were fetched for it.
     async fn metadata(&self, layer: &Layer) -> anyhow::Result<(CacheResources, u64)> {
-        // Mounts of one image at the same time fetch it once. Not if that takes long: the place of whoever is first may be one
-        // that does not answer.
-        let _turn = timeout(TURN_MAX, self.metadata_turns.take(layer.table.identity())).await.ok();
         let (blobs, of_layer) = (Arc::clone(&self.blobs), layer.clone());
         let resources = spawn_blocking(move || blobs.resources(&of_layer)).await??;
+        let _turn = self.metadata_turn(&resources).await;
         let fetched_bytes = if resources.is_complete() { 0 } else { layer.descriptor.size() };
         for _ in 0..METADATA_TRIES {
             larder_image::fetch_metadata(layer, &resources).await?;
@@ -208,6 +207,23 @@ impl Store {
             format!("metadata {}: the cache does not keep it", layer.table.identity()),
             "see the daemon's log for errors of the cache's disk",
         ))
+    }
+
+    /// Mounts of one image at the same time fetch its metadata once. `None` when whoever is before gets no further: its place may be
+    /// one that does not answer.
+    async fn metadata_turn(&self, resources: &CacheResources) -> Option<Turn> {
+        let mut turn = pin!(self.metadata_turns.take(resources.cookie().key()));
+        let mut present = resources.present_bytes();
+        loop {
+            if let Ok(turn) = timeout(TURN_MAX, &mut turn).await {
+                return Some(turn);
+            }
+            let now = resources.present_bytes();
+            if now == present {
+                return None;
+            }
+            present = now;
+        }
     }
 
     /// One image with the cookies `keys` is closed, and nobody can ask for its bytes through it any more. The blobs that

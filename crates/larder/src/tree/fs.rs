@@ -152,7 +152,7 @@ impl TreeFs {
     async fn confirm(&self, node: NodeId, path: TreePath, version: FileVersion) -> Result<(), Errno> {
         let found = answered(&path, self.0.store.confirm(&path).await)?;
         let mut nodes = self.nodes();
-        if found == Some(TreeNode::File(version)) {
+        if found.is_some_and(|found| TreeNode::File(version).is_confirmed_by(&found)) {
             if let Some(node) = nodes.get_mut(node) {
                 node.confirmed = Some(Instant::now());
             }

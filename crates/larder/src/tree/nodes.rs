@@ -91,7 +91,8 @@ impl Nodes {
         if path.is_root() {
             return NodeId::ROOT;
         }
-        let same = self.newest(path).filter(|(_, node)| node.known.node == *found).map(|(id, _)| id);
+        let same =
+            self.newest(path).filter(|(_, node)| node.known.node.is_confirmed_by(found)).map(|(id, _)| id);
         let id = same.unwrap_or_else(|| self.add(Known { path: path.clone(), node: found.clone() }));
         if let Some(node) = self.nodes.get_mut(&id) {
             node.lookups += 1;
@@ -194,6 +195,20 @@ mod tests {
         let new = nodes.learn(&path, &file(1));
         assert!(new > old && !nodes.get(new).expect("known").is_inherited);
         assert!(nodes.forget(old, 5).is_some());
+    }
+
+    #[test]
+    fn a_version_that_has_settled_stays_so_whatever_a_cache_answers() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = TreePath::parse("a").expect("sound");
+        let settled = |is_settled| {
+            TreeNode::File(FileVersion { size: 1, etag: Some("\"1\"".into()), modified: None, is_settled })
+        };
+        let mut nodes = Nodes::open(&temp.path().join("n")).expect("new");
+        let young = nodes.learn(&path, &settled(false));
+        let old = nodes.learn(&path, &settled(true));
+        assert_ne!(old, young, "what was read before may be of another content");
+        assert_eq!(nodes.learn(&path, &settled(false)), old);
     }
 
     #[test]

@@ -43,6 +43,21 @@ pub enum TreeNode {
     File(FileVersion),
 }
 
+impl TreeNode {
+    /// Whether `found`, which a server says of the same path, is this: the same, or a settled version of which an answer alone,
+    /// out of a cache perhaps, could not tell that it is.
+    pub fn is_confirmed_by(&self, found: &Self) -> bool {
+        match (self, found) {
+            (Self::Directory, Self::Directory) => true,
+            (Self::File(known), Self::File(found)) => {
+                let is_settled = known.is_settled || found.is_settled;
+                *known == FileVersion { is_settled, ..found.clone() }
+            }
+            _ => false,
+        }
+    }
+}
+
 /// One entry of a directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TreeEntry {
