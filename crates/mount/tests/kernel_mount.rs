@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -89,9 +89,20 @@ impl HandedOver {
     }
 }
 
-/// Opens the front end of `worker`, whose cache is in `dir`.
+/// Opens the front end of `worker`, whose cache is in `dir`. Of the one before threads may still be ending, which have a device
+/// that only one may have.
 fn start(kind: FrontEndKind, worker: &Worker, dir: &Path) -> Arc<dyn FrontEnd> {
-    open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine), &dir.join("cache")).unwrap()
+    let begun = Instant::now();
+    loop {
+        match open(kind, Arc::clone(&worker.holder), Arc::clone(&worker.engine), &dir.join("cache")) {
+            Err(Error::Kernel { source, .. })
+                if source.kind() == ErrorKind::ResourceBusy && begun.elapsed() < Duration::from_secs(10) =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn tree() -> Tree {

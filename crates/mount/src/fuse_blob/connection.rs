@@ -76,6 +76,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes it from `holder`: nobody is to have it any more.
+    pub(super) fn release(self, holder: &dyn Holder) {
+        for name in [DEVICE, ROOT] {
+            holder.release(name);
+        }
+    }
+
     /// The root directory. This process looks nothing up in it: it would wait for itself.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

@@ -46,20 +46,18 @@ impl FuseBlob {
     ///
     /// [`Error::Kernel`] without the privilege or without FUSE, [`Error::Keep`] when the keeper does not take it.
     pub fn open(holder: Arc<dyn Holder>, engine: Arc<Engine>) -> Result<Self, Error> {
-        let (connection, origin) =
-            match Connection::inherit(&*holder).map_err(kernel("taking over its FUSE"))? {
-                Some(connection) => (connection, Origin::Inherited),
-                None => {
-                    let connection = Connection::new().map_err(kernel("making a FUSE"))?;
-                    connection.keep(&*holder)?;
-                    (connection, Origin::New)
-                }
-            };
+        let (connection, origin) = match inherit(&*holder)? {
+            Some(connection) => (connection, Origin::Inherited),
+            None => {
+                let connection = Connection::new().map_err(kernel("making a FUSE"))?;
+                connection.keep(&*holder)?;
+                (connection, Origin::New)
+            }
+        };
         let runtime = engine.handle().clone();
         let files = Arc::new(BlobFiles::new(Shown::new(origin == Origin::Inherited), engine));
         let grace = Grace::new();
         if origin == Origin::Inherited {
-            connection.ask_for_resend().map_err(kernel("asking for what was not answered"))?;
             let (files, grace) = (Arc::clone(&files), grace.clone());
             runtime.spawn(async move {
                 while !grace.is_over() {
@@ -106,6 +104,25 @@ impl FuseBlob {
 
     fn kept(&self, id: &str) -> Kept<'_> {
         Kept::new(&*self.holder, kept_name(id))
+    }
+}
+
+/// The connection that an earlier worker has left with `holder`, if it can be gone on with. It has been asked for what was not
+/// answered.
+fn inherit(holder: &dyn Holder) -> Result<Option<Connection>, Error> {
+    let Some(connection) = Connection::inherit(holder).map_err(kernel("taking over its FUSE"))? else {
+        return Ok(None);
+    };
+    match connection.ask_for_resend() {
+        Ok(()) => Ok(Some(connection)),
+        // It died before it had answered the kernel's first request, which Linux 7.3 does not send again. So nothing has been
+        // mounted from it: that begins with opening a file.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            tracing::warn!("an earlier worker's FUSE has not begun to work: it gets another");
+            connection.release(holder);
+            Ok(None)
+        }
+        Err(error) => Err(kernel("asking for what was not answered")(error)),
     }
 }
 
