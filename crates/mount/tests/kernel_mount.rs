@@ -71,6 +71,33 @@ impl Rig {
     }
 }
 
+/// A mount whose worker has died, and whatever kept its descriptors.
+struct Abandoned {
+    kind: FrontEndKind,
+    /// Of the next life.
+    worker: Worker,
+    _unmount: Unmount,
+    dir: tempfile::TempDir,
+}
+
+impl Abandoned {
+    /// One of each that works here.
+    fn all() -> impl Iterator<Item = Self> {
+        Rig::all().map(|rig| {
+            let Rig { mounted, front_end, worker, _unmount, dir } = rig;
+            let kind = front_end.kind();
+            drop(mounted);
+            drop(front_end);
+            Self { kind, worker, _unmount, dir }
+        })
+    }
+
+    /// The front end of another worker.
+    fn next(&self) -> Arc<dyn FrontEnd> {
+        start(self.kind, &self.worker, self.dir.path())
+    }
+}
+
 /// What a worker that has gone has left.
 struct HandedOver {
     kind: FrontEndKind,
@@ -446,22 +473,12 @@ fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the
 
 #[test]
 fn p1_a_mount_that_nobody_held_is_poisoned_and_detached() {
-    for kind in KINDS {
-        let dir = scratch();
-        if cannot(kind, dir.path()) {
-            continue;
-        }
-        build(tree(), dir.path());
-        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
-        let _unmount = Unmount(worker.spec.target.clone());
-        let front_end = start(kind, &worker, dir.path());
-        drop(front_end.mount(worker.spec.clone()).unwrap());
+    for abandoned in Abandoned::all() {
         // A worker that finds nothing kept is another life: what the first one had is gone.
-        drop(front_end);
-        let next = start(kind, &worker, dir.path());
-        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
-        assert!(!worker.spec.target.join("big").exists(), "detached");
-        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Gone { .. })));
+        let (next, spec) = (abandoned.next(), &abandoned.worker.spec);
+        assert!(matches!(next.resume(spec.clone()), Err(Error::Poisoned { .. })));
+        assert!(!spec.target.join("big").exists(), "detached");
+        assert!(matches!(next.resume(spec.clone()), Err(Error::Gone { .. })));
     }
 }
 
@@ -474,28 +491,17 @@ fn cover(target: &Path) -> Unmount {
 
 #[test]
 fn p1_a_poisoned_mount_that_lies_under_another_is_detached_when_it_comes_up() {
-    for kind in KINDS {
-        let dir = scratch();
-        if cannot(kind, dir.path()) {
-            continue;
-        }
-        build(tree(), dir.path());
-        let worker = Worker::open(dir.path(), Arc::new(NoKeeper));
-        let target = &worker.spec.target;
-        let _unmount = Unmount(target.clone());
-        let front_end = start(kind, &worker, dir.path());
-        drop(front_end.mount(worker.spec.clone()).unwrap());
-        drop(front_end);
-        let next = start(kind, &worker, dir.path());
-        let over = cover(target);
+    for abandoned in Abandoned::all() {
+        let (next, kind, spec) = (abandoned.next(), abandoned.kind, &abandoned.worker.spec);
+        let over = cover(&spec.target);
         for _ in 0..2 {
-            let resumed = next.resume(worker.spec.clone()).err();
+            let resumed = next.resume(spec.clone()).err();
             assert!(matches!(resumed, Some(Error::Covered { .. })), "{kind}: {resumed:?}");
         }
         drop(over);
-        assert!(target.join("big").exists(), "it is still there");
-        assert!(matches!(next.resume(worker.spec.clone()), Err(Error::Poisoned { .. })));
-        assert!(!target.join("big").exists(), "detached");
+        assert!(spec.target.join("big").exists(), "it is still there");
+        assert!(matches!(next.resume(spec.clone()), Err(Error::Poisoned { .. })));
+        assert!(!spec.target.join("big").exists(), "detached");
     }
 }
 
@@ -520,31 +526,23 @@ fn only_our_own_mount_is_taken_away() {
 /// Everybody dies, and so does the next worker, before it has come to this mount: what that one made anew vouches for nothing.
 #[test]
 fn p1_a_mount_that_nobody_held_is_poisoned_for_every_later_worker() {
-    for (kind, is_left) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-        let dir = scratch();
-        if cannot(kind, dir.path()) {
-            continue;
-        }
-        build(tree(), dir.path());
-        let mut worker = Worker::open(dir.path(), Arc::new(NoKeeper));
-        let _unmount = Unmount(worker.spec.target.clone());
-        let front_end = start(kind, &worker, dir.path());
-        drop(front_end.mount(worker.spec.clone()).unwrap());
-        drop(front_end);
-        worker.holder = Arc::new(MapHolder::default());
+    for (is_left, mut abandoned) in
+        [false, true].into_iter().flat_map(|left| Abandoned::all().map(move |one| (left, one)))
+    {
+        let (kind, holder) = (abandoned.kind, Arc::new(MapHolder::default()));
         if is_left && kind == FrontEndKind::Fanotify {
-            let about_the_mount = fs::File::open(dir.path().join("metadata")).unwrap();
-            worker.holder.keep("erofs/m1", about_the_mount.as_fd()).unwrap();
+            let about_the_mount = fs::File::open(abandoned.dir.path().join("metadata")).unwrap();
+            holder.keep("erofs/m1", about_the_mount.as_fd()).unwrap();
         }
-        drop(start(kind, &worker, dir.path()));
-        let next = start(kind, &worker, dir.path());
-        let resumed = next.resume(worker.spec.clone()).err();
+        abandoned.worker.holder = holder;
+        drop(abandoned.next());
+        let (next, spec) = (abandoned.next(), &abandoned.worker.spec);
+        let resumed = next.resume(spec.clone()).err();
         assert!(matches!(resumed, Some(Error::Poisoned { .. })), "{kind}, {is_left}: {resumed:?}");
-        assert!(!worker.spec.target.join("big").exists(), "detached");
+        assert!(!spec.target.join("big").exists(), "detached");
     }
 }
 
-/// The keeper has what it stands on, but nothing of the mount itself: it is detached, and whoever reads on is waited for.
 #[test]
 fn p1_a_poisoned_mount_that_is_still_read_keeps_what_watches_over_it() {
     for kind in KINDS {
