@@ -23,6 +23,11 @@ const NEEDS: &[Need] = &[
     Need { program: "setcap", package: "libcap2-bin", purpose: "file capabilities in test trees" },
     Need { program: "setpriv", package: "util-linux", purpose: "runs tests as an unprivileged user" },
     Need { program: "nginx", package: "nginx-light", purpose: "serves trees over HTTP" },
+    Need {
+        program: "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so",
+        package: "libnginx-mod-http-dav-ext",
+        purpose: "serves trees over WebDAV",
+    },
     Need { program: "python3", package: "python3-venv", purpose: "runs an S3 server, moto's from PyPI" },
     Need { program: "curl", package: "curl", purpose: "what downloads are measured against" },
     Need { program: "perl", package: "perl-base", purpose: "the program that the demo's test runs" },
@@ -43,7 +48,7 @@ const KERNEL_NEEDS: &[Need] = &[
     Need { program: "mkfs.ext4", package: "e2fsprogs", purpose: "makes the disks of test kernels" },
 ];
 
-/// Installs what tests need.
+/// Installs what tests and benchmarks need.
 pub fn install() -> anyhow::Result<()> {
     install_all(NEEDS)
 }
@@ -66,7 +71,7 @@ fn install_all(needs: &[Need]) -> anyhow::Result<()> {
     let packages = names(missing.iter().copied());
     if !is_root() {
         println!(
-            "packages: not root, so the tests that need them will be skipped; as root: apt-get install {packages}"
+            "packages: not root, so the tests that need them will be skipped, and benchmarks end; as root: apt-get install {packages}"
         );
         return Ok(());
     }

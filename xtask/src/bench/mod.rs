@@ -75,6 +75,7 @@ const ALL: [Case; 4] = [Case::Warm, Case::Fault, Case::Cold, Case::Build];
 
 /// Runs the benchmarks and prints their rows.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    crate::packages::install()?;
     if args.only.contains(&Case::Cache) {
         anyhow::ensure!(args.only == [Case::Cache], "`cache` is measured by itself");
         return tell(&cache::run(args)?, args.json);
