@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder_remote::tree::{
     FileVersion, HttpTree, Listed, S3Options, S3Tree, TreeAddress, TreeEntry, TreeNode, TreePath, TreeStore,
@@ -297,6 +297,26 @@ async fn p1_a_changed_file_is_noticed_even_if_the_server_ignores_conditions() {
         let new = version(&tree, "f").await;
         assert_eq!(read(&tree, "f", range(0, 100), &new).await.expect("the new one"), [8; 100]);
     }
+}
+
+/// A cache in between asked within the second of the change, and has the old content under the new one's version.
+#[tokio::test]
+async fn p1_an_answer_that_a_cache_took_before_the_version_settled_is_not_read() {
+    let server = OddServer::start();
+    server.behave(Behaviour { etag_of_time: true, ..Behaviour::default() });
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    server.put_at("f", vec![1; 1000], an_hour_ago);
+    server.keep("f");
+    server.put_at("f", vec![2; 1000], an_hour_ago);
+    let tree = http(&server.url());
+    let current = version(&tree, "f").await;
+    assert!(current.is_settled);
+    assert_eq!(read(&tree, "f", range(10, 20), &current).await.expect("the server has it"), [2; 10]);
+    assert_eq!(
+        server.requests(),
+        ["HEAD /f", "GET /f", "GET /f"],
+        "past the cache, once it had shown its age"
+    );
 }
 
 #[tokio::test]

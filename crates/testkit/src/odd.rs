@@ -37,6 +37,8 @@ pub struct OddServer {
 #[derive(Debug, Default)]
 struct Shared {
     files: BTreeMap<String, File>,
+    /// What a cache in front answers to GET unless it is told not to, and how old it says that is, in seconds.
+    kept: BTreeMap<String, (File, u64)>,
     /// Answered in place of an index.
     pages: BTreeMap<String, String>,
     behaviour: Behaviour,
@@ -99,6 +101,18 @@ impl OddServer {
         shared.puts += 1;
         let etag = format!("\"{}\"", shared.puts);
         shared.files.insert(path.to_owned(), File { bytes: Arc::new(bytes.into()), etag, modified });
+    }
+
+    /// Has a cache in front of the server keep the file that is at `path` now, as an answer of its first second.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn keep(&self, path: &str) {
+        let mut shared = self.lock();
+        let file = shared.files.get(path).expect("put before").clone();
+        let age = SystemTime::now().duration_since(file.modified).unwrap_or_default().as_secs();
+        shared.kept.insert(path.to_owned(), (file, age));
     }
 
     /// Answers a directory with this page.
@@ -174,9 +188,13 @@ fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, 
     if let Some(status) = behaviour.answers_queries.filter(|_| path.contains('?')) {
         return plain(status, "", "");
     }
-    let Some(file) = shared.files.get(path) else { return directory(shared, path, plain) };
-    let modified = httpdate::fmt_http_date(file.modified);
-    let mut told = format!("Last-Modified: {modified}\r\n");
+    let kept = shared.kept.get(path).filter(|_| {
+        method == "GET" && headers.get("cache-control").is_none_or(|control| control != "no-cache")
+    });
+    let current = || shared.files.get(path).map(|file| (file, String::new()));
+    let found = kept.map(|(file, age)| (file, format!("Age: {age}\r\n"))).or_else(current);
+    let Some((file, mut told)) = found else { return directory(shared, path, plain) };
+    told += &format!("Last-Modified: {}\r\n", httpdate::fmt_http_date(file.modified));
     let etag = if behaviour.etag_of_time { file.etag_of_time() } else { file.etag.clone() };
     if !behaviour.no_etag {
         told += &format!("ETag: {etag}\r\n");

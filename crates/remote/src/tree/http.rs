@@ -4,7 +4,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ::http::Method;
-use ::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use ::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::http::{HttpBuilder, HttpStore};
@@ -198,8 +200,13 @@ impl HttpTree {
         let text = format!("bytes={}-{}", rest.start(), rest.end() - 1);
         headers.insert(RANGE, HeaderValue::try_from(text).map_err(|error| ask.answer(error.to_string()))?);
         headers.extend(version.condition());
-        let Arrival { response, ask, .. } =
-            follow(&self.client, &self.meter, ask, url, &headers, None).await?;
+        let mut arrival = follow(&self.client, &self.meter, ask, url, &headers, None).await?;
+        if version.settled_after(arrival.response.headers()) {
+            // Out of a cache in between: the server itself may have what is meant.
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            arrival = follow(&self.client, &self.meter, ask, url, &headers, None).await?;
+        }
+        let Arrival { response, ask, .. } = arrival;
         check(&response, *rest, version, &ask)?;
         let expected = rest.len();
         read_exact(response, self.client.policy(), &self.meter, &ask, expected, &mut |piece| {

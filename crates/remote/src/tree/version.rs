@@ -18,7 +18,7 @@ pub struct FileVersion {
     pub modified: Option<SystemTime>,
     /// Whether no other content can have this size, entity tag and time any more.
     ///
-    /// One that is not settled is another version than the same settled: nothing of it may be taken for the other's.
+    /// One that is not settled is another version than the same settled: none of its bytes may be taken for the other's.
     pub is_settled: bool,
 }
 
@@ -59,11 +59,22 @@ impl FileVersion {
         }
     }
 
+    /// Whether an answer was made before this version had settled: a cache that asked within the second of a change may keep
+    /// other content of the same length, entity tag and time for as long as it likes.
+    pub(super) fn settled_after(&self, headers: &HeaderMap) -> bool {
+        let (true, Some(modified), Made::At(made)) = (self.is_settled, self.modified, Made::of(headers))
+        else {
+            return false;
+        };
+        made.duration_since(modified).map_or(true, |age| age < SETTLES_AFTER)
+    }
+
     /// Whether the head of an answer about `size` bytes in all carries this version: a server may overlook the
     /// condition. What an answer does not say cannot contradict, except an entity tag that it used to have.
     pub(super) fn agrees(&self, headers: &HeaderMap, size: Option<u64>) -> bool {
         let etag = text(headers, &ETAG);
-        size.is_none_or(|size| size == self.size)
+        !self.settled_after(headers)
+            && size.is_none_or(|size| size == self.size)
             && self.etag.as_deref().is_none_or(|expected| etag == Some(expected))
             && time(headers, &LAST_MODIFIED)
                 .is_none_or(|found| self.modified.is_none_or(|expected| expected == found))
@@ -226,6 +237,34 @@ mod tests {
             assert_eq!(made(&[(mark, "HIT")]), Made::Before(date), "{mark}");
         }
         assert_eq!(Made::of(&HeaderMap::new()), Made::Unknown);
+    }
+
+    #[test]
+    fn p1_an_answer_from_before_a_version_settled_is_not_taken_for_it() {
+        let answer = |date: &str, age: Option<&'static str>| {
+            let mut headers = headers(Some("\"2eba7aa1-500000\""), Some(THEN));
+            headers.insert(DATE, date.parse().expect("a header"));
+            age.map(|age| headers.insert(AGE, HeaderValue::from_static(age)));
+            headers
+        };
+        const MUCH_LATER: &str = "Sun, 06 Nov 1994 09:49:37 GMT";
+        let version = FileVersion::of(&answer(MUCH_LATER, None), 10);
+        assert!(version.is_settled);
+        // An hour, less the second in which the file was changed twice.
+        for (date, age, agrees) in [
+            (MUCH_LATER, None, true),
+            (MUCH_LATER, Some("3598"), true),
+            (MUCH_LATER, Some("3599"), false),
+            (MUCH_LATER, Some("4000"), false),
+            (LATER, None, false),
+        ] {
+            assert_eq!(version.agrees(&answer(date, age), Some(10)), agrees, "{date} {age:?}");
+        }
+        let unsettled = FileVersion::of(&answer(LATER, None), 10);
+        assert!(
+            !unsettled.is_settled && unsettled.agrees(&answer(LATER, None), Some(10)),
+            "nothing of it is kept"
+        );
     }
 
     #[test]
