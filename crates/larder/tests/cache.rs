@@ -197,6 +197,32 @@ fn p1_damage_is_found_without_a_daemon_and_given_up() {
     }
 }
 
+/// A mount outlives a daemon and a keeper that were both killed.
+#[test]
+fn p1_damage_under_a_mount_that_nobody_looks_after_is_told_and_makes_no_hole() {
+    let Some(cached) = cached("p1_damage_under_a_mount_that_nobody_looks_after", &["--compression", "none"])
+    else {
+        return;
+    };
+    let data = cached.data();
+    cached.stop();
+    let path = cached.file_of(&data);
+    damage(&path, MIB as u64);
+    let before = fs::read(&path).expect("our own");
+    let mounted = fs::File::open(&path).expect("it is there");
+    let verify = || {
+        let outcome = cached.larder.run(["cache", "verify", "--json", &data]);
+        (outcome.code, lines(&outcome.stdout).remove(0))
+    };
+    let (code, object) = verify();
+    assert_eq!((code, &object["repaired_bytes"]), (1, &0.into()), "{object:#}");
+    assert!(object["error"].as_str().is_some_and(|error| error.contains("unmount the image")), "{object:#}");
+    assert!(fs::read(&path).expect("our own") == before, "a hole under a reader");
+    drop(mounted);
+    let (code, object) = verify();
+    assert_eq!((code, &object["repaired_bytes"]), (1, &65536.into()), "{object:#}");
+}
+
 #[test]
 fn p1_damage_under_a_mount_is_written_anew_in_place() {
     let Some(cached) = cached("p1_damage_under_a_mount_is_written_anew", &["--compression", "none"]) else {

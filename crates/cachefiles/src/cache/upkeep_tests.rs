@@ -284,6 +284,22 @@ fn the_graveyard_is_emptied_in_steps_and_by_one_at_a_time() {
 }
 
 #[test]
+fn p1_invalidate_range_makes_no_hole_under_whoever_has_the_file_open() {
+    let world = World::new();
+    world.full("a", SIZE, 7);
+    // What a mount of a worker that is dead has.
+    let mounted = world.open_idle(&volume(), &key("a")).expect("idle").expect("there");
+    let range = ObjectRange::at(PAGE, PAGE);
+    let refused = world.invalidate_range(&volume(), &key("a"), range);
+    assert!(matches!(refused, Err(CacheError::Busy { .. })), "{refused:?}");
+    let mut bytes = vec![0; usize::try_from(SIZE).expect("small")];
+    mounted.read_exact_at(0, &mut bytes).expect("all of it is there");
+    assert!(bytes.iter().all(|byte| *byte == 7), "a hole was made under a reader");
+    drop(mounted);
+    assert_eq!(world.invalidate_range(&volume(), &key("a"), range).expect("idle"), PAGE);
+}
+
+#[test]
 fn invalidate_range_gives_whole_blocks_back_and_spares_what_is_in_use() {
     let world = World::new();
     world.full("a", SIZE, 7);

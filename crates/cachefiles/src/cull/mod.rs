@@ -22,7 +22,6 @@ use crate::layout::{Place, RESERVE};
 use crate::ledger::{Draw, Drawn};
 use crate::limits::Goal;
 use crate::object::Name;
-use crate::storage::Access;
 use crate::store::Store;
 use crate::unused::LetGo;
 
@@ -200,21 +199,15 @@ impl Store {
         Ok(Culled { objects: u64::from(files > 0), files, bytes: stored })
     }
 
-    /// Punches about `bytes` out of the end of an idle object, unless anybody has its file open: a mount of a worker that is
-    /// dead would read the hole. Returns what that freed.
+    /// Punches about `bytes` out of the end of an idle object, unless anybody has its file open. Returns what that freed.
     fn punch_end(&self, name: &Name, place: &Place, bytes: u64) -> io::Result<u64> {
         let Some(idle) = self.open_idle(place)? else { return Ok(0) };
-        let start = idle.start_of_last(bytes.max(EXTRA_BYTES));
+        let Some(start) = idle.start_of_last(bytes.max(EXTRA_BYTES)) else { return Ok(0) };
         drop(idle);
-        let alone = self.storage.open(&place.data, Access::Read)?;
-        if self.storage.is_open_elsewhere(alone.as_fd())? {
-            return Ok(0);
-        }
-        drop(alone);
         let before = self.index.get(name).map_or(0, |row| row.stored);
-        match start {
-            Some(start) => self.take_away(name, place, ObjectRange::at(start, u64::MAX), "no-space")?,
-            None => return Ok(0),
+        match self.take_away(name, place, ObjectRange::at(start, u64::MAX), "no-space") {
+            Err(busy) if busy.kind() == io::ErrorKind::ResourceBusy => return Ok(0),
+            done => done?,
         };
         Ok(before.saturating_sub(self.index.get(name).map_or(0, |row| row.stored)))
     }

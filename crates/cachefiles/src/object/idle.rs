@@ -113,6 +113,10 @@ impl Store {
 
     /// Takes a range, widened to whole blocks, away from an idle object, durably; returns how many bytes were
     /// known to be there. A file that cannot be written any more (fs-verity) goes whole.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY while anybody has the file open: a mount of a worker that is dead would read the hole.
     pub fn take_away(
         &self,
         name: &Name,
@@ -121,6 +125,9 @@ impl Store {
         why: &'static str,
     ) -> io::Result<u64> {
         let Some(idle) = self.open_idle(place)? else { return Ok(0) };
+        if self.storage.is_open_elsewhere(idle.as_fd())? {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         self.index.break_seal()?;
         let before = idle.present_bytes();
         let owner = owner(&idle.coherency);

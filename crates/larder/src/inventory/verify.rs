@@ -198,7 +198,10 @@ impl Pass<'_> {
                 if let Err(error) = forgotten {
                     tracing::warn!(cookie = %name.1, %error, "verify: read from memory, not from the disk");
                 }
-                self.chunks(name, known, &held, &mut verified);
+                let damaged = self.chunks(known, &held, &mut verified);
+                // Nothing is taken away from a file that is open, be it here.
+                drop(held);
+                self.give_up(name, &damaged, &mut verified);
             }
             // It went away meanwhile.
             Ok(None) => {}
@@ -227,14 +230,11 @@ impl Pass<'_> {
         }
     }
 
-    fn chunks(
-        &mut self,
-        name: &(VolumeKey, CookieKey),
-        known: &Known,
-        held: &Held,
-        verified: &mut VerifiedObject,
-    ) {
+    /// Looks at every chunk that is there. What is damaged is put right where the object is in use; the rest of it is
+    /// returned, neighbours as one.
+    fn chunks(&mut self, known: &Known, held: &Held, verified: &mut VerifiedObject) -> Vec<ObjectRange> {
         let mut bytes = Vec::new();
+        let mut to_give_up: Vec<ObjectRange> = Vec::new();
         for chunk in known.layer.table.chunks() {
             // A chunk that is not wholly there will be fetched, and checked then.
             if !held.is_present(chunk.decoded) {
@@ -245,11 +245,13 @@ impl Pass<'_> {
                 Ok(Verdict::Good) => verified.good_bytes += len,
                 Ok(Verdict::Damaged(right)) => {
                     verified.damaged_bytes += len;
-                    let repaired =
-                        if self.repair { self.mend(name, known, held, &chunk, right) } else { Ok(0) };
-                    match repaired {
-                        Ok(bytes) => verified.repaired_bytes += bytes,
-                        Err(error) => verified.error = Some(format!("{error:#}")),
+                    match held {
+                        _ if !self.repair => {}
+                        Held::Idle(_) => join(&mut to_give_up, chunk.decoded),
+                        Held::InUse(resources) => match self.mend(known, resources, &chunk, right) {
+                            Ok(()) => verified.repaired_bytes += len,
+                            Err(error) => verified.error = Some(format!("{error:#}")),
+                        },
                     }
                 }
                 Err(error) => {
@@ -258,7 +260,30 @@ impl Pass<'_> {
                 }
             }
             if self.progress(len).is_break() {
-                return;
+                break;
+            }
+        }
+        to_give_up
+    }
+
+    /// Takes what is damaged away from an object that nobody uses, so that it is fetched again.
+    fn give_up(
+        &self,
+        (volume, cookie): &(VolumeKey, CookieKey),
+        damaged: &[ObjectRange],
+        verified: &mut VerifiedObject,
+    ) {
+        for range in damaged {
+            match self.inventory.cachefiles.invalidate_range(volume, cookie, *range) {
+                Ok(_) => verified.repaired_bytes += range.len(),
+                Err(CacheError::Busy { .. }) => {
+                    verified.error = Some(
+                        "not repaired, for it came into use, or a mount that no daemon looks after has it open: \
+                         start the daemon, or unmount the image, and verify again"
+                            .to_owned(),
+                    );
+                }
+                Err(error) => verified.error = Some(format!("{:#}", anyhow::Error::from(error))),
             }
         }
     }
@@ -303,25 +328,26 @@ impl Pass<'_> {
         Ok(chunk.decode(chunk.verify(stored)?)?)
     }
 
-    /// Puts a damaged chunk right; returns how many bytes that was.
+    /// Puts a damaged chunk of an object right that is in use.
     fn mend(
         &self,
-        (volume, cookie): &(VolumeKey, CookieKey),
         known: &Known,
-        held: &Held,
+        resources: &CacheResources,
         chunk: &Chunk<'_>,
         right: Option<bytes::Bytes>,
-    ) -> anyhow::Result<u64> {
-        match held {
-            Held::Idle(_) => {
-                self.inventory.cachefiles.invalidate_range(volume, cookie, chunk.decoded)?;
-            }
-            Held::InUse(resources) => {
-                let right = right.map_or_else(|| self.fetch(known, chunk), Ok)?;
-                rewrite(resources, chunk.decoded.start(), &right)?;
-            }
+    ) -> anyhow::Result<()> {
+        let right = right.map_or_else(|| self.fetch(known, chunk), Ok)?;
+        rewrite(resources, chunk.decoded.start(), &right)
+    }
+}
+
+/// Adds a range behind the others, as one with the last where they meet.
+fn join(ranges: &mut Vec<ObjectRange>, range: ObjectRange) {
+    match ranges.last_mut() {
+        Some(last) if last.end() == range.start() => {
+            *last = ObjectRange::at(last.start(), last.len() + range.len())
         }
-        Ok(chunk.decoded.len())
+        _ => ranges.push(range),
     }
 }
 
