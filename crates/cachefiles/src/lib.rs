@@ -41,6 +41,7 @@ mod lock;
 mod commits;
 mod layout;
 mod object;
+mod sealing;
 mod seat;
 mod store;
 mod unused;

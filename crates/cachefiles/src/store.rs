@@ -17,6 +17,7 @@ use crate::layout::{CACHE, Place, TMP, folder_of};
 use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::object::Name;
+use crate::sealing::Sealing;
 use crate::seat::Seat;
 use crate::storage::{Access, Kind, Storage, StorageFile, read_exact, write_all};
 use crate::unused::Unused;
@@ -38,6 +39,7 @@ pub(crate) struct Store {
     /// How far the walk is that rebuilds the index.
     pub walk: Progress,
     pub unused: Unused,
+    pub sealing: Arc<Sealing>,
     pub commits: Commits,
     /// Held while the reserve is raised or lowered: one at a time.
     pub raising: Mutex<()>,
@@ -94,6 +96,7 @@ impl Store {
             victims: Mutex::default(),
             walk,
             unused: Unused::default(),
+            sealing: Arc::default(),
             commits: Commits::default(),
             raising: Mutex::new(()),
             graves: Mutex::new(()),

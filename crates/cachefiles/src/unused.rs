@@ -54,7 +54,7 @@ impl Store {
             self.holder.release_last(&place.fill, fill.as_fd());
         }
         if self.index.get(name).is_some_and(|row| row.complete) {
-            self.seal_for_good(place);
+            self.sealing.push(name.clone());
         }
         Ok(())
     }
@@ -80,18 +80,5 @@ impl Store {
             }
         }
         sums
-    }
-
-    /// fs-verity, where there is one. Only here: nobody has the file open for writing, and no mount has a mark on
-    /// it that a newly opened descriptor could wake.
-    fn seal_for_good(&self, place: &Place) {
-        match self.storage.enable_verity(&place.data) {
-            Ok(sealed) => {
-                tracing::debug!(volume = %place.volume, cookie = %place.cookie, sealed, "fs-verity")
-            }
-            Err(error) => {
-                tracing::debug!(volume = %place.volume, cookie = %place.cookie, %error, "no fs-verity for this object");
-            }
-        }
     }
 }

@@ -179,14 +179,14 @@ pub fn trouble(console: &str) -> Option<&str> {
     console.lines().find(|line| TROUBLE.iter().any(|word| line.contains(word)))
 }
 
-/// Makes a disk with an empty ext4 of `mib` MiB; with a journal it survives a power cut.
+/// Makes a disk with an empty ext4 of `mib` MiB that has fs-verity; with a journal it survives a power cut.
 pub fn make_disk(path: &Path, mib: u64, journal: bool) -> anyhow::Result<()> {
     let file = File::create(path)?;
     file.set_len(mib << 20)?;
-    let journal = if journal { "has_journal" } else { "^has_journal" };
+    let features = if journal { "verity,has_journal" } else { "verity,^has_journal" };
     let mkfs = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"].into_iter().find(|path| Path::new(path).is_file());
     let status = Command::new(mkfs.context("no mkfs.ext4 (package e2fsprogs)")?)
-        .args(["-q", "-F", "-b", "4096", "-O", journal])
+        .args(["-q", "-F", "-b", "4096", "-O", features])
         .arg(path)
         .status()?;
     if !status.success() {

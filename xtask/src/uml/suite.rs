@@ -40,6 +40,7 @@ const PARTS: &[Part] = &[
         target: None,
         only: &["cachefiles::", "fuse_blob::", "probe::", "erofs::"],
     },
+    tests("larder-cachefiles", "fs_verity"),
     tests("larder-mount", "kernel_mount"),
     tests("larder-mount", "cachefiles_mount"),
     tests("larder-mount", "worker_killed"),
@@ -79,7 +80,7 @@ pub fn build() -> anyhow::Result<Programs> {
     let targets = PARTS.iter().filter_map(|part| part.target).flat_map(|target| ["--test", target]);
     let output = build::cargo()
         .args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"])
-        .args(["--package", "larder", "--package", "larder-mount", "--lib"])
+        .args(["--package", "larder", "--package", "larder-mount", "--package", "larder-cachefiles", "--lib"])
         .args(targets)
         .stderr(Stdio::inherit())
         .output()

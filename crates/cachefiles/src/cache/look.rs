@@ -168,7 +168,8 @@ impl Cachefiles {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Busy`] while it is alive or the keeper holds it; [`CacheError::NoSpace`], [`CacheError::Io`].
+    /// [`CacheError::Busy`] while it is alive, the keeper holds it, or anybody has its file open, be it by an [`IdleObject`]
+    /// or a mount of a worker that is dead; [`CacheError::NoSpace`], [`CacheError::Io`].
     pub fn invalidate_range(
         &self,
         volume: &VolumeKey,
@@ -235,8 +236,8 @@ impl Cachefiles {
     }
 
     /// One step of upkeep: culls when the limits say so, deletes some of the graveyard, puts the index on the
-    /// disk, and begins another walk if the last one could not read everything. The owner calls it every few seconds.
-    /// Blocks for I/O, but not for the walk.
+    /// disk, has complete objects sealed that were let go, and begins another walk if the last one could not read
+    /// everything. The owner calls it every few seconds. Blocks for I/O, but not for the walk and the sealing.
     ///
     /// # Errors
     ///
@@ -255,6 +256,7 @@ impl Cachefiles {
         let culled = space.map(|space| self.store.cull(self.store.ledger.goal(&space)));
         self.store.index.fold();
         self.store.index.flush(Durability::Immediate);
+        self.store.seal_what_was_let_go();
         emptied.and(culled)
     }
 

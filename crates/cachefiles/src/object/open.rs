@@ -204,10 +204,15 @@ fn trace_coherency(place: &Place, ino: u64, why: &'static str) {
     tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino, why, "cachefiles_coherency");
 }
 
-/// A file with fs-verity cannot be opened for writing, and a sealed one only by root.
+/// A file with fs-verity cannot be opened for writing, nor one that is getting it, and a sealed one only by root.
 fn open_any(storage: &dyn Storage, path: &str) -> io::Result<(Box<dyn StorageFile>, Access)> {
     match storage.open(path, Access::ReadWrite) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ExecutableFileBusy
+            ) =>
+        {
             Ok((storage.open(path, Access::Read)?, Access::Read))
         }
         other => Ok((other?, Access::ReadWrite)),

@@ -109,10 +109,9 @@ impl Storage for Disk {
         Ok(fs::fsetxattr(self.open_dir(path)?, name, value, XattrFlags::empty())?)
     }
 
-    fn enable_verity(&self, path: &str) -> io::Result<bool> {
+    fn enable_verity(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
         check(Site::CachefilesVerity)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        enable_verity(fs::openat(&self.root, path, flags, Mode::empty())?.as_fd())
+        enable_verity(fd)
     }
 
     fn is_open_elsewhere(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {

@@ -44,9 +44,9 @@ pub(crate) trait Storage: Send + Sync + 'static {
     /// Sets the attribute `name` of a folder.
     fn set_dir_attr(&self, path: &str, name: AttrName, value: &[u8]) -> io::Result<()>;
 
-    /// Seals the file with fs-verity; returns whether its file system has that. Nobody may have the file open
-    /// for writing.
-    fn enable_verity(&self, path: &str) -> io::Result<bool>;
+    /// Seals a file that is open for reading with fs-verity; returns whether its file system has that. Blocks: the
+    /// kernel reads all of it. ETXTBSY while anybody has it open for writing.
+    fn enable_verity(&self, fd: BorrowedFd<'_>) -> io::Result<bool>;
 
     /// Whether a file is open anywhere else than through `fd` and its copies: by a mount, say.
     fn is_open_elsewhere(&self, fd: BorrowedFd<'_>) -> io::Result<bool>;

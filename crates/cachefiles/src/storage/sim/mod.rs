@@ -303,7 +303,7 @@ impl Storage for SimDisk {
         })
     }
 
-    fn enable_verity(&self, _path: &str) -> io::Result<bool> {
+    fn enable_verity(&self, _fd: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(false)
     }
 
