@@ -1,0 +1,181 @@
+//! Images that open, share blobs and close, over a cache in a directory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder_cachefiles::{BootId, Config, DescriptorHolder, NoHolder};
+use larder_fscache::{Backend as _, ObjectRange};
+use larder_image::ChunkTable;
+use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
+use larder_ondemand::{Cause, EngineConfig};
+use larder_remote::{BlobRange, RangeSource};
+use tokio::task::yield_now;
+
+use super::*;
+
+/// A source that never answers.
+struct Hangs;
+
+#[async_trait]
+impl RangeSource for Hangs {
+    fn len(&self) -> u64 {
+        1 << 20
+    }
+
+    fn describe(&self) -> String {
+        "a source that hangs".into()
+    }
+
+    async fn read_range(&self, _: BlobRange) -> Result<Bytes, larder_remote::Error> {
+        std::future::pending().await
+    }
+}
+
+fn layer() -> Layer {
+    let mut index = IndexBuilder::new(Encoding::Raw);
+    index.push(0, 0, &[0; 32]);
+    let digest = format!("sha256:{}", "00".repeat(32));
+    let blob = digest.parse().expect("a digest");
+    let facts = LayerFacts { blob: &blob, encoding: Encoding::Raw, data_end: 1 << 20 };
+    let table = ChunkTable::bind(index.finish(1 << 20).expect("one chunk"), facts).expect("it fits");
+    let descriptor = serde_json::json!({
+        "mediaType": "application/octet-stream", "digest": digest, "size": 1 << 20
+    });
+    Layer {
+        descriptor: serde_json::from_value(descriptor).expect("a descriptor"),
+        table: Arc::new(table),
+        source: Arc::new(Hangs),
+    }
+}
+
+/// Keeps what a worker leaves to the next one.
+#[derive(Default)]
+struct Keeper(Mutex<BTreeMap<String, OwnedFd>>);
+
+impl DescriptorHolder for Keeper {
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.lock().expect("no panic").insert(name.to_owned(), fd.try_clone_to_owned()?);
+        Ok(())
+    }
+
+    fn take(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        self.0.lock().expect("no panic").get(name).map(OwnedFd::try_clone).transpose()
+    }
+
+    fn release(&self, name: &str) {
+        self.0.lock().expect("no panic").remove(name);
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().expect("no panic").keys().cloned().collect()
+    }
+}
+
+fn store(dir: &Path) -> Store {
+    store_with(dir, Arc::new(NoHolder))
+}
+
+fn store_with(dir: &Path, holder: Arc<dyn DescriptorHolder>) -> Store {
+    let boot_id = BootId::of_this_machine().expect("it has booted");
+    let config = Config::new(dir.to_owned(), boot_id, holder);
+    let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
+    let cachefiles = Cachefiles::open(config).expect("the directory will do");
+    Store::new(cachefiles, engine).expect("it is empty")
+}
+
+/// The metadata of `layer`, all of it written and nothing durable.
+fn written(store: &Store, layer: &Layer) -> CacheResources {
+    let resources = store.blobs.resources(layer).expect("room");
+    resources.write(0, &vec![1; 1 << 20]).expect("room");
+    assert!(resources.is_complete() && resources.object().sealed_file().is_none());
+    resources
+}
+
+#[tokio::test]
+async fn p1_metadata_that_is_complete_but_not_durable_is_made_so_before_it_is_mounted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, layer) = (store(dir.path()), layer());
+    // As by another mount that is about to make it durable.
+    let _written = written(&store, &layer);
+    let (metadata, fetched_bytes) = store.metadata(&layer).await.expect("all of it is here");
+    assert!(metadata.object().sealed_file().is_some());
+    assert_eq!(fetched_bytes, 0);
+}
+
+#[tokio::test]
+async fn p1_metadata_that_a_killed_worker_left_is_made_durable_before_the_next_one_mounts_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (layer, keeper) = (layer(), Arc::new(Keeper::default()));
+    let killed = store_with(dir.path(), Arc::clone(&keeper) as _);
+    drop(written(&killed, &layer));
+    drop(killed);
+
+    let next = store_with(dir.path(), Arc::clone(&keeper) as _);
+    let left = next.blobs.resources(&layer).expect("it is here");
+    assert!(left.is_complete() && left.object().sealed_file().is_none(), "by its live map alone");
+    let (metadata, fetched_bytes) = next.metadata(&layer).await.expect("all of it is here");
+    assert!(metadata.object().sealed_file().is_some());
+    assert_eq!(fetched_bytes, 0);
+    drop((left, metadata, next, keeper));
+
+    let after_power_loss = store(dir.path());
+    assert!(after_power_loss.blobs.resources(&layer).expect("it is here").is_complete());
+}
+
+#[tokio::test]
+async fn p1_metadata_that_cannot_be_made_durable_is_not_mounted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, layer) = (store(dir.path()), layer());
+    let written = written(&store, &layer);
+    // Who keeps no name, keeps nothing: after a power loss nobody finds the file.
+    std::fs::remove_file(path_of(&written).expect("a file")).expect("it is there");
+    let error = store.metadata(&layer).await.expect_err("it is not durable");
+    assert!(format!("{error:#}").contains("backing file's name"), "{error:#}");
+}
+
+#[tokio::test]
+async fn p4_a_blob_that_was_opened_while_another_image_closes_is_not_withdrawn_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, layer) = (store(dir.path()), layer());
+    let keys = [layer.table.identity().clone()];
+    drop(store.blobs.open(&layer).expect("room"));
+    // The first has let go of its blob, and has still to leave.
+    let second = store.blobs.open(&layer).expect("room").blob;
+    assert!(store.blobs.leave(&keys).is_empty(), "the second image has it");
+    assert!(Arc::ptr_eq(&store.blobs.leave(&keys)[0], &second));
+}
+
+#[tokio::test]
+async fn a_blob_is_withdrawn_with_the_last_image_that_uses_it_and_its_cookie_is_free_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, layer) = (store(dir.path()), layer());
+    let engine = Arc::clone(&store.engine);
+    let keys = Keys { metadata: None, blobs: vec![layer.table.identity().clone()] };
+    let first = store.blobs.open(&layer).expect("room").blob;
+    let second = store.blobs.open(&layer).expect("room").blob;
+    assert!(Arc::ptr_eq(&first, &second));
+    drop(second);
+    let (told, mut result) = tokio::sync::mpsc::unbounded_channel();
+    let demand = Cause::Demand { pid: None };
+    engine.spawn_fill(&first, ObjectRange::at(0, 4096), demand, move |result| drop(told.send(result)));
+
+    while engine.questions() == 0 {
+        yield_now().await;
+    }
+    store.close(keys.clone()).await;
+    assert_eq!(engine.questions(), 1, "the other image's reader waits on");
+
+    // The mount is gone; only the engine has the blob.
+    drop(first);
+    timeout(Duration::from_secs(30), store.close(keys.clone())).await.expect("nobody waits for the source");
+    result.recv().await.expect("told").expect_err("the blob was withdrawn");
+    assert_eq!(engine.questions(), 0);
+    let volume = VolumeKey::new(VOLUME).expect("a key");
+    store.cache.backend().remove(&volume, &keys.blobs[0]).expect("nobody has it any more");
+    let again = store.blobs.open(&layer).expect("room").blob;
+    assert!(Arc::strong_count(&again) == 1 && engine.objects() == 0);
+}
