@@ -86,8 +86,13 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// Threads that read sources on this machine at most, hanging ones included: more would not read any faster.
-    pub const LANES_MAX: usize = 8;
+    /// Threads that read sources of one file system of this machine at most, hanging ones included: more would not read any
+    /// faster.
+    const FILE_SYSTEM_LANES_MAX: usize = 8;
+
+    /// Threads that read sources on this machine at most, hanging ones included: those of a few file systems that hang and of one
+    /// that does not.
+    pub const LANES_MAX: usize = 4 * Self::FILE_SYSTEM_LANES_MAX;
 
     pub(crate) fn budgets(&self) -> PerPriority<u64> {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -99,9 +104,9 @@ impl EngineConfig {
         }
     }
 
-    /// Threads that read sources on this machine at once.
+    /// Threads that read sources of one file system at once.
     pub(crate) fn lanes(&self) -> usize {
-        self.decoders.get().min(Self::LANES_MAX)
+        self.decoders.get().min(Self::FILE_SYSTEM_LANES_MAX)
     }
 
     /// Requests that one blob may have on the wire.

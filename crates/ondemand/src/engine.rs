@@ -23,6 +23,7 @@ use crate::{
     demand::{EngineTables, Entered},
     flight::{Booked, Ticket},
     lane::Queue,
+    permit::Lanes,
     plan::{Request, Shape, Wanted, plan},
     record::Ring,
     room::DecodingRoom,
@@ -44,12 +45,9 @@ pub struct Engine {
     pub(crate) admission: Arc<Admission>,
     pub(crate) tables: Arc<EngineTables>,
     pub(crate) decoders: Arc<Semaphore>,
-    /// One for each thread that reads a source on this machine. Apart from the decoders: a file system that hangs takes these
-    /// and no others.
-    pub(crate) lanes: Arc<Semaphore>,
+    /// Apart from the decoders: a file system that hangs takes these and no others.
+    pub(crate) lanes: Lanes,
     pub(crate) room: DecodingRoom,
-    /// That of lanes, which have it while they read.
-    pub(crate) lane_room: DecodingRoom,
     shapes: PerPriority<Shape>,
     started: Instant,
     faults: Mutex<Ring<FaultRecord>>,
@@ -67,9 +65,8 @@ impl Engine {
             admission: Admission::new(&config),
             tables: EngineTables::new(config.tables),
             decoders: Arc::new(Semaphore::new(config.decoders.get())),
-            lanes: Arc::new(Semaphore::new(config.lanes())),
+            lanes: Lanes::new(&config),
             room: DecodingRoom::new(),
-            lane_room: DecodingRoom::new(),
             shapes: config.shapes(),
             started: Instant::now(),
             faults: Mutex::new(Ring::new(config.records_max)),

@@ -41,22 +41,41 @@ pub(crate) fn pieces(table: &ChunkTable, chunks: Range<u32>) -> impl Iterator<It
     })
 }
 
-/// Brings one piece from `source`, which is here, and lands its chunks; whether all of them are present now. Those whose
-/// bytes it does not have, or has wrong, are `Err`: nothing is landed of them.
+/// What a read of one piece gave.
+pub(crate) struct Piece {
+    chunks: Range<u32>,
+    range: BlobRange,
+    bytes: Result<Bytes, larder_remote::Error>,
+}
+
+impl Piece {
+    /// Reads the stored bytes of neighbouring chunks. Blocks, and may hang: it has nothing of any blob.
+    pub fn read(source: &dyn ReadHere, table: &ChunkTable, chunks: Range<u32>) -> Self {
+        let stored = |number: u32| table.chunk(number).stored;
+        let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
+        let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
+        Self { chunks, range, bytes: source.read_here(range, BUFFER.take()) }
+    }
+}
+
+/// Settles one piece and lands its chunks; whether all of them are present now. Those whose bytes the source does not have, or
+/// has wrong, are `Err`: nothing is landed of them.
 ///
 /// A file that lies once lies again: it is not asked a second time.
 pub(crate) fn bring_piece(
     engine: &Engine,
     blob: &Arc<Blob>,
-    source: &dyn ReadHere,
     booking: BookingId,
-    chunks: Range<u32>,
+    piece: Piece,
     tries: Tries,
 ) -> Result<bool, Missed> {
-    let (range, bytes) = match read(blob, source, &chunks) {
-        Ok(read) => read,
-        Err(error) => return Err(Missed { chunks: chunks.collect(), error: Some(error) }),
-    };
+    let Piece { chunks, range, bytes } = piece;
+    let bytes = bytes.map_err(|source| {
+        let (name, source) = (Arc::clone(blob.name()), Arc::new(source));
+        let error = FillError::Fetch { blob: name, range, source };
+        Missed { chunks: chunks.clone().collect(), error: Some(error) }
+    })?;
+    blob.counters().fetched_bytes.add(bytes.len() as u64);
     let offset = |at: u64| usize::try_from(at - range.start()).unwrap_or(usize::MAX).min(bytes.len());
     let cut = |number: u32| {
         let stored = blob.table().chunk(number).stored;
@@ -93,18 +112,4 @@ fn keep_buffer(bytes: Bytes) {
     {
         BUFFER.set(bytes.into());
     }
-}
-
-fn read(blob: &Blob, source: &dyn ReadHere, chunks: &Range<u32>) -> Result<(BlobRange, Bytes), FillError> {
-    let stored = |number: u32| blob.table().chunk(number).stored;
-    let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
-    let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
-    let read = source.read_here(range, BUFFER.take());
-    let bytes = read.map_err(|source| FillError::Fetch {
-        blob: Arc::clone(blob.name()),
-        range,
-        source: Arc::new(source),
-    })?;
-    blob.counters().fetched_bytes.add(bytes.len() as u64);
-    Ok((range, bytes))
 }

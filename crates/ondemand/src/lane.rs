@@ -6,23 +6,27 @@
 
 use std::{
     ops::Range,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use larder_faults::{Site, point};
-use larder_remote::RangeSource;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use larder_image::ChunkTable;
+use larder_remote::{RangeSource, ReadHere};
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     Cause, Engine, FillError,
+    admission::Pass,
     cause::Priority,
     flight::BookingId,
     held::HeldBlob,
-    here::{Missed, bring_piece, pieces},
+    here::{Missed, Piece, bring_piece, pieces},
+    permit::LanePermit,
     plan::Request,
     schedule::Wish,
     settle::Tries,
@@ -82,39 +86,50 @@ impl Queue {
     }
 
     async fn work(self: &Arc<Self>) {
-        while !self.withdrawn.load(Ordering::Relaxed)
+        while !self.is_withdrawn()
             && let Some(request) = self.requests.get(self.next.load(Ordering::Relaxed))
         {
-            let _pass = self.engine.admission.admit(self.wish(request)).await;
-            let _ = point(Site::OndemandAdmitted);
-            let Some(permit) = self.permit().await else { return self.give_up() };
-            let lane = Arc::clone(self);
-            let turn = move || {
-                let _permit = permit;
-                lane.take_turn();
+            let Some(file_system) = self.source.here().map(ReadHere::file_system) else {
+                return self.give_up();
             };
-            // After a panic in there the chunks are landed on drop.
-            let mut turn = self.engine.handle.spawn_blocking(turn);
-            let mut pieces = self.pieces.load(Ordering::Relaxed);
-            while timeout(self.engine.config.stall, &mut turn).await.is_err() {
-                let now = self.pieces.load(Ordering::Relaxed);
-                if now == pieces && self.has_other() {
-                    return self.give_up();
+            let mut pass = Some(self.engine.admission.admit(self.wish(request)).await);
+            let _ = point(Site::OndemandAdmitted);
+            let pieces = self.pieces.load(Ordering::Relaxed);
+            let permit = self.unless_it_hangs(&mut pass, self.engine.lanes.take(file_system));
+            let Ok(permit) = timeout(self.engine.config.deadline, permit).await else {
+                // Where other lanes get on, what is left is theirs.
+                if self.pieces.load(Ordering::Relaxed) == pieces {
+                    self.fail_rest();
                 }
-                pieces = now;
+                return;
+            };
+            let Some(permit) = permit.flatten() else { return self.give_up() };
+            let thread = LaneThread::new(self, permit);
+            // After a panic in there the chunks are landed on drop.
+            let turn = self.engine.handle.spawn_blocking(move || thread.take_turn());
+            if self.unless_it_hangs(&mut pass, turn).await.is_none() {
+                return self.give_up();
             }
         }
     }
 
-    /// Leave to read here; `None` when others hang in it and the bytes lie somewhere else, too.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for `done`; `None` when the file system hangs and the bytes lie somewhere else, too. Where they do not, the pass is
+    /// given back: what is not on its way keeps nobody else from it.
+    async fn unless_it_hangs<T>(&self, pass: &mut Option<Pass>, done: impl Future<Output = T>) -> Option<T> {
+        let mut done = pin!(done);
+        let mut pieces = self.pieces.load(Ordering::Relaxed);
         loop {
-            match timeout(self.engine.config.stall, Arc::clone(&self.engine.lanes).acquire_owned()).await {
-                // Never closed, so that the error cannot happen.
-                Ok(permit) => return permit.ok(),
-                Err(_) if self.has_other() => return None,
-                Err(_) => {}
+            if let Ok(done) = timeout(self.engine.config.stall, &mut done).await {
+                return Some(done);
             }
+            let now = self.pieces.load(Ordering::Relaxed);
+            if now == pieces {
+                if self.is_withdrawn() || self.has_other() {
+                    return None;
+                }
+                *pass = None;
+            }
+            pieces = now;
         }
     }
 
@@ -126,25 +141,32 @@ impl Queue {
         }
     }
 
+    /// Others hang here, and nobody else has the bytes: what no lane has taken has failed, and the next read tries again.
+    fn fail_rest(&self) {
+        let next = self.next.swap(self.requests.len(), Ordering::Relaxed);
+        for request in self.requests.iter().skip(next) {
+            let (place, range) = (self.source.describe(), request.stored);
+            let after = self.engine.config.deadline;
+            let timeout = larder_remote::Error::Timeout { place, range: range.to_string(), after };
+            let (blob, source) = (Arc::clone(self.blob.name()), Arc::new(timeout));
+            let error = FillError::Fetch { blob, range, source };
+            let fail = |number| land(&self.engine, &self.blob, self.booking, number, Err(error.clone()));
+            request.chunks.clone().for_each(fail);
+        }
+    }
+
     fn wish(&self, request: &Request) -> Wish {
         let priority = self.cause.priority();
         let at_once_max = self.engine.config.lanes();
         Wish { blob: self.blob.object(), priority, bytes: request.stored.len(), at_once_max }
     }
 
-    /// Brings requests until none is left, or others are to have a turn. Blocks.
-    fn take_turn(&self) {
-        let mut bytes = 0;
-        while bytes < TURN_BYTES && !self.withdrawn.load(Ordering::Relaxed) {
-            if bytes > 0 && self.stands_back() {
-                return;
-            }
-            let Some(request) = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
-            bytes += request.stored.len();
-            for request in take_off(&self.engine, &self.blob, self.booking, self.cause, &request.chunks) {
-                self.bring_request(&request);
-            }
-        }
+    /// The next request that is still this booking's, as its stored bytes and what is left of it.
+    fn take_next(&self) -> Option<(u64, Vec<Request>)> {
+        let request = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+        let left = take_off(&self.engine, &self.blob, self.booking, self.cause, &request.chunks);
+        self.blob.counters().requests.add(left.len() as u64);
+        Some((request.stored.len(), left))
     }
 
     /// Whether a reader waits, and for something else.
@@ -152,28 +174,21 @@ impl Queue {
         self.cause.priority() < Priority::Demand && self.engine.readers_waiting() > 0
     }
 
-    fn bring_request(&self, request: &Request) {
-        let (at, began) = (self.engine.now(), Instant::now());
-        self.blob.counters().requests.add(1);
-        let Some(here) = self.source.here() else { return };
+    /// Settles what was read; whether all of it is present now.
+    fn settle(&self, piece: Piece) -> bool {
         let tries = if self.has_other() { Tries::MoreToCome } else { Tries::Last };
-        let mut ok = true;
-        for piece in pieces(self.blob.table(), request.chunks.clone()) {
-            if self.withdrawn.load(Ordering::Relaxed) {
-                break;
-            }
-            let room = self.engine.lane_room.take(self.blob.table(), piece.clone());
-            let _room = self.engine.handle.block_on(room);
-            match bring_piece(&self.engine, &self.blob, here, self.booking, piece, tries) {
-                Ok(all_are_present) => ok &= all_are_present,
-                Err(missed) => {
-                    ok = false;
-                    self.miss(missed);
-                }
-            }
-            self.pieces.fetch_add(1, Ordering::Relaxed);
-        }
-        self.engine.note_fill(&self.blob, request, self.cause, (at, began.elapsed()), ok);
+        let brought = bring_piece(&self.engine, &self.blob, self.booking, piece, tries);
+        let all_are_present = brought.unwrap_or_else(|missed| {
+            self.miss(missed);
+            false
+        });
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        all_are_present
+    }
+
+    fn note_fill(&self, request: &Request, took: Duration, ok: bool) {
+        let at = self.engine.now().saturating_sub(took);
+        self.engine.note_fill(&self.blob, request, self.cause, (at, took), ok);
     }
 
     /// Has another source bring what this one did not; where there is none, whoever waits is told.
@@ -189,6 +204,10 @@ impl Queue {
         }
         let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
         self.hand_over(*first..*last + 1);
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
     }
 
     /// Whether the bytes lie somewhere else, too.
@@ -216,6 +235,59 @@ impl Drop for Queue {
         let mut flights = self.blob.flights();
         for number in self.requests.iter().flat_map(|request| request.chunks.clone()) {
             flights.land(number, self.booking, Err(abandoned()));
+        }
+    }
+}
+
+/// The thread of a lane for one turn.
+///
+/// It may hang in a read for as long as the file system pleases. Meanwhile it has its source, and nothing of the blob or of its cache
+/// object: who gives the lane up, or withdraws the blob, does not wait for it, and what it reads then is dropped.
+struct LaneThread {
+    queue: Weak<Queue>,
+    source: Arc<dyn RangeSource>,
+    table: Arc<ChunkTable>,
+    runtime: Handle,
+    permit: LanePermit,
+}
+
+impl LaneThread {
+    fn new(queue: &Arc<Queue>, permit: LanePermit) -> Self {
+        let (source, table) = (Arc::clone(&queue.source), Arc::clone(queue.blob.table()));
+        Self { queue: Arc::downgrade(queue), source, table, runtime: queue.engine.handle.clone(), permit }
+    }
+
+    /// Its queue, unless that has been given up.
+    fn queue(&self) -> Option<Arc<Queue>> {
+        self.queue.upgrade().filter(|queue| !queue.is_withdrawn())
+    }
+
+    /// Brings requests until none is left, or others are to have a turn. Blocks.
+    fn take_turn(self) {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES
+            && let Some(queue) = self.queue().filter(|queue| bytes == 0 || !queue.stands_back())
+            && let Some((stored, requests)) = queue.take_next()
+        {
+            drop(queue);
+            bytes += stored;
+            requests.iter().for_each(|request| self.bring(request));
+        }
+    }
+
+    fn bring(&self, request: &Request) {
+        let Some(here) = self.source.here() else { return };
+        let began = Instant::now();
+        let mut ok = true;
+        for chunks in pieces(&self.table, request.chunks.clone()) {
+            let room = self.permit.room().take(&self.table, chunks.clone());
+            let _room = self.runtime.block_on(room);
+            let piece = Piece::read(here, &self.table, chunks);
+            let Some(queue) = self.queue() else { return };
+            ok &= queue.settle(piece);
+        }
+        if let Some(queue) = self.queue() {
+            queue.note_fill(request, began.elapsed(), ok);
         }
     }
 }

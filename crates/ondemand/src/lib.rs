@@ -35,6 +35,7 @@ mod engine;
 mod held;
 mod here;
 mod lane;
+mod permit;
 mod room;
 mod settle;
 mod sources;

@@ -23,7 +23,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 use larder_faults::{Site, point};
-use larder_remote::{BlobRange, RangeSource};
+use larder_remote::{BlobRange, RangeSource, ReadHere};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -333,11 +333,10 @@ impl Trip {
         range: BlobRange,
         sink: &mut (dyn FnMut(Bytes) + Send),
     ) -> Result<(), larder_remote::Error> {
-        if source.here().is_none() {
+        let Some(file_system) = source.here().map(ReadHere::file_system) else {
             return source.read_stream(range, sink).await;
-        }
-        // Never closed, so that the error cannot happen.
-        let permit = Arc::clone(&self.engine.lanes).acquire_owned().await.ok();
+        };
+        let permit = self.engine.lanes.take(file_system).await;
         let here = Arc::clone(source);
         let read = self.engine.handle.spawn_blocking(move || {
             let _permit = permit;

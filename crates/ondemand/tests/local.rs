@@ -2,31 +2,71 @@
 
 mod common;
 
+use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{DEMAND, KIB, MIB, at, engine, even, resources, table};
+use common::{DEMAND, KIB, MIB, at, engine, engine_with, even, no_readahead, resources, table};
 use futures_util::future::join_all;
 use larder_fscache::{OnHole, memory::Memory};
-use larder_ondemand::{Blob, Engine, FillError};
+use larder_ondemand::{Blob, Engine, EngineConfig, FillError};
 use larder_remote::{BlobRange, Error, RangeSource, ReadHere};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
+
+/// Lanes of one file system in tests of those that hang.
+const LANES: usize = 2;
+
+/// A reader waits longer than a test.
+fn few_lanes() -> EngineConfig {
+    let decoders = NonZero::new(LANES).expect("not zero");
+    EngineConfig { decoders, deadline: 10 * MINUTE, ..no_readahead() }
+}
+
+async fn at_once<T>(done: impl Future<Output = T>) -> T {
+    timeout(MINUTE, done).await.expect("nobody waits for what hangs")
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// No place in a source.
 const NOWHERE: u64 = u64::MAX;
 
 /// A file in memory that counts how often each byte was read.
 struct Local {
+    file_system: u64,
     data: Bytes,
     served: Mutex<Vec<u8>>,
     /// What each read takes.
     takes: Duration,
     /// Whoever reads this byte panics.
     panics_at: AtomicU64,
+    hanging: Hanging,
+}
+
+/// Where reads wait while their file system hangs.
+#[derive(Default)]
+struct Hanging {
+    hangs: Mutex<bool>,
+    changed: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Hanging {
+    fn set(&self, hangs: bool) {
+        *self.hangs.lock().expect("nobody panics with it") = hangs;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let hangs = self.hangs.lock().expect("nobody panics with it");
+        self.waiting.fetch_add(1, SeqCst);
+        drop(self.changed.wait_while(hangs, |hangs| *hangs));
+        self.waiting.fetch_sub(1, SeqCst);
+    }
 }
 
 fn index(range: Range<u64>) -> Range<usize> {
@@ -54,7 +94,12 @@ impl RangeSource for Local {
 }
 
 impl ReadHere for Local {
+    fn file_system(&self) -> u64 {
+        self.file_system
+    }
+
     fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, Error> {
+        self.hanging.pass();
         std::thread::sleep(self.takes);
         let range = range.start()..range.end();
         assert!(!range.contains(&self.panics_at.load(SeqCst)), "a defect of this source");
@@ -74,10 +119,16 @@ struct Rig {
 
 impl Rig {
     fn new(len: u64, takes: Duration) -> Self {
+        Self::on(0, len, takes)
+    }
+
+    /// In a file system of its own.
+    fn on(file_system: u64, len: u64, takes: Duration) -> Self {
         let data = common::bytes(len, len);
         let table = table(&data, even(len, 64 * KIB));
         let (served, panics_at) = (Mutex::new(vec![0; data.len()]), AtomicU64::new(NOWHERE));
-        let source = Arc::new(Local { data, served, takes, panics_at });
+        let hanging = Hanging::default();
+        let source = Arc::new(Local { file_system, data, served, takes, panics_at, hanging });
         let blob = Blob::new(
             "blob",
             resources(Memory::new(), len),
@@ -97,6 +148,17 @@ impl Rig {
         prefetch
     }
 
+    /// Begins to read all of it with every lane of its file system, all of which hang.
+    async fn hang(&self, engine: &Arc<Engine>) -> JoinHandle<Result<(), FillError>> {
+        self.source.hanging.set(true);
+        let (engine, blob) = (Arc::clone(engine), Arc::clone(&self.blob));
+        let reader = tokio::spawn(async move { engine.fill(&blob, at(0, blob.size()), DEMAND).await });
+        while self.source.hanging.waiting.load(SeqCst) < LANES {
+            tokio::task::yield_now().await;
+        }
+        reader
+    }
+
     fn served(&self) -> u64 {
         self.source.served.lock().expect("nobody panics with it").iter().map(|count| u64::from(*count)).sum()
     }
@@ -107,6 +169,13 @@ impl Rig {
         assert!(got == self.source.data);
         assert_eq!(self.served(), self.source.len(), "each byte was read once");
         assert_eq!(self.blob.flights_in_hand(), 0);
+    }
+}
+
+impl Drop for Rig {
+    /// The runtime of a test that has failed waits for its threads.
+    fn drop(&mut self) {
+        self.source.hanging.set(false);
     }
 }
 
@@ -137,11 +206,81 @@ async fn a_withdrawal_waits_for_a_request_and_not_for_the_lane() {
     let (rig, engine) = (Rig::new(64 * MIB, Duration::from_millis(2)), engine());
     let prefetch = rig.prefetch(&engine).await;
     engine.withdraw(&rig.blob).await;
-    let served = rig.served();
-    assert!(served < 60 * MIB, "{served} bytes were read on");
+    let present = rig.blob.resources().present_bytes();
+    assert!(present < 60 * MIB, "{present} bytes were read on");
     assert_eq!(rig.blob.flights_in_hand(), 0);
     prefetch.await.expect("it does not panic").expect_err("it was given up");
-    assert_eq!(rig.served(), served, "nothing is read after the withdrawal");
+    assert_eq!(rig.blob.resources().present_bytes(), present, "nothing is written after the withdrawal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_a_file_system_that_hangs_keeps_no_reader_of_another_waiting() {
+    let engine = engine_with(few_lanes());
+    let (hung, well) = (Rig::on(1, 8 * MIB, Duration::ZERO), Rig::on(2, 4 * MIB, Duration::ZERO));
+    let reader = hung.hang(&engine).await;
+    at_once(engine.fill(&well.blob, at(0, 4 * MIB), DEMAND)).await.expect("the bytes are good");
+    well.assert_whole();
+    hung.source.hanging.set(false);
+    reader.await.expect("it does not panic").expect("it only took long");
+    hung.assert_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_a_prefetch_that_hangs_keeps_nobody_elses_waiting() {
+    let stall = Duration::from_millis(100);
+    let engine = engine_with(EngineConfig { stall, prefetch_bytes: 1, ..few_lanes() });
+    let (hung, well) = (Rig::on(1, 8 * MIB, Duration::ZERO), Rig::on(2, 4 * MIB, Duration::ZERO));
+    hung.source.hanging.set(true);
+    let prefetch = tokio::spawn({
+        let (engine, blob) = (Arc::clone(&engine), Arc::clone(&hung.blob));
+        async move { engine.prefetch(&blob, at(0, blob.size())).await }
+    });
+    while hung.source.hanging.waiting.load(SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    at_once(engine.prefetch(&well.blob, at(0, 4 * MIB))).await.expect("the bytes are good");
+    well.assert_whole();
+    hung.source.hanging.set(false);
+    prefetch.await.expect("it does not panic").expect("it only took long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_whoever_waits_for_leave_to_read_where_nothing_moves_waits_no_longer_than_a_reader() {
+    let engine = engine_with(EngineConfig { deadline: Duration::from_millis(100), ..few_lanes() });
+    let (hung, other) = (Rig::on(1, 8 * MIB, Duration::ZERO), Rig::on(1, MIB, Duration::ZERO));
+    let reader = hung.hang(&engine).await;
+    engine.fill(&other.blob, at(0, MIB), DEMAND).await.expect_err("nobody reads it");
+    at_once(async {
+        while other.blob.flights_in_hand() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    reader.await.expect("it does not panic").expect_err("it waited as long as it may");
+    hung.source.hanging.set(false);
+    at_once(async { while engine.fill(&other.blob, at(0, MIB), DEMAND).await.is_err() {} }).await;
+    other.assert_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p4_a_withdrawal_does_not_wait_for_a_file_system_that_hangs_and_nothing_is_written_after_it() {
+    let engine = engine_with(few_lanes());
+    let rig = Rig::on(1, 8 * MIB, Duration::ZERO);
+    let reader = rig.hang(&engine).await;
+    at_once(engine.withdraw(&rig.blob)).await;
+    assert_eq!(rig.blob.flights_in_hand(), 0);
+    reader.await.expect("it does not panic").expect_err("the blob was withdrawn");
+    assert_eq!(Arc::strong_count(&rig.blob), 1, "a thread has it still");
+    rig.source.hanging.set(false);
+    at_once(async {
+        // The threads let go of their source when they end.
+        while Arc::strong_count(&rig.source) > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(rig.served() > 0, "the late bytes came");
+    assert_eq!(rig.blob.resources().present_bytes(), 0, "and were dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +20,7 @@ pub struct DirectorySource {
     file: Arc<File>,
     path: PathBuf,
     len: u64,
+    file_system: u64,
     meter: Arc<Meter>,
 }
 
@@ -37,8 +39,14 @@ impl DirectorySource {
             return Err(Error::Address { place: place(), reason: "not a regular file".into() });
         }
         let file = File::open(path).map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
-        Ok(Self { file: Arc::new(file), path: path.to_owned(), len, meter: Arc::new(Meter::default()) })
+        let metadata = file.metadata().map_err(failed)?;
+        Ok(Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            len: metadata.len(),
+            file_system: metadata.dev(),
+            meter: Arc::new(Meter::default()),
+        })
     }
 
     /// Opens the regular file at `path`, which must have `len` bytes. Blocks on the file system.
@@ -103,6 +111,10 @@ impl RangeSource for DirectorySource {
 }
 
 impl ReadHere for DirectorySource {
+    fn file_system(&self) -> u64 {
+        self.file_system
+    }
+
     fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
         self.check(range)?;
         if range.is_empty() {

@@ -64,6 +64,9 @@ pub trait RangeSource: Send + Sync + 'static {
 
 /// A source whose bytes lie on this machine: reading them waits for a disk at most, never for somebody else.
 pub trait ReadHere: Send + Sync {
+    /// The number of the file system that the bytes lie in, `st_dev`: when it hangs, so do all reads of it.
+    fn file_system(&self) -> u64;
+
     /// Reads exactly `range` on the calling thread, into the memory of `buffer`, which grows when it is too small. What
     /// was in it is lost.
     ///

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use larder_fscache::{Backend as _, ObjectRange};
 use larder_image::ChunkTable;
 use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
 use larder_ondemand::{Cause, EngineConfig};
-use larder_remote::{BlobRange, RangeSource};
+use larder_remote::{BlobRange, RangeSource, ReadHere};
 use tokio::task::yield_now;
 
 use super::*;
@@ -178,4 +179,82 @@ async fn a_blob_is_withdrawn_with_the_last_image_that_uses_it_and_its_cookie_is_
     store.cache.backend().remove(&volume, &keys.blobs[0]).expect("nobody has it any more");
     let again = store.blobs.open(&layer).expect("room").blob;
     assert!(Arc::strong_count(&again) == 1 && engine.objects() == 0);
+}
+/// A file of this machine whose file system hangs until told otherwise.
+#[derive(Default)]
+struct HangsHere {
+    is_well: Mutex<bool>,
+    changed: Condvar,
+    has_hung: AtomicBool,
+}
+
+impl HangsHere {
+    fn end(&self) {
+        *self.is_well.lock().expect("no panic") = true;
+        self.changed.notify_all();
+    }
+}
+
+#[async_trait]
+impl RangeSource for HangsHere {
+    fn len(&self) -> u64 {
+        1 << 20
+    }
+
+    fn describe(&self) -> String {
+        "a file system that hangs".into()
+    }
+
+    async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
+        self.read_here(range, Vec::new())
+    }
+
+    fn here(&self) -> Option<&dyn ReadHere> {
+        Some(self)
+    }
+}
+
+impl ReadHere for HangsHere {
+    fn file_system(&self) -> u64 {
+        0
+    }
+
+    fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, larder_remote::Error> {
+        self.has_hung.store(true, Ordering::SeqCst);
+        let is_well = self.is_well.lock().expect("no panic");
+        drop(self.changed.wait_while(is_well, |is_well| !*is_well));
+        Ok(vec![0; usize::try_from(range.len()).expect("fits")].into())
+    }
+}
+
+/// Ends the hanging, also of a test that fails: its runtime waits for the threads.
+struct Ends(Arc<HangsHere>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[tokio::test]
+async fn p4_an_image_is_closed_while_its_file_system_hangs_and_its_cookie_is_free_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hangs = Ends(Arc::default());
+    let (store, layer) = (store(dir.path()), Layer { source: Arc::clone(&hangs.0) as _, ..layer() });
+    let key = layer.table.identity().clone();
+    let Opened { blob, source: lease } = store.blobs.open(&layer).expect("room");
+    let (told, mut result) = tokio::sync::mpsc::unbounded_channel();
+    let demand = Cause::Demand { pid: None };
+    store.engine.spawn_fill(&blob, ObjectRange::at(0, 4096), demand, move |result| drop(told.send(result)));
+    while !hangs.0.has_hung.load(Ordering::SeqCst) {
+        yield_now().await;
+    }
+    drop((blob, lease));
+    timeout(Duration::from_secs(60), store.close(Keys { metadata: None, blobs: vec![key.clone()] }))
+        .await
+        .expect("nobody waits for the file system");
+    result.recv().await.expect("told").expect_err("the blob was withdrawn");
+    let volume = VolumeKey::new(VOLUME).expect("a key");
+    store.cache.backend().remove(&volume, &key).expect("nobody has it any more");
+    drop(store.blobs.open(&layer).expect("room"));
 }
