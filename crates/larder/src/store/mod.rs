@@ -160,24 +160,32 @@ impl Store {
         if image.metadata.descriptor.size() < LAZY_METADATA_BYTES_MIN {
             fetched_bytes = self.metadata(&image.metadata).await?.1;
         }
+        let (blobs, of_layer) = (Arc::clone(&self.blobs), image.metadata.clone());
+        let opened = spawn_blocking(move || blobs.open(&of_layer)).await??;
+        let keys = Keys::new(None, [&opened.blob]);
+        match self.open_over(image, opened).await {
+            Ok(open) => Ok(OpenImage { metadata_fetched_bytes: fetched_bytes, ..open }),
+            Err(error) => {
+                // Somebody may still work for it.
+                self.close(keys).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens an image over its metadata, which is brought as far as the checks read it.
+    async fn open_over(&self, image: LoadedImage, metadata: Opened) -> anyhow::Result<OpenImage> {
         let (blobs, engine) = (Arc::clone(&self.blobs), Arc::clone(&self.engine));
         spawn_blocking(move || {
-            let Opened { blob, source } = blobs.open(&image.metadata)?;
-            let opened = || {
-                let metadata = blob.resources().clone();
-                let metadata_path = path_of(&metadata)?;
-                let erofs = check::open(&image, Waiting::new(Arc::clone(&blob), &engine))?;
-                anyhow::Ok((metadata, metadata_path, erofs, blobs.open_all(&image.devices)?))
-            };
-            let opened = opened();
-            let (metadata, metadata_path, erofs, devices) = opened.inspect_err(|_| {
-                blobs.leave([blob.cookie().key()]);
-            })?;
-            let (devices, mut sources) = split(devices);
+            let Opened { blob, source } = metadata;
+            let metadata = blob.resources().clone();
+            let metadata_path = path_of(&metadata)?;
+            let erofs = check::open(&image, Waiting::new(Arc::clone(&blob), &engine))?;
+            let (devices, mut sources) = split(blobs.open_all(&image.devices)?);
             sources.push(source);
             Ok(OpenImage {
                 metadata_blob: Some(blob),
-                metadata_fetched_bytes: fetched_bytes,
+                metadata_fetched_bytes: 0,
                 image,
                 metadata,
                 metadata_path,

@@ -12,6 +12,7 @@ use larder_cachefiles::{BootId, Config, DescriptorHolder, NoHolder};
 use larder_fscache::{Backend as _, ObjectRange};
 use larder_image::ChunkTable;
 use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
+use larder_mount::{FrontEndKind, MountSpec, Mounted};
 use larder_ondemand::{Cause, EngineConfig};
 use larder_remote::{BlobRange, RangeSource, ReadHere};
 use tokio::task::yield_now;
@@ -77,13 +78,13 @@ impl DescriptorHolder for Keeper {
 }
 
 fn store(dir: &Path) -> Store {
-    store_with(dir, Arc::new(NoHolder))
+    store_with(dir, Arc::new(NoHolder), EngineConfig::default())
 }
 
-fn store_with(dir: &Path, holder: Arc<dyn DescriptorHolder>) -> Store {
+fn store_with(dir: &Path, holder: Arc<dyn DescriptorHolder>, engine: EngineConfig) -> Store {
     let boot_id = BootId::of_this_machine().expect("it has booted");
     let config = Config::new(dir.to_owned(), boot_id, holder);
-    let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
+    let engine = Engine::new(tokio::runtime::Handle::current(), engine);
     let cachefiles = Cachefiles::open(config).expect("the directory will do");
     Store::new(cachefiles, engine).expect("it is empty")
 }
@@ -111,11 +112,11 @@ async fn p1_metadata_that_is_complete_but_not_durable_is_made_so_before_it_is_mo
 async fn p1_metadata_that_a_killed_worker_left_is_made_durable_before_the_next_one_mounts_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let (layer, keeper) = (layer(), Arc::new(Keeper::default()));
-    let killed = store_with(dir.path(), Arc::clone(&keeper) as _);
+    let killed = store_with(dir.path(), Arc::clone(&keeper) as _, EngineConfig::default());
     drop(written(&killed, &layer));
     drop(killed);
 
-    let next = store_with(dir.path(), Arc::clone(&keeper) as _);
+    let next = store_with(dir.path(), Arc::clone(&keeper) as _, EngineConfig::default());
     let left = next.blobs.resources(&layer).expect("it is here");
     assert!(left.is_complete() && left.object().sealed_file().is_none(), "by its live map alone");
     let (metadata, fetched_bytes) = next.metadata(&layer).await.expect("all of it is here");
@@ -257,4 +258,59 @@ async fn p4_an_image_is_closed_while_its_file_system_hangs_and_its_cookie_is_fre
     let volume = VolumeKey::new(VOLUME).expect("a key");
     store.cache.backend().remove(&volume, &key).expect("nobody has it any more");
     drop(store.blobs.open(&layer).expect("room"));
+}
+
+/// A front end that mounts nothing.
+struct BringsMetadata;
+
+impl FrontEnd for BringsMetadata {
+    fn kind(&self) -> FrontEndKind {
+        FrontEndKind::Fuse
+    }
+
+    fn brings_metadata(&self) -> bool {
+        true
+    }
+
+    fn mount(&self, _: MountSpec) -> Result<Box<dyn Mounted>, larder_mount::Error> {
+        unimplemented!("it mounts nothing")
+    }
+
+    fn resume(&self, _: MountSpec) -> Result<Box<dyn Mounted>, larder_mount::Error> {
+        unimplemented!("it mounts nothing")
+    }
+
+    fn abandon(&self, _: &str) -> Result<(), larder_mount::Error> {
+        Ok(())
+    }
+
+    fn kept_ids(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn hand_over(&self) {}
+}
+
+#[tokio::test]
+async fn p4_an_image_that_cannot_be_opened_leaves_nobody_at_work_for_its_metadata() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hangs = Ends(Arc::default());
+    let metadata = Layer { source: Arc::clone(&hangs.0) as _, ..layer() };
+    let key = metadata.table.identity().clone();
+    let config = EngineConfig { deadline: Duration::from_millis(100), ..EngineConfig::default() };
+    let store = store_with(dir.path(), Arc::new(NoHolder), config);
+    let image = LoadedImage {
+        manifest_digest: metadata.descriptor.digest().clone(),
+        manifest: Bytes::new(),
+        config: Bytes::new(),
+        metadata,
+        devices: Vec::new(),
+        image_bytes: 0,
+    };
+    let front_end = Arc::new(BringsMetadata) as Arc<dyn FrontEnd>;
+    let opened = timeout(Duration::from_secs(60), store.open_for(&front_end, image)).await;
+    assert!(opened.expect("nobody waits for the file system").is_err(), "its metadata did not come");
+    assert_eq!(store.engine.objects(), 0);
+    let volume = VolumeKey::new(VOLUME).expect("a key");
+    store.cache.backend().remove(&volume, &key).expect("nobody has it any more");
 }
