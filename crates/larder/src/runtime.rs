@@ -5,6 +5,8 @@ use std::io;
 use larder_ondemand::EngineConfig;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::store::LOOKING_MAX;
+
 /// Stack of runtime threads in bytes. Nothing on them recurses; fills decode on the blocking pool.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -12,8 +14,8 @@ const STACK_BYTES: usize = 512 * 1024;
 pub const OPENING_MAX: usize = 8;
 
 /// Blocking threads at most: hashing, decoding and file writes, beside mounts, each of which may wait for those on a thread, and
-/// beside readers of sources on this machine, which may hang.
-const BLOCKING_MAX: usize = 8 + OPENING_MAX + EngineConfig::LANES_MAX;
+/// beside readers of sources on this machine and who looks for these, which may hang.
+const BLOCKING_MAX: usize = 8 + OPENING_MAX + EngineConfig::LANES_MAX + LOOKING_MAX;
 
 /// The runtime of a command: the calling thread drives it.
 ///

@@ -333,6 +333,7 @@ impl Trip {
         range: BlobRange,
         sink: &mut (dyn FnMut(Bytes) + Send),
     ) -> Result<(), larder_remote::Error> {
+        source.find().await?;
         let Some(file_system) = source.here().map(ReadHere::file_system) else {
             return source.read_stream(range, sink).await;
         };

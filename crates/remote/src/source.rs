@@ -51,6 +51,15 @@ pub trait RangeSource: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Finds out where the bytes lie, for a source that was made without: [`here`](Self::here) may have an answer only then.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RangeSource::read_range`].
+    async fn find(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// The same source for callers that may block, where its bytes lie on this machine.
     fn here(&self) -> Option<&dyn ReadHere> {
         None

@@ -33,6 +33,7 @@ use crate::errors::{Kind, told};
 
 pub use blobs::{Blobs, Opened};
 use lazy::Waiting;
+pub use patient::LOOKING_MAX;
 pub use place::{Place, connect, connect_patiently};
 pub use scratch::Scratch;
 use turns::{Turn, Turns};

@@ -1,16 +1,21 @@
-//! [`Patient`]: a repository of images that are mounted already. What is not there now is looked for again with each read:
-//! what is cached is served meanwhile, and a directory that comes back is good again.
+//! [`Patient`]: a repository of images that are mounted already. A directory is looked for when it is read, and what is not
+//! there then, again with each read: what is cached is served meanwhile, and a directory that comes back is good again.
 
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_image::{Descriptor, Error, Reference, Repository, Version};
-use larder_remote::{BlobRange, HttpClient, RangeSource};
-use tokio::sync::OnceCell;
+use larder_remote::{BlobRange, HttpClient, RangeSource, ReadHere};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::place::connect;
+
+/// Threads that look for places at once: a file system that hangs keeps them.
+pub const LOOKING_MAX: usize = 8;
+
+static LOOKING: Semaphore = Semaphore::const_new(LOOKING_MAX);
 
 /// A repository that may be away.
 #[derive(Clone)]
@@ -21,13 +26,16 @@ struct Whereabouts {
     insecure: bool,
     http: HttpClient,
     found: OnceLock<Arc<dyn Repository>>,
+    /// One looks for it at a time.
+    looking: Arc<Semaphore>,
 }
 
 impl Patient {
     /// The place that `reference` names, whether it is there or not.
     pub fn new(reference: &Reference, insecure: bool, http: &HttpClient) -> Self {
         let (reference, http) = (reference.clone(), http.clone());
-        Self(Arc::new(Whereabouts { reference, insecure, http, found: OnceLock::new() }))
+        let (found, looking) = (OnceLock::new(), Arc::new(Semaphore::new(1)));
+        Self(Arc::new(Whereabouts { reference, insecure, http, found, looking }))
     }
 
     /// The same, for one that was found.
@@ -45,18 +53,31 @@ impl Patient {
         Ok(Arc::clone(self.0.found.get_or_init(|| repository)))
     }
 
-    fn look_for(&self, descriptor: &Descriptor) -> anyhow::Result<Arc<dyn RangeSource>> {
-        Ok(self.look()?.blob(descriptor)?)
+    /// Looks on a thread that may hang. Whoever gives up waiting leaves it behind, and the next one waits for the same thread.
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let turn = (Arc::clone(&self.0.looking).acquire_owned().await?, LOOKING.acquire().await?);
+        let patient = self.clone();
+        let looked = spawn_blocking(move || {
+            let _turn = turn;
+            look(&patient)
+        });
+        looked.await?
+    }
+
+    fn away(&self, descriptor: &Descriptor) -> Arc<dyn RangeSource> {
+        let (place, descriptor) = (self.clone(), descriptor.clone());
+        Arc::new(AwayBlob { place, descriptor, found: OnceCell::new() })
     }
 }
 
 #[async_trait]
 impl Repository for Patient {
     async fn manifest(&self, version: &Version) -> Result<Bytes, Error> {
-        let patient = self.clone();
         let place = || format!("{}: manifest {version}", self.describe());
-        let looked = spawn_blocking(move || patient.look()).await.map_err(anyhow::Error::from).flatten();
-        let found = looked.map_err(|error| {
+        let found = self.on_a_thread(Self::look).await.map_err(|error| {
             let source = Box::new(away(place(), &error));
             Error::Remote { source, place: place() }
         })?;
@@ -64,11 +85,14 @@ impl Repository for Patient {
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
-        Ok(self.look_for(descriptor).unwrap_or_else(|error| {
-            let away =
-                AwayBlob { place: self.clone(), descriptor: descriptor.clone(), found: OnceCell::new() };
+        let (Reference::Registry { .. }, Some(registry)) = (&self.0.reference, self.0.found.get()) else {
+            // Its file system may hang, and who takes a mount up waits for nobody.
+            return Ok(self.away(descriptor));
+        };
+        Ok(registry.blob(descriptor).unwrap_or_else(|error| {
+            let away = self.away(descriptor);
             tracing::warn!("{}: {error:#}", away.describe());
-            Arc::new(away)
+            away
         }))
     }
 
@@ -77,11 +101,22 @@ impl Repository for Patient {
     }
 }
 
-/// A blob that was not there when its image was taken up.
+/// A blob that nobody has looked for yet, or that was not there.
 struct AwayBlob {
     place: Patient,
     descriptor: Descriptor,
     found: OnceCell<Arc<dyn RangeSource>>,
+}
+
+impl AwayBlob {
+    async fn look(&self) -> Result<&Arc<dyn RangeSource>, larder_remote::Error> {
+        let look = || async {
+            let descriptor = self.descriptor.clone();
+            let looked = self.place.on_a_thread(move |place| Ok(place.look()?.blob(&descriptor)?)).await;
+            looked.map_err(|error| away(self.describe(), &error))
+        };
+        self.found.get_or_try_init(look).await
+    }
 }
 
 #[async_trait]
@@ -96,19 +131,31 @@ impl RangeSource for AwayBlob {
 
     /// The directory: the tags of an image in it are no places of their own.
     fn origin(&self) -> String {
-        match &self.place.0.reference {
-            Reference::Layout { dir, .. } => dir.display().to_string(),
-            Reference::Registry { host, .. } => host.clone(),
+        match (self.found.get(), &self.place.0.reference) {
+            (Some(found), _) => found.origin(),
+            (None, Reference::Layout { dir, .. }) => dir.display().to_string(),
+            (None, Reference::Registry { host, .. }) => host.clone(),
         }
     }
 
+    async fn find(&self) -> Result<(), larder_remote::Error> {
+        self.look().await.map(drop)
+    }
+
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
-        let look = || async {
-            let (place, descriptor) = (self.place.clone(), self.descriptor.clone());
-            let looked = spawn_blocking(move || place.look_for(&descriptor)).await;
-            looked.map_err(anyhow::Error::from).flatten().map_err(|error| away(self.describe(), &error))
-        };
-        self.found.get_or_try_init(look).await?.read_range(range).await
+        self.look().await?.read_range(range).await
+    }
+
+    async fn read_stream(
+        &self,
+        range: BlobRange,
+        sink: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), larder_remote::Error> {
+        self.look().await?.read_stream(range, sink).await
+    }
+
+    fn here(&self) -> Option<&dyn ReadHere> {
+        self.found.get()?.here()
     }
 }
 
@@ -120,15 +167,19 @@ fn away(place: String, error: &anyhow::Error) -> larder_remote::Error {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
 
     use larder_remote::Policy;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tokio::time::timeout;
 
     use super::*;
 
-    #[tokio::test]
-    async fn p4_a_layout_and_its_blobs_may_be_away_and_are_read_when_they_are_back() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let layout = dir.path().join("layout");
+    const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
+
+    /// A blob of a layout, and the file that it has to lie in.
+    fn blob(layout: &Path) -> (Arc<dyn RangeSource>, std::path::PathBuf) {
         let digest = larder_image::digest::sha256(b"bytes");
         let descriptor = serde_json::json!({
             "mediaType": "application/octet-stream", "digest": digest.as_ref(), "size": 5
@@ -138,15 +189,60 @@ mod tests {
         let http = HttpClient::new(Policy::default()).expect("a client");
         let place = super::super::connect_patiently(&reference, false, &http);
         let blob = place.repository.blob(&descriptor).expect("it may be away");
-        let whole = BlobRange::new(0, 5).expect("ascending");
-        let error = blob.read_range(whole).await.expect_err("nothing is there");
+        (blob, layout.join("blobs/sha256").join(digest.digest()))
+    }
+
+    fn whole() -> BlobRange {
+        BlobRange::new(0, 5).expect("ascending")
+    }
+
+    #[tokio::test]
+    async fn p4_a_layout_and_its_blobs_may_be_away_and_are_read_when_they_are_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = dir.path().join("layout");
+        let (blob, file) = blob(&layout);
+        let error = blob.read_range(whole()).await.expect_err("nothing is there");
         assert!(error.to_string().contains("layout"), "{error}");
 
         fs::create_dir_all(layout.join("blobs/sha256")).expect("room");
-        fs::write(layout.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).expect("room");
-        blob.read_range(whole).await.expect_err("the blob is not there");
-        let file = layout.join("blobs/sha256").join(digest.digest());
+        fs::write(layout.join("index.json"), INDEX).expect("room");
+        blob.read_range(whole()).await.expect_err("the blob is not there");
         fs::write(&file, b"bytes").expect("room");
-        assert_eq!(blob.read_range(whole).await.expect("it is back"), &b"bytes"[..]);
+        assert!(blob.here().is_none(), "nobody has found it");
+        assert_eq!(blob.read_range(whole()).await.expect("it is back"), &b"bytes"[..]);
+        assert!(blob.here().is_some());
+    }
+
+    #[test]
+    fn p4_a_layout_that_hangs_holds_up_nobody_who_takes_a_mount_up_and_no_thread_for_each_reader() {
+        const THREADS: usize = 2;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(THREADS)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path().join("blobs/sha256")).expect("room");
+        let index = dir.path().join("index.json");
+        // Whoever opens it waits for a writer.
+        mknodat(CWD, &index, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("it can be made");
+        let (blob, file) = blob(dir.path());
+        fs::write(&file, b"bytes").expect("room");
+        let minute = Duration::from_secs(60);
+        let (idle, read) = runtime.block_on(async {
+            for _ in 0..=THREADS {
+                let read = timeout(Duration::from_millis(50), blob.read_range(whole())).await;
+                assert!(read.is_err(), "it hangs");
+            }
+            let idle = timeout(minute, spawn_blocking(|| ())).await;
+            // A reader is there, so that this does not wait.
+            let back = std::thread::spawn(move || fs::write(index, INDEX));
+            let read = timeout(minute, blob.read_range(whole())).await;
+            back.join().expect("no panic").expect("room");
+            (idle, read)
+        });
+        runtime.shutdown_background();
+        idle.expect("a thread is left").expect("no panic");
+        assert_eq!(read.expect("it answers").expect("it is back"), &b"bytes"[..]);
     }
 }

@@ -41,14 +41,22 @@ pub fn connect(reference: &Reference, insecure: bool, http: &HttpClient) -> anyh
 }
 
 /// The same for an image whose manifest and indexes are here: a place, or a blob of it, that is away is looked for again
-/// when it is read, and until then what is cached is served.
+/// when it is read, and until then what is cached is served. Touches no layout, whose file system may hang.
 pub fn connect_patiently(reference: &Reference, insecure: bool, http: &HttpClient) -> Place {
     let patient = Patient::new(reference, insecure, http);
+    let away = |patient| Place {
+        repository: Arc::new(patient),
+        version: reference.version().clone(),
+        registry: None,
+    };
+    if matches!(reference, Reference::Layout { .. }) {
+        return away(patient);
+    }
     match connect(reference, insecure, http) {
         Ok(place) => Place { repository: Arc::new(patient.found(place.repository)), ..place },
         Err(error) => {
             tracing::warn!("{reference}: {error:#}");
-            Place { repository: Arc::new(patient), version: reference.version().clone(), registry: None }
+            away(patient)
         }
     }
 }
