@@ -94,11 +94,14 @@ impl Queue {
             };
             let mut pass = Some(self.engine.admission.admit(self.wish(request)).await);
             let _ = point(Site::OndemandAdmitted);
-            let pieces = self.pieces.load(Ordering::Relaxed);
-            let permit = self.unless_it_hangs(&mut pass, self.engine.lanes.take(file_system));
+            let own = || self.pieces.load(Ordering::Relaxed);
+            let pieces = own();
+            // Others may be read there for long: only a file system where nobody gets on hangs.
+            let all = || self.engine.lanes.pieces(file_system);
+            let permit = self.unless_it_hangs(&mut pass, all, self.engine.lanes.take(file_system));
             let Ok(permit) = timeout(self.engine.config.deadline, permit).await else {
                 // Where other lanes get on, what is left is theirs.
-                if self.pieces.load(Ordering::Relaxed) == pieces {
+                if own() == pieces {
                     self.fail_rest();
                 }
                 return;
@@ -107,22 +110,27 @@ impl Queue {
             let thread = LaneThread::new(self, permit);
             // After a panic in there the chunks are landed on drop.
             let turn = self.engine.handle.spawn_blocking(move || thread.take_turn());
-            if self.unless_it_hangs(&mut pass, turn).await.is_none() {
+            if self.unless_it_hangs(&mut pass, own, turn).await.is_none() {
                 return self.give_up();
             }
         }
     }
 
-    /// Waits for `done`; `None` when the file system hangs and the bytes lie somewhere else, too. Where they do not, the pass is
-    /// given back: what is not on its way keeps nobody else from it.
-    async fn unless_it_hangs<T>(&self, pass: &mut Option<Pass>, done: impl Future<Output = T>) -> Option<T> {
+    /// Waits for `done`; `None` when the file system hangs, for `count` does not grow, and the bytes lie somewhere else, too. Where
+    /// they do not, the pass is given back: what is not on its way keeps nobody else from it.
+    async fn unless_it_hangs<T>(
+        &self,
+        pass: &mut Option<Pass>,
+        count: impl Fn() -> usize,
+        done: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut done = pin!(done);
-        let mut pieces = self.pieces.load(Ordering::Relaxed);
+        let mut pieces = count();
         loop {
             if let Ok(done) = timeout(self.engine.config.stall, &mut done).await {
                 return Some(done);
             }
-            let now = self.pieces.load(Ordering::Relaxed);
+            let now = count();
             if now == pieces {
                 if self.is_withdrawn() || self.has_other() {
                     return None;
@@ -283,6 +291,7 @@ impl LaneThread {
             let room = self.permit.room().take(&self.table, chunks.clone());
             let _room = self.runtime.block_on(room);
             let piece = Piece::read(here, &self.table, chunks);
+            self.permit.read_one();
             let Some(queue) = self.queue() else { return };
             ok &= queue.settle(piece);
         }

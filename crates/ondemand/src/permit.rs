@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +27,8 @@ pub(crate) struct Lanes {
 struct FileSystem {
     permits: Arc<Semaphore>,
     room: DecodingRoom,
+    /// Pieces that were read, by whoever.
+    pieces: AtomicUsize,
 }
 
 /// Leave to read in one file system, on one thread.
@@ -50,17 +55,31 @@ impl Lanes {
         Some(LanePermit { file_system, _of_file_system: of_file_system, _of_all: of_all })
     }
 
+    /// How many pieces were read in a file system since somebody began to: while that grows, it does not hang.
+    pub fn pieces(&self, file_system: u64) -> usize {
+        let file_systems = lock(&self.file_systems);
+        file_systems.get(&file_system).map_or(0, |file_system| file_system.pieces.load(Ordering::Relaxed))
+    }
+
     fn file_system(&self, number: u64) -> Arc<FileSystem> {
         let mut file_systems = lock(&self.file_systems);
         // Only the table has it: nobody reads there and nobody waits.
         file_systems.retain(|_, file_system| Arc::strong_count(file_system) > 1);
         let permits = || Arc::new(Semaphore::new(self.share));
-        let new = || Arc::new(FileSystem { permits: permits(), room: DecodingRoom::new() });
+        let new = || {
+            let (room, pieces) = (DecodingRoom::new(), AtomicUsize::new(0));
+            Arc::new(FileSystem { permits: permits(), room, pieces })
+        };
         Arc::clone(file_systems.entry(number).or_insert_with(new))
     }
 }
 
 impl LanePermit {
+    /// A piece was read.
+    pub fn read_one(&self) {
+        self.file_system.pieces.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Memory for large chunks from there: an image chooses its chunks, not the file system that it lies in.
     pub fn room(&self) -> &DecodingRoom {
         &self.file_system.room
