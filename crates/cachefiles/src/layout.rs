@@ -80,6 +80,17 @@ impl Place {
     }
 }
 
+/// The names under which the holder has what belongs to one object: its live map, and its fill descriptor.
+pub fn held_names(volume: &VolumeKey, cookie: &CookieKey) -> [String; 2] {
+    let Place { live, fill, .. } = Place::new(volume, cookie);
+    [live, fill]
+}
+
+/// Whether what the holder has under `name` belongs to one object: one that [`held_names`] tells of.
+pub fn is_held_for_object(name: &str) -> bool {
+    name.starts_with("live/") || name.starts_with("fill/")
+}
+
 /// What a file in an object folder is, by its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Part<'a> {
@@ -170,5 +181,11 @@ mod tests {
         assert!(place_long.live.len() <= 200 && place_long.fill.len() <= 200);
         assert_ne!(place_long.live, place_long.fill);
         assert_ne!(place_long.live, place(&long, &other).live);
+        for place in [place_long, short] {
+            let names = held_names(&place.volume, &place.cookie);
+            assert!(names.iter().all(|name| is_held_for_object(name)), "{names:?}");
+            assert_eq!(names, [place.live, place.fill]);
+        }
+        assert!(!is_held_for_object("lock"));
     }
 }

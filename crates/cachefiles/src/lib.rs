@@ -68,6 +68,7 @@ pub use cache::{Cachefiles, Config, ObjectInfo, Prune, Usage};
 pub use cull::Culled;
 pub use error::Error;
 pub use holder::{DescriptorHolder, NoHolder};
+pub use layout::{held_names, is_held_for_object};
 pub use limits::{Limits, Percentages};
 pub use object::IdleObject;
 pub use tag::Tag;

@@ -105,7 +105,7 @@ impl Daemon {
         record.requests = opening.requests.load(Ordering::Relaxed);
         let (paths, kept) = (self.paths.clone(), Arc::clone(&self.kept));
         spawn_blocking(move || {
-            kept.keep_what_is_left()?;
+            kept.keep_what_is_left(&open.held_names())?;
             open.image.persist(&paths.images())?;
             let spec = open.spec(&record);
             let mounted = mount_on_record(&*front_end, spec, &record, &paths.mounts())?;

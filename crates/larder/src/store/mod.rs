@@ -13,6 +13,7 @@ mod scratch;
 mod tests;
 mod turns;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use larder_cachefiles::Cachefiles;
+use larder_cachefiles::{Cachefiles, held_names};
 use larder_erofs as erofs;
 use larder_fscache::{AuxData, Cache, CacheResources, CookieKey, VolumeKey};
 use larder_image::{Layer, LoadedImage, Repository, Version};
@@ -270,6 +271,13 @@ impl OpenImage {
     /// The keys of all its cookies.
     pub fn keys(&self) -> Keys {
         Keys::new(Some(&self.metadata), self.metadata_blob.iter().chain(&self.devices))
+    }
+
+    /// The names under which the keeper has, or is to have, what belongs to its objects.
+    pub fn held_names(&self) -> BTreeSet<String> {
+        let blobs = self.metadata_blob.iter().chain(&self.devices).map(|blob| blob.cookie());
+        let cookies = blobs.chain([self.metadata.cookie()]);
+        cookies.flat_map(|cookie| held_names(cookie.volume().key(), cookie.key())).collect()
     }
 }
 
