@@ -4,6 +4,7 @@
 //! keeper (descriptors) and in the state directory (records, manifests, indexes), so that the next one can go on.
 
 mod cache;
+mod complaints;
 pub mod formats;
 pub mod front_ends;
 pub mod holder;
@@ -38,6 +39,7 @@ use crate::errors::{Kind, told};
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::trace::Hub;
+use complaints::Complaints;
 use front_ends::FrontEnds;
 use holder::Kept;
 use live::Live;
@@ -74,6 +76,8 @@ pub struct Daemon {
     stopping: AtomicBool,
     /// A stop has succeeded: it ends once nobody reads any more.
     ending: AtomicBool,
+    /// What was said of stops that failed: they are tried again every second.
+    complaints: Complaints,
     /// Told when another program is to take over.
     make_way: Notify,
     /// Told when the daemon has stopped and the process may end.

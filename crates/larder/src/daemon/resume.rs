@@ -195,7 +195,10 @@ impl Daemon {
                 true
             }
             Err(error) => {
-                tracing::error!(target = %record.target.display(), "give up: {error:#}");
+                let reason = format!("{error:#}");
+                if self.complaints.are_due(&format!("give up {}", record.id), &reason) {
+                    tracing::error!(target = %record.target.display(), "give up: {reason}");
+                }
                 false
             }
         }

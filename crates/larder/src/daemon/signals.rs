@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::complaints::Complaints;
+
 /// Between two tries to do what a signal asks for: the service manager says it once, and then waits.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a stop that a signal asks for has failed; says why the daemon is still there.
-pub(super) fn is_to_be_tried_again(stopped: anyhow::Result<()>) -> bool {
-    stopped
-        .inspect_err(|error| {
-            tracing::error!("cannot stop yet, and tries again every {TRY_AGAIN:?}: {error:#}")
-        })
-        .is_err()
+pub(super) fn is_to_be_tried_again(complaints: &Complaints, stopped: anyhow::Result<()>) -> bool {
+    let Err(error) = stopped else { return false };
+    let reason = format!("{error:#}");
+    if complaints.are_due("stop", &reason) {
+        tracing::error!("cannot stop yet, and tries again every {TRY_AGAIN:?}: {reason}");
+    }
+    true
 }
 
 /// What the keeper passes on.

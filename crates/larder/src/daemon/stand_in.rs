@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::complaints::Complaints;
 use super::formats::Formats;
 use super::front_ends::FrontEnds;
 use super::record::MountRecord;
@@ -207,7 +208,7 @@ impl StandIn {
     }
 
     async fn wait_for_end(self: &Arc<Self>, mut signals: Signals) -> anyhow::Result<ExitCode> {
-        let mut try_again = false;
+        let (mut try_again, complaints) = (false, Complaints::default());
         loop {
             tokio::select! {
                 () = self.stop.notified() => return self.end().await,
@@ -219,7 +220,7 @@ impl StandIn {
             }
             let stand_in = Arc::clone(self);
             let stopped = spawn_blocking(move || stand_in.stop(true)).await?;
-            try_again = signals::is_to_be_tried_again(stopped);
+            try_again = signals::is_to_be_tried_again(&complaints, stopped);
         }
     }
 

@@ -95,15 +95,22 @@ impl Daemon {
 
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {
         // They are detached or nothing is, before anything else is unmounted.
-        self.umount_all_waiting(lazy).await.inspect_err(|error| tracing::warn!("umount: {error:#}"))?;
+        self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error))?;
         let mut failed = None;
         for live in self.mounts.all() {
             if let Err(error) = self.umount(&live.record.target, lazy).await {
-                tracing::warn!("umount: {error:#}");
+                self.complain(&live.record.id, &error);
                 failed = failed.or(Some(error));
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    fn complain(&self, about: &str, error: &anyhow::Error) {
+        let reason = format!("{error:#}");
+        if self.complaints.are_due(&format!("umount {about}"), &reason) {
+            tracing::warn!("umount: {reason}");
+        }
     }
 }
 

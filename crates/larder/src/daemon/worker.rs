@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, RwLock, Semaphore, mpsc};
 use tokio::time::sleep;
 
+use super::complaints::Complaints;
 use super::front_ends::FrontEnds;
 use super::holder::Kept;
 use super::signals::{self, Signals, TRY_AGAIN};
@@ -137,6 +138,7 @@ async fn work(
         kept,
         trace,
         options,
+        complaints: Complaints::default(),
         make_way: Notify::new(),
         stopping: AtomicBool::new(false),
         ending: AtomicBool::new(false),
@@ -213,6 +215,6 @@ async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Res
             () = sleep(TRY_AGAIN), if try_again => {}
         }
         // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
-        try_again = signals::is_to_be_tried_again(daemon.stop(true).await);
+        try_again = signals::is_to_be_tried_again(&daemon.complaints, daemon.stop(true).await);
     }
 }
