@@ -1,5 +1,6 @@
 //! [`BootId`]: which run of the machine a live map belongs to.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::str::FromStr;
@@ -26,6 +27,13 @@ impl BootId {
     /// The number.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+impl fmt::Display for BootId {
+    /// Writes what [`from_str`](Self::from_str) reads, without hyphens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 

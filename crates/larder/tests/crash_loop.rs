@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::daemon::kill;
@@ -261,4 +262,38 @@ fn p4_a_daemon_that_gave_up_detaches_what_it_can_and_tries_the_rest_again() {
         // The signal is not given twice.
         fs::remove_dir(&unreadable).expect("it is there");
     });
+}
+
+/// Somebody has taken our mount away meanwhile, and mounted something of the same kind there.
+fn what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops(frontend: &str) {
+    let test = "what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops";
+    let Some(rig) = Rig::new(test, frontend, |_| {}) else { return };
+    let _mend = rig.break_cache();
+    kill(rig.larder.worker(), Signal::KILL);
+    rig.gave_up();
+    rustix::mount::unmount(&rig.target, UnmountFlags::DETACH).expect("this is root");
+    // Of another daemon, and of the same image: not even its name tells it from ours.
+    let other = Larder::new(User::Same);
+    let (image, target) = (rig.image.reference(), rig.target.as_os_str());
+    let args = ["mount", "--frontend", frontend, &image].map(OsStr::new);
+    other.run(args.into_iter().chain([target])).ok();
+    rig.larder.run(["daemon", "--stop", "--lazy"]).ok();
+    support::compare::assert_same(&rig.larder.path("source"), &rig.target);
+    assert!(rig.larder.log().contains("not known to be this daemon's"), "{}", rig.larder.log());
+    other.run([OsStr::new("umount"), target]).ok();
+}
+
+#[test]
+fn what_lies_in_the_place_of_ours_stays_through_fanotify() {
+    what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops("fanotify");
+}
+
+#[test]
+fn what_lies_in_the_place_of_ours_stays_through_fuse_blob() {
+    what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops("fuse-blob");
+}
+
+#[test]
+fn what_lies_in_the_place_of_ours_stays_through_fuse() {
+    what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops("fuse");
 }

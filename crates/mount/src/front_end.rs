@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use larder_ondemand::{Blob, Engine};
 
-use crate::Error;
 use crate::cachefiles::CachefilesDaemon;
 use crate::fanotify::Fanotify;
 use crate::fuse::Fuse;
 use crate::fuse_blob::FuseBlob;
 use crate::keeper::Holder;
+use crate::{Error, Identity};
 
 /// The ways to mount.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -84,6 +84,8 @@ pub struct MountSpec {
     pub devices: Vec<Arc<Blob>>,
     /// What the mount table shows where the front end can choose it.
     pub source_name: String,
+    /// What [`Mounted::identity`] said of it, for [`FrontEnd::resume`]; empty where that is not known.
+    pub identity: Identity,
 }
 
 impl MountSpec {
@@ -181,6 +183,9 @@ pub trait Mounted: Send + Sync {
     /// The mount point.
     fn target(&self) -> &Path;
 
+    /// What tells it from all other mounts, also when nobody knows this one any more.
+    fn identity(&self) -> Identity;
+
     /// Takes the mount away; `lazy` also when it is in use: those who use it go on until they are done.
     ///
     /// # Errors
@@ -246,6 +251,7 @@ mod tests {
                 metadata_blob: None,
                 devices: Vec::new(),
                 source_name: String::new(),
+                identity: Identity::default(),
             };
             assert_eq!(spec.check().is_ok(), fits, "{id:?}");
         }

@@ -9,6 +9,7 @@ mod erofs;
 mod error;
 mod front_end;
 mod grace;
+mod identity;
 mod mounts;
 mod probe;
 mod target;
@@ -23,5 +24,6 @@ mod sys;
 
 pub use error::Error;
 pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd, open};
+pub use identity::Identity;
 pub use probe::{Probe, Unavailable, probe};
-pub use target::{MountPoint, detach_mount_of, mount_points};
+pub use target::{Detached, MountPoint, detach_mount_of, mount_points};

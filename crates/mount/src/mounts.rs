@@ -9,7 +9,7 @@ use larder_ondemand::Blob;
 use crate::erofs::{Kept, Superblock};
 use crate::keeper::Holder;
 use crate::target::Spot;
-use crate::{Error, Mounted};
+use crate::{Error, Identity, Mounted};
 
 /// One mount, as the tables of a front end know it; never reused. Not the mount's id: what failed to mount under an id
 /// that is in use must not take anything from the mount that lives.
@@ -114,6 +114,7 @@ pub(crate) struct NamedMount<A> {
     pub(crate) kept_name: String,
     pub(crate) user: User,
     pub(crate) spot: Spot,
+    pub(crate) superblock: Superblock,
 }
 
 impl<A: Answers> Mounted for NamedMount<A> {
@@ -121,8 +122,15 @@ impl<A: Answers> Mounted for NamedMount<A> {
         self.spot.target()
     }
 
+    fn identity(&self) -> Identity {
+        self.spot.identity(Some(&self.superblock))
+    }
+
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        self.spot.unmount(lazy)?;
+        // By its device number alone, another one would be taken away for it.
+        if !self.identity().is_gone() {
+            self.spot.unmount(lazy)?;
+        }
         Kept::new(&*self.holder, self.kept_name.clone()).release();
         self.answers.mounts().take_away(self.user);
         Ok(())

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use crate::erofs::Superblock;
 use crate::fuse::device;
-use crate::{Error, FrontEndKind};
+use crate::identity::unique_id;
+use crate::{Error, FrontEndKind, Identity};
 
 /// Mounts of the same file system that are taken away one after the other: somebody may have bound one to its own place.
 const LAYERS_MAX: usize = 16;
@@ -55,6 +57,8 @@ pub struct MountPoint {
     pub kind: String,
     /// Its device number, as `MAJOR:MINOR`.
     pub device: String,
+    /// What it shows as its source.
+    pub source: String,
 }
 
 /// A mount of ours, to be told from what others mount on top of it or in its place.
@@ -64,6 +68,8 @@ pub(crate) struct Spot {
     what: What,
     /// Not known when the kernel's table could not be read.
     device: Option<String>,
+    /// Not known before Linux 6.8, and where something lies over it.
+    mount_id: Option<u64>,
 }
 
 /// Where a mount of ours is found.
@@ -80,11 +86,46 @@ impl Spot {
     /// The mount of the kind `what` on `target`, an absolute path without links; the lowest: Larder mounts on nothing but free
     /// directories, and what lies over its mount is somebody else's.
     pub(crate) fn of(target: &Path, what: What) -> Self {
-        let device = mount_points().ok().and_then(|points| {
-            let found = lowest(&points, target, |point| point.what() == what)?;
-            Some(found.device.clone())
-        });
-        Self { target: target.to_owned(), what, device }
+        let points = mount_points().unwrap_or_default();
+        let found = lowest(&points, target, |point| point.what() == what);
+        let (device, mount_id) = (found.map(|point| point.device.clone()), found.and_then(unique_id));
+        Self { target: target.to_owned(), what, device, mount_id }
+    }
+
+    /// The mount `identity` where it lies on `target`, be it under another one; where nothing is known of it, the mount
+    /// [`of`](Self::of) its kind. `lives` says that its superblock does, for certain.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MountTable`].
+    pub(crate) fn find(
+        target: &Path,
+        what: What,
+        identity: &Identity,
+        lives: bool,
+    ) -> Result<Option<Self>, Error> {
+        Self::find_by(target, what, |point| !identity.is_known() || identity.is_of(point, lives))
+    }
+
+    fn find_by(
+        target: &Path,
+        what: What,
+        is_ours: impl Fn(&MountPoint) -> bool,
+    ) -> Result<Option<Self>, Error> {
+        let points = points(target)?;
+        let found = lowest(&points, target, |point| point.what() == what && is_ours(point));
+        Ok(found.map(|found| Self {
+            target: target.to_owned(),
+            what,
+            device: Some(found.device.clone()),
+            mount_id: unique_id(found),
+        }))
+    }
+
+    /// What tells it from other mounts; `superblock` is an EROFS's.
+    pub(crate) fn identity(&self, superblock: Option<&Superblock>) -> Identity {
+        let backing = superblock.map(|superblock| superblock.names().to_vec()).unwrap_or_default();
+        Identity { mount_id: self.mount_id, device: self.device.clone(), backing }
     }
 
     /// The mount point.
@@ -144,11 +185,6 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 
 fn points_of(table: &[u8]) -> Vec<MountPoint> {
     table.split(|&byte| byte == b'\n').filter_map(parse).collect()
-}
-
-/// Whether a file system of the kind `what` is mounted on `target`, an absolute path without links, be it under another.
-pub(crate) fn has(target: &Path, what: What) -> Result<bool, Error> {
-    Ok(stack(target)?.contains(&what))
 }
 
 /// What is mounted on `target`. A table that cannot be read does not say that nothing is.
@@ -237,9 +273,11 @@ fn parse(line: &[u8]) -> Option<MountPoint> {
     let (id, parent) = (number()?, number()?);
     let device = fields.next()?;
     let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-");
+    let (kind, source) = (fields.nth(1)?, fields.next().unwrap_or_default());
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-    Some(MountPoint { id, parent, path, kind: text(kind), device: text(device) })
+    let source = text(&unescape(source));
+    Some(MountPoint { id, parent, path, kind: text(kind), device: text(device), source })
 }
 
 /// Undoes the kernel's `\040` for a space, and the like.
@@ -274,39 +312,46 @@ pub(crate) fn unmount(target: &Path, lazy: bool) -> Result<(), Error> {
     }
 }
 
-/// Detaches the file system of the kind `expected` that is mounted on `target`; tells whether there was one.
-///
-/// # Errors
-///
-/// [`Error::Covered`] when it lies under another one: it is still there, and to be detached later.
-pub(crate) fn detach(target: &Path, expected: What) -> Result<bool, Error> {
-    detach_by(target, expected, |spot| spot.unmount(true))
+/// What became of a mount that was to be detached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Detached {
+    /// It is detached.
+    Ours,
+    /// It is not there any more; what is mounted in its place, of the same kind, stays.
+    NotOurs,
+    /// Nothing of its kind is mounted there.
+    Nothing,
 }
 
-fn detach_by(
-    target: &Path,
-    expected: What,
-    unmount: impl FnOnce(&Spot) -> Result<(), Error>,
-) -> Result<bool, Error> {
-    if !has(target, expected)? {
-        return Ok(false);
-    }
-    unmount(&Spot::of(target, expected)).map(|()| true)
-}
-
-/// Detaches the mount that the front end `kind` once made on `target`, an absolute path without links; tells whether there
-/// was one. What others have mounted over it stays.
+/// Detaches the mount that the front end `kind` once made on `target`, an absolute path without links. What others have
+/// mounted over it or in its place stays: `identity` says which one it is; where it says nothing, `is_ours` has to hold.
 ///
 /// # Errors
 ///
 /// [`Error::Covered`] when something lies over it: it is still there, and to be detached later. What else the system says.
-pub fn detach_mount_of(kind: FrontEndKind, target: &Path) -> Result<bool, Error> {
-    match kind {
-        FrontEndKind::Fuse => detach_by(target, What::Fuse, |spot| device::unmount(spot, true)),
-        FrontEndKind::Fanotify | FrontEndKind::FuseBlob | FrontEndKind::Cachefiles => {
-            detach(target, What::Erofs)
-        }
+pub fn detach_mount_of(
+    kind: FrontEndKind,
+    target: &Path,
+    identity: &Identity,
+    is_ours: impl Fn(&MountPoint) -> bool,
+) -> Result<Detached, Error> {
+    let what = match kind {
+        FrontEndKind::Fuse => What::Fuse,
+        FrontEndKind::Fanotify | FrontEndKind::FuseBlob | FrontEndKind::Cachefiles => What::Erofs,
+    };
+    let is_ours = |point: &MountPoint| match identity.is_known() {
+        true => identity.is_of(point, false),
+        false => is_ours(point),
+    };
+    let Some(spot) = Spot::find_by(target, what, is_ours)? else {
+        let is_taken = stack(target)?.contains(&what);
+        return Ok(if is_taken { Detached::NotOurs } else { Detached::Nothing });
+    };
+    match what {
+        What::Fuse => device::unmount(&spot, true)?,
+        What::Erofs | What::Other => spot.unmount(true)?,
     }
+    Ok(Detached::Ours)
 }
 
 #[cfg(test)]
@@ -359,7 +404,12 @@ mod tests {
         let ours = "50 22 0:37 / /mnt/a/b rw - erofs x ro\n";
         let cover = "51 22 0:40 / /mnt/a rw - tmpfs none rw\n";
         let theirs = "52 51 0:41 / /mnt/a/b rw - erofs y ro\n";
-        let spot = Spot { target: "/mnt/a/b".into(), what: What::Erofs, device: Some("0:37".to_owned()) };
+        let spot = Spot {
+            target: "/mnt/a/b".into(),
+            what: What::Erofs,
+            device: Some("0:37".to_owned()),
+            mount_id: None,
+        };
         assert_eq!(spot.lies_in(&table(ours)), Lies::OnTop);
         assert_eq!(spot.lies_in(&table(&[ours, cover].concat())), Lies::Covered);
         assert_eq!(spot.lies_in(&table(&[ours, cover, theirs].concat())), Lies::Covered);
@@ -390,6 +440,7 @@ mod tests {
             target: "/mnt/over".into(),
             what: What::Erofs,
             device: device.map(str::to_owned),
+            mount_id: None,
         };
         for (device, covered, alone) in [
             (Some("0:37"), Lies::Covered, Lies::OnTop),

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -16,7 +17,11 @@ use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, nois
 use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::{Holder, NoKeeper};
-use larder_mount::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted, open};
+use larder_mount::{
+    Detached, Error, FrontEnd, FrontEndKind, Identity, MountSpec, Mounted, detach_mount_of, mount_points,
+    open,
+};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 const BIG: usize = 5 << 20;
 /// Those of which the kernel mounts an EROFS. No kernel has all of them: `cargo xtask uml` runs these tests in several.
@@ -469,6 +474,80 @@ fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the
     drop(file);
     taken_up.unmount(false).unwrap();
     wait_for(|| front_end.is_idle());
+}
+
+/// Mounts the image in `dir` without any front end.
+fn mount_by_hand(dir: &Path, target: &Path) {
+    let device = CString::new(format!("device={}", dir.join("blob").display())).unwrap();
+    let metadata = dir.join("metadata");
+    rustix::mount::mount(&metadata, target, "erofs", MountFlags::RDONLY, device.as_c_str()).unwrap();
+}
+
+fn is_mounted_on(target: &Path) -> bool {
+    mount_points().unwrap().iter().any(|point| point.path == target)
+}
+
+/// Neither the kind nor the device number tells it from ours: the kernel gives that again at once.
+#[test]
+fn a_mount_that_somebody_has_put_in_the_place_of_ours_stays() {
+    for rig in Rig::all() {
+        let (kind, spec) = (rig.front_end.kind(), &rig.worker.spec);
+        let identity = rig.mounted.identity();
+        rustix::mount::unmount(&spec.target, UnmountFlags::empty()).unwrap();
+        mount_by_hand(rig.dir.path(), &spec.target);
+        let detached = detach_mount_of(kind, &spec.target, &identity, |_| true).unwrap();
+        assert_eq!(detached, Detached::NotOurs, "{kind}");
+        rig.mounted.unmount(true).unwrap();
+        let resumed = rig.front_end.resume(MountSpec { identity, ..spec.clone() });
+        assert!(matches!(resumed, Err(Error::Gone { .. })), "{kind}");
+        assert!(is_mounted_on(&spec.target), "{kind}: it is somebody else's");
+    }
+}
+
+#[test]
+fn a_mount_is_known_by_its_identity_and_without_one_by_what_the_caller_says() {
+    for rig in Rig::all() {
+        let (kind, target) = (rig.front_end.kind(), rig.mounted.target());
+        let detach = |identity: &Identity, is_ours: bool| {
+            detach_mount_of(kind, target, identity, |_| is_ours).unwrap()
+        };
+        assert_eq!(detach(&Identity::default(), false), Detached::NotOurs, "{kind}");
+        assert!(is_mounted_on(target), "{kind}");
+        // As on a kernel without unique numbers.
+        let identity = Identity { mount_id: None, ..rig.mounted.identity() };
+        assert_eq!(detach(&identity, false), Detached::Ours, "{kind}");
+        assert_eq!(detach(&identity, true), Detached::Nothing, "{kind}");
+        let other = rig.front_end.mount(MountSpec { id: "m2".into(), ..rig.worker.spec.clone() }).unwrap();
+        let identity = Identity { mount_id: other.identity().mount_id, ..Identity::default() };
+        if identity.mount_id.is_none() {
+            println!("skipped: this kernel gives mounts no unique numbers ({kind})");
+            continue;
+        }
+        assert_eq!(detach(&identity, false), Detached::Ours, "{kind}");
+        assert_eq!(detach(&identity, true), Detached::Nothing, "{kind}");
+    }
+}
+
+/// What the next worker has of it is its record alone.
+#[test]
+fn p1_the_reader_of_a_poisoned_mount_is_waited_for_and_mounts_of_others_are_not() {
+    let rig = Rig::kept_by(FrontEndKind::Fanotify, Arc::new(MapHolder::default()));
+    let Some(rig) = rig else { return };
+    let (identity, file) = (rig.mounted.identity(), fs::File::open(rig.path("big")).unwrap());
+    let left = rig.hand_over();
+    left.holder.release("erofs/m1");
+    let elsewhere = left.dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let _unmount_other = Unmount(elsewhere.clone());
+    mount_by_hand(left.dir.path(), &elsewhere);
+    let (next, front_end) = left.next();
+    let resumed = front_end.resume(MountSpec { identity, ..next.spec.clone() });
+    assert!(matches!(resumed, Err(Error::Poisoned { .. })));
+    front_end.finish_resume();
+    assert!(!front_end.is_idle(), "it is still read");
+    drop(file);
+    wait_for(|| front_end.is_idle());
+    assert!(is_mounted_on(&elsewhere), "it has nothing to do with us");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Daemon {
             kept.keep_what_is_left(&open.held_names())?;
             open.image.persist(&paths.images())?;
             let spec = open.spec(&record);
-            let mounted = mount_on_record(&*front_end, spec, &record, &paths.mounts())?;
+            let mounted = mount_on_record(&*front_end, spec, &mut record, &paths.mounts())?;
             point(Site::LarderMounted);
             Ok(open.into_live(record, opening, mounted))
         })
@@ -191,6 +191,7 @@ impl OpenImage {
             metadata_blob: self.metadata_blob.clone(),
             devices: self.devices.clone(),
             source_name: record.image.clone(),
+            identity: record.identity(),
         }
     }
 
@@ -229,7 +230,7 @@ fn opening_cost(place: &Place, open: &OpenImage) -> Cost {
 fn mount_on_record(
     front_end: &dyn FrontEnd,
     spec: MountSpec,
-    record: &MountRecord,
+    record: &mut MountRecord,
     records: &Path,
 ) -> anyhow::Result<Box<dyn Mounted>> {
     if stale::vanished(vec![record.target.clone()])?.is_empty() {
@@ -240,19 +241,21 @@ fn mount_on_record(
     on_record(record, records, || Ok(front_end.mount(spec)?))
 }
 
-/// Saves the record, then mounts. Blocks.
+/// Saves the record, mounts, and notes there which mount it is. Blocks.
 pub(super) fn on_record(
-    record: &MountRecord,
+    record: &mut MountRecord,
     records: &Path,
     mount: impl FnOnce() -> anyhow::Result<Box<dyn Mounted>>,
 ) -> anyhow::Result<Box<dyn Mounted>> {
     record.save(records)?;
     point(Site::LarderRecord);
-    mount().inspect_err(|_| {
+    let mounted = mount().inspect_err(|_| {
         if let Err(error) = MountRecord::remove(records, &record.id) {
             tracing::warn!(target = %record.target.display(), "mount_record: {error:#}");
         }
-    })
+    })?;
+    record.note_made(mounted.identity(), records);
+    Ok(mounted)
 }
 
 /// Unmounts and forgets. Blocks.

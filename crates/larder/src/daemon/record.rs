@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use larder_cachefiles::BootId;
+use larder_mount::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::api::path_text;
@@ -40,6 +42,18 @@ pub struct MountRecord {
     /// Requests that fetched them.
     #[serde(default)]
     pub requests: u64,
+    /// What tells the mount from others; absent until it is made, and in a record of an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
+}
+
+/// A mount that was made, or taken up.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct Made {
+    /// While the machine ran as this: numbers of mounts begin again with each start.
+    boot: String,
+    #[serde(flatten)]
+    identity: Identity,
 }
 
 /// The file of a mount's record: written again with newer figures, but never once it was removed.
@@ -92,6 +106,27 @@ impl MountRecord {
             tree: None,
             fetched_bytes: 0,
             requests: 0,
+            made: None,
+        }
+    }
+
+    /// What tells the mount from others; nothing where that is not known.
+    pub fn identity(&self) -> Identity {
+        self.made.as_ref().map(|made| made.identity.clone()).unwrap_or_default()
+    }
+
+    /// Whether the mount ended with an earlier run of the machine.
+    pub fn is_of_earlier_boot(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| this_boot().is_some_and(|boot| boot != made.boot))
+    }
+
+    /// Writes down in `dir` what tells the mount from others, unless that is known. Without it one that nobody serves stays
+    /// mounted when it is to be detached and does not look like ours: no reason to give up one that works.
+    pub fn note_made(&mut self, identity: Identity, dir: &Path) {
+        let Some(boot) = this_boot().filter(|_| self.made.is_none()) else { return };
+        self.made = Some(Made { boot, identity });
+        if let Err(error) = self.save(dir) {
+            tracing::warn!(target = %self.target.display(), "mount_record: {error:#}");
         }
     }
 
@@ -198,6 +233,11 @@ fn texts(dir: &Path) -> anyhow::Result<Vec<Text>> {
     Ok(texts)
 }
 
+/// What names the present run of the machine.
+fn this_boot() -> Option<String> {
+    BootId::of_this_machine().ok().map(|boot| boot.to_string())
+}
+
 fn parse(path: &Path, text: &[u8]) -> anyhow::Result<MountRecord> {
     let record: MountRecord = serde_json::from_slice(text)?;
     anyhow::ensure!(record.version == RECORD_VERSION, "layout version {} is unknown", record.version);
@@ -258,6 +298,22 @@ mod tests {
         MountRecord::remove(temp.path(), &a.id).expect("it can be removed");
         MountRecord::remove(temp.path(), &a.id).expect("it may be gone");
         assert_eq!(MountRecord::load_all(temp.path()).expect("it can be read").len(), 1);
+    }
+
+    #[test]
+    fn a_mount_of_an_earlier_run_of_the_machine_is_told_by_its_record() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let mut record = record("/mnt/a");
+        assert!(!record.is_of_earlier_boot(), "nobody knows");
+        let identity = Identity { mount_id: Some(7), ..Identity::default() };
+        record.note_made(identity.clone(), temp.path());
+        record.note_made(Identity::default(), temp.path());
+        let mut read =
+            MountRecord::load_all(temp.path()).expect("it can be read").pop().expect("it is there");
+        assert_eq!((&read, read.identity()), (&record, identity), "what was known stays");
+        assert!(!read.is_of_earlier_boot());
+        read.made.as_mut().expect("it was noted").boot = "0".repeat(32);
+        assert!(read.is_of_earlier_boot());
     }
 
     #[test]

@@ -125,7 +125,10 @@ impl Daemon {
         self.resume(record.clone()).await
     }
 
-    pub(super) async fn resume(&self, record: MountRecord) -> anyhow::Result<()> {
+    pub(super) async fn resume(&self, mut record: MountRecord) -> anyhow::Result<()> {
+        if record.is_of_earlier_boot() {
+            return Err(larder_mount::Error::Gone { target: record.target }.into());
+        }
         if record.tree.is_some() {
             return self.resume_tree(record).await;
         }
@@ -138,8 +141,10 @@ impl Daemon {
         let _turn = self.opening.acquire().await?;
         let open = self.store.open_for(&front_end, image).await?;
         let keys = open.keys();
+        let mounts = self.paths.mounts();
         let live = spawn_blocking(move || {
             let mounted = front_end.resume(open.spec(&record))?;
+            record.note_made(mounted.identity(), &mounts);
             let opening = Cost::new(record.fetched_bytes, record.requests);
             anyhow::Ok(open.into_live(record, opening, mounted))
         });
@@ -179,15 +184,15 @@ impl Daemon {
     /// Forgets a mount that is not to be taken up any more; what is left of it is detached, so that nobody reads what
     /// nobody vouches for. Tells whether that is done.
     pub(super) async fn give_up(&self, record: &MountRecord, left: Left) -> bool {
-        let (mounts, front_end, gone) = (self.paths.mounts(), self.front_end_of(record), record.clone());
+        let (paths, front_end, gone) = (self.paths.clone(), self.front_end_of(record), record.clone());
         let done = spawn_blocking(move || {
-            if left == Left::Mount && super::stale::detach(&gone)? {
-                tracing::warn!(target = %gone.target.display(), "detached");
+            if left == Left::Mount {
+                super::stale::detach(&gone, &paths.cache())?;
             }
             if let Some(front_end) = front_end()? {
                 front_end.abandon(&gone.id)?;
             }
-            MountRecord::remove(&mounts, &gone.id)
+            MountRecord::remove(&paths.mounts(), &gone.id)
         });
         match done.await.map_err(anyhow::Error::from).flatten() {
             Ok(()) => {

@@ -194,7 +194,7 @@ impl StandIn {
     }
 
     fn detach(&self, record: &MountRecord) -> anyhow::Result<()> {
-        stale::detach(record)?;
+        stale::detach(record, &self.paths.cache())?;
         MountRecord::remove(&self.paths.mounts(), &record.id)
     }
 

@@ -88,15 +88,18 @@ impl Daemon {
         record.tree = Some(options);
         let _coming = self.may_mount().await?;
         let attached = spawn_blocking({
-            let (record, store, attach) = (record.clone(), Arc::clone(&store), self.attach_tree(&record));
+            let (mut record, store, attach) = (record.clone(), Arc::clone(&store), self.attach_tree(&record));
             let mounts = self.paths.mounts();
             move || {
-                on_record(&record, &mounts, || {
-                    attach(store, |fuse, place, fs| Ok(fuse.mount_file_system(place, fs()?)?), &record)
-                })
+                let new = record.clone();
+                let mounted = on_record(&mut record, &mounts, || {
+                    attach(store, |fuse, place, fs| Ok(fuse.mount_file_system(place, fs()?)?), &new)
+                })?;
+                anyhow::Ok((record, mounted))
             }
         });
-        let mounted = attached.await?.inspect_err(|_| self.forget_tree(&record)).with_context(cannot)?;
+        let (record, mounted) =
+            attached.await?.inspect_err(|_| self.forget_tree(&record)).with_context(cannot)?;
         let live = live(record, store, mounted);
         let view = live.view();
         reservation.fill(live);
@@ -114,7 +117,9 @@ impl Daemon {
         let options = record.tree.clone().unwrap_or_default();
         let store = connect(&address, &options, record.insecure, &self.http)?;
         let attached = spawn_blocking({
-            let (record, store, attach) = (record.clone(), Arc::clone(&store), self.attach_tree(&record));
+            let (store, attach, mounts) =
+                (Arc::clone(&store), self.attach_tree(&record), self.paths.mounts());
+            let mut record = record;
             let resume = |fuse: &Fuse, place, fs: OpenFs<'_>| {
                 let fs = || {
                     fs().map_err(|source| larder_mount::Error::Kernel {
@@ -125,9 +130,13 @@ impl Daemon {
                 };
                 Ok(fuse.resume_file_system(place, fs)?)
             };
-            move || attach(store, resume, &record)
+            move || {
+                let mounted = attach(store, resume, &record)?;
+                record.note_made(mounted.identity(), &mounts);
+                anyhow::Ok((record, mounted))
+            }
         });
-        let mounted = attached.await??;
+        let (record, mounted) = attached.await??;
         reservation.fill(live(record, store, mounted));
         Ok(())
     }
@@ -146,6 +155,7 @@ impl Daemon {
                 id: record.id.clone(),
                 target: record.target.clone(),
                 source_name: record.image.clone(),
+                identity: record.identity(),
             };
             let open = || {
                 let fs = TreeFs::new(store, files, revalidate, &journal)?;

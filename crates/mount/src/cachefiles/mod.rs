@@ -99,11 +99,10 @@ impl CachefilesDaemon {
         Ok(user)
     }
 
-    fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
-        self.server.mounts().add(user, superblock);
+    fn mounted(&self, id: &str, user: User, (spot, superblock): (Spot, Superblock)) -> Box<dyn Mounted> {
+        self.server.mounts().add(user, superblock.clone());
         let (answers, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
-        let spot = Spot::of(&spec.target, What::Erofs);
-        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, spot })
+        Box::new(NamedMount { answers, holder, kept_name: kept_name(id), user, spot, superblock })
     }
 
     fn kept(&self, id: &str) -> Kept<'_> {
@@ -134,21 +133,22 @@ impl FrontEnd for CachefilesDaemon {
         let (kept, configure) = (self.kept(&spec.id), |context: &_| configure(context, &names, &spec));
         let superblock = erofs::mount(&spec.target, &Options::default(), Creator::Here, &kept, configure)
             .inspect_err(|_| leave())?;
-        Ok(self.mounted(spec, user, superblock))
+        Ok(self.mounted(&spec.id, user, (Spot::of(&spec.target, What::Erofs), superblock)))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         // On a new device: the kernel's cache is dead, and what is mounted on it gives EIO for ever.
-        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin, |superblock| {
-            // On a new one its readers get errors, whoever waits for them.
-            if self.origin == Origin::Inherited {
-                self.server.mounts().add_leaving(superblock);
-            }
-        })?;
+        let taken_up =
+            self.kept(&spec.id).take_up(&spec.target, &spec.identity, self.origin, |superblock| {
+                // On a new one its readers get errors, whoever waits for them.
+                if self.origin == Origin::Inherited {
+                    self.server.mounts().add_leaving(superblock);
+                }
+            })?;
         let names = MountNames::of(&spec);
         let user = self.enter(&spec, &names)?;
-        Ok(self.mounted(spec, user, superblock))
+        Ok(self.mounted(&spec.id, user, taken_up))
     }
 
     fn finish_resume(&self) {

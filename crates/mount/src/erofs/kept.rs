@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::Superblock;
-use crate::Error;
 use crate::keeper::Holder;
-use crate::target::{self, What};
+use crate::target::{Spot, What};
+use crate::{Error, Identity};
 
 /// Whether what a front end's mounts stand on was held all the time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,8 +36,9 @@ impl<'a> Kept<'a> {
         kept.map_err(|source| Error::Keep { name: self.name.clone(), source })
     }
 
-    /// The superblock of the mount on `target`, if it can be taken up: one whose front end was not held is detached, because
-    /// nobody has vouched for what was read there meanwhile.
+    /// Mount and superblock on `target`, if they can be taken up: a mount whose front end was not held is detached, because
+    /// nobody has vouched for what was read there meanwhile. `identity` is what its record says of it; without that it is taken
+    /// for ours, because what was read there may be zeros.
     ///
     /// What it was mounted with is held only if the mount is, too: a worker that finds nothing makes it anew, and may die
     /// before all mounts of the time before are detached. `leaving` gets the superblock of one that was detached while somebody
@@ -45,25 +46,27 @@ impl<'a> Kept<'a> {
     pub(crate) fn take_up(
         &self,
         target: &Path,
+        identity: &Identity,
         origin: Origin,
         leaving: impl FnOnce(Superblock),
-    ) -> Result<Superblock, Error> {
+    ) -> Result<(Spot, Superblock), Error> {
         let is_kept = self.holder.names().contains(&self.name);
-        if origin == Origin::New || !is_kept {
-            // Once it is detached, nothing tells any more which one it was.
-            let superblock = if is_kept { self.superblock()? } else { Superblock::any() };
-            let detached = target::detach(target, What::Erofs)?;
-            if detached && !superblock.is_gone() {
-                leaving(superblock);
-            }
-            self.release();
-            let target = target.to_owned();
-            return Err(if detached { Error::Poisoned { target } } else { Error::Gone { target } });
+        let found = Spot::find(target, What::Erofs, identity, false)?;
+        let gone = || Error::Gone { target: target.to_owned() };
+        if origin == Origin::Inherited && is_kept {
+            return Ok((found.ok_or_else(gone)?, self.superblock()?));
         }
-        if !target::has(target, What::Erofs)? {
-            return Err(Error::Gone { target: target.to_owned() });
+        // Once it is detached, nothing tells any more which one it was.
+        let superblock = match is_kept {
+            true => self.superblock()?,
+            false => identity.superblock().unwrap_or_else(Superblock::any),
+        };
+        found.as_ref().map_or(Ok(()), |spot| spot.unmount(true))?;
+        if found.is_some() && !superblock.is_gone() {
+            leaving(superblock);
         }
-        self.superblock()
+        self.release();
+        Err(if found.is_some() { Error::Poisoned { target: target.to_owned() } } else { gone() })
     }
 
     /// Forgets a mount that was detached and never taken up; `leaving` gets its superblock when somebody may still read.

@@ -37,6 +37,11 @@ pub(crate) fn erofs_devices() -> BTreeSet<String> {
         .collect()
 }
 
+/// Whether an EROFS backing device can have this name.
+fn is_name(name: &str) -> bool {
+    name.starts_with("erofs-") && !name.contains('/')
+}
+
 impl Superblock {
     /// What is there now and was not there `before`.
     pub(crate) fn since(before: &BTreeSet<String>) -> Self {
@@ -46,6 +51,17 @@ impl Superblock {
     /// One of those that are there now, nobody knows which: gone when all of them are.
     pub(crate) fn any() -> Self {
         Self::since(&BTreeSet::new())
+    }
+
+    /// The one that has, or had, these backing devices; unknown without any.
+    pub(crate) fn of_names(names: &[String]) -> Self {
+        let bdi = names.iter().filter(|name| is_name(name)).cloned().collect();
+        Self { bdi, has_unknown: false }
+    }
+
+    /// The names of its backing devices.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.bdi
     }
 
     /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
@@ -85,6 +101,13 @@ impl Superblock {
             && !self.bdi.iter().any(|name| Path::new(BDI).join(name).exists())
     }
 
+    /// Whether the superblock lives for certain: all of which one is it do.
+    pub(crate) fn lives(&self) -> bool {
+        !self.has_unknown
+            && !self.bdi.is_empty()
+            && self.bdi.iter().all(|name| Path::new(BDI).join(name).exists())
+    }
+
     /// Writes it where the next worker can read it.
     pub(crate) fn persist(&self) -> io::Result<OwnedFd> {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
@@ -111,10 +134,9 @@ impl Superblock {
             return Self::default();
         };
         let read = file.rewind().and_then(|()| file.take(BYTES_MAX).read_to_string(&mut text));
-        let is_name = |name: &&str| name.starts_with("erofs-") && !name.contains('/');
         match read {
             Ok(_) => Self {
-                bdi: text.lines().filter(is_name).map(str::to_owned).collect(),
+                bdi: text.lines().filter(|line| is_name(line)).map(str::to_owned).collect(),
                 has_unknown: text.lines().any(|line| line == UNKNOWN),
             },
             Err(_) => Self::default(),
@@ -128,11 +150,6 @@ impl Superblock {
     pub(crate) fn named(name: &str) -> Self {
         Self { bdi: vec![name.to_owned()], has_unknown: false }
     }
-
-    /// The names of its backing devices.
-    pub(crate) fn names(&self) -> &[String] {
-        &self.bdi
-    }
 }
 
 #[cfg(test)]
@@ -141,8 +158,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_never_called_gone() {
-        assert!(!Superblock::default().is_gone());
-        assert!(Superblock::named("erofs-no-such").is_gone());
+        assert!(!Superblock::default().is_gone() && !Superblock::default().lives());
+        let gone = Superblock::named("erofs-no-such");
+        assert!(gone.is_gone() && !gone.lives());
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::erofs::{Kept, Origin, Superblock};
 use crate::keeper::{self, Holder};
 use crate::mounts::User;
 use crate::target::{self, Spot, What};
-use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
+use crate::{Error, FrontEnd, FrontEndKind, Identity, MountSpec, Mounted};
 
 /// The front end.
 pub struct Fanotify {
@@ -120,10 +120,9 @@ impl Fanotify {
         Kept::new(&*self.holder, kept_name(id))
     }
 
-    fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
+    fn mounted(&self, id: String, user: User, (spot, superblock): (Spot, Superblock)) -> Box<dyn Mounted> {
         let (server, holder) = (Arc::clone(&self.server), Arc::clone(&self.holder));
-        let spot = Spot::of(&spec.target, What::Erofs);
-        Box::new(ErofsMount { server, holder, user, id: spec.id, spot, superblock })
+        Box::new(ErofsMount { server, holder, user, id, spot, superblock })
     }
 }
 
@@ -163,21 +162,21 @@ impl FrontEnd for Fanotify {
         let kept = self.kept(&spec.id);
         let superblock = erofs_mount::mount(primary, &devices, &spec.target, &self.options, &kept)
             .inspect_err(|_| self.server.release(user))?;
-        Ok(self.mounted(spec, user, superblock))
+        let spot = Spot::of(&spec.target, What::Erofs);
+        Ok(self.mounted(spec.id, user, (spot, superblock)))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         // While nobody held the group the kernel read holes as zeros, and keeps them in its page cache.
         let origin = if self.server.has_overflowed() { Origin::New } else { self.origin };
-        let superblock = self
-            .kept(&spec.id)
-            .take_up(&spec.target, origin, |superblock| self.leave_detached(superblock))?;
+        let leave = |superblock| self.leave_detached(superblock);
+        let taken_up = self.kept(&spec.id).take_up(&spec.target, &spec.identity, origin, leave)?;
         let user = User::new();
         // The kernel still reads from it: the marks of an earlier worker must stay.
         self.watch_all(&spec, user).inspect_err(|_| self.server.forget(user))?;
         self.server.taken_up(&kept_name(&spec.id));
-        Ok(self.mounted(spec, user, superblock))
+        Ok(self.mounted(spec.id, user, taken_up))
     }
 
     fn finish_resume(&self) {
@@ -255,8 +254,15 @@ impl Mounted for ErofsMount {
         self.spot.target()
     }
 
+    fn identity(&self) -> Identity {
+        self.spot.identity(Some(&self.superblock))
+    }
+
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        self.spot.unmount(lazy)?;
+        // By its device number alone, another one would be taken away for it.
+        if !self.identity().is_gone() {
+            self.spot.unmount(lazy)?;
+        }
         if self.superblock.is_gone() {
             self.server.release(self.user);
         } else {

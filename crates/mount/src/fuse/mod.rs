@@ -32,6 +32,7 @@ use std::time::Duration;
 use larder_erofs::Image;
 use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::channel::HandedOver;
 use self::device::Style;
@@ -39,7 +40,7 @@ use self::pool::{Pool, Served};
 use self::refusing::Refusing;
 use crate::keeper::{self, Holder};
 use crate::target::{self, Spot, What};
-use crate::{Error, FrontEnd, FrontEndKind, MountSpec, Mounted};
+use crate::{Error, FrontEnd, FrontEndKind, Identity, MountSpec, Mounted};
 
 pub(crate) use channel::Channel;
 pub(crate) use device::fusermount;
@@ -96,14 +97,14 @@ impl Fuse {
 
     fn serve(
         &self,
-        place: Place,
+        id: String,
+        spot: Spot,
         fs: Arc<dyn FileSystem>,
         channel: Channel,
     ) -> Result<Box<dyn Mounted>, Error> {
-        let served = self.serve_channel(kept_name(&place.id), fs, channel)?;
+        let served = self.serve_channel(kept_name(&id), fs, channel)?;
         let holder = Arc::clone(&self.holder);
-        let spot = Spot::of(&place.target, What::Fuse);
-        Ok(Box::new(FuseMount { holder, id: place.id, spot, served }))
+        Ok(Box::new(FuseMount { holder, id, spot, served }))
     }
 
     fn serve_channel(
@@ -150,7 +151,10 @@ impl Fuse {
             .holder
             .keep(&name, fd.as_fd())
             .map_err(|source| Error::Keep { name: name.clone(), source })
-            .and_then(|()| self.serve(place, fs, self.channel(fd)));
+            .and_then(|()| {
+                let spot = Spot::of(&place.target, What::Fuse);
+                self.serve(place.id, spot, fs, self.channel(fd))
+            });
         served.inspect_err(|_| {
             self.holder.release(&name);
             device::undo(&target);
@@ -169,14 +173,16 @@ impl Fuse {
     ) -> Result<Box<dyn Mounted>, Error> {
         place.check()?;
         let name = kept_name(&place.id);
-        if !target::has(&place.target, What::Fuse)? {
+        let kept = self.holder.take(&name);
+        let kept = kept.map_err(|source| Error::Take { name: name.clone(), source })?;
+        let lives = kept.as_ref().is_some_and(is_connected);
+        let Some(spot) = Spot::find(&place.target, What::Fuse, &place.identity, lives)? else {
             self.holder.release(&name);
             return Err(Error::Gone { target: place.target });
-        }
-        let kept = self.holder.take(&name);
-        let Some(fd) = kept.map_err(|source| Error::Take { name: name.clone(), source })? else {
+        };
+        let Some(fd) = kept else {
             // The connection died with its last descriptor: whoever reads gets ENOTCONN, never zeros.
-            device::unmount(&Spot::of(&place.target, What::Fuse), true)?;
+            device::unmount(&spot, true)?;
             return Err(Error::Gone { target: place.target });
         };
         let fs = open()?;
@@ -186,7 +192,7 @@ impl Fuse {
         }
         let channel = self.channel(fd);
         ask_for_resend(&channel, &name);
-        self.serve(place, fs, channel)
+        self.serve(place.id, spot, fs, channel)
     }
 }
 
@@ -256,12 +262,14 @@ pub struct Place {
     pub target: PathBuf,
     /// What the mount table shows.
     pub source_name: String,
+    /// What [`Mounted::identity`] said of it, to take it up; empty where that is not known.
+    pub identity: Identity,
 }
 
 impl Place {
     fn of(spec: &MountSpec) -> Self {
-        let (id, target, source_name) = (spec.id.clone(), spec.target.clone(), spec.source_name.clone());
-        Self { id, target, source_name }
+        let spec = spec.clone();
+        Self { id: spec.id, target: spec.target, source_name: spec.source_name, identity: spec.identity }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -343,6 +351,13 @@ fn can_resend() -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6_u32, 9_u32)
 }
 
+/// Whether the connection of a /dev/fuse lives, and its superblock with it.
+fn is_connected(device: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(device, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().is_empty()
+}
+
 fn ask_for_resend(channel: &Channel, name: &str) {
     if let Err(error) = channel.ask_for_resend() {
         // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
@@ -363,8 +378,15 @@ impl Mounted for FuseMount {
         self.spot.target()
     }
 
+    fn identity(&self) -> Identity {
+        self.spot.identity(None)
+    }
+
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        device::unmount(&self.spot, lazy)?;
+        // By its device number alone, another one would be taken away for it.
+        if !self.served.is_over() && !self.identity().is_gone() {
+            device::unmount(&self.spot, lazy)?;
+        }
         // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone. Until then the connection
         // stays with the keeper: the next worker gives its readers an error and knows that there are some.
         self.is_gone();
@@ -391,4 +413,23 @@ const KEPT: &str = "fuse/";
 
 fn kept_name(id: &str) -> String {
     format!("{KEPT}{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_lives_until_its_mount_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = match device::mount(dir.path(), Style::daemon("image")) {
+            Ok(device) => device,
+            Err(error) => return println!("skipped: FUSE cannot be mounted here: {error}"),
+        };
+        let spot = Spot::of(dir.path(), What::Fuse);
+        let lived = is_connected(&device);
+        device::unmount(&spot, true).unwrap();
+        assert!(lived && !is_connected(&device));
+        assert!(spot.identity(None).device.is_some());
+    }
 }

@@ -95,11 +95,10 @@ impl FuseBlob {
             .inspect_err(|_| self.files.shown().leave(user))
     }
 
-    fn mounted(&self, spec: MountSpec, user: User, superblock: Superblock) -> Box<dyn Mounted> {
-        self.files.mounts().add(user, superblock);
+    fn mounted(&self, id: &str, user: User, (spot, superblock): (Spot, Superblock)) -> Box<dyn Mounted> {
+        self.files.mounts().add(user, superblock.clone());
         let (answers, holder) = (Arc::clone(&self.files), Arc::clone(&self.holder));
-        let spot = Spot::of(&spec.target, What::Erofs);
-        Box::new(NamedMount { answers, holder, kept_name: kept_name(&spec.id), user, spot })
+        Box::new(NamedMount { answers, holder, kept_name: kept_name(id), user, spot, superblock })
     }
 
     fn kept(&self, id: &str) -> Kept<'_> {
@@ -144,21 +143,22 @@ impl FrontEnd for FuseBlob {
             Some(files) => files.mount(&spec.target, &self.kept(&spec.id))?,
             None => self.mount_shown(&spec, user)?,
         };
-        Ok(self.mounted(spec, user, superblock))
+        Ok(self.mounted(&spec.id, user, (Spot::of(&spec.target, What::Erofs), superblock)))
     }
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
         // On a new one: the FUSE under it ended with its last descriptor, and what is not in the page cache gives EIO for ever.
-        let superblock = self.kept(&spec.id).take_up(&spec.target, self.origin, |superblock| {
-            // On a new one its readers get errors, whoever waits for them.
-            if self.origin == Origin::Inherited {
-                self.files.mounts().add_leaving(superblock);
-            }
-        })?;
+        let taken_up =
+            self.kept(&spec.id).take_up(&spec.target, &spec.identity, self.origin, |superblock| {
+                // On a new one its readers get errors, whoever waits for them.
+                if self.origin == Origin::Inherited {
+                    self.files.mounts().add_leaving(superblock);
+                }
+            })?;
         let user = User::new();
         self.show(&spec, user)?;
-        Ok(self.mounted(spec, user, superblock))
+        Ok(self.mounted(&spec.id, user, taken_up))
     }
 
     fn finish_resume(&self) {

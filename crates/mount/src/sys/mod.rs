@@ -8,5 +8,6 @@ pub(crate) mod child;
 pub(crate) mod fanotify;
 pub(crate) mod fuse;
 pub(crate) mod memory;
+pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod process;

@@ -19,7 +19,7 @@ use larder_fscache::{AuxData, Cache, ObjectSpec, VolumeKey};
 use larder_image::ChunkTable;
 use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
 use larder_mount::keeper::Holder;
-use larder_mount::{FrontEndKind, MountSpec, probe};
+use larder_mount::{FrontEndKind, Identity, MountSpec, probe};
 use larder_ondemand::{Blob, Engine, EngineConfig};
 use larder_remote::{BlobRange, Error, RangeSource};
 use sha2::{Digest as _, Sha256};
@@ -196,6 +196,7 @@ impl Worker {
         let target = dir.join("mnt");
         let _ = fs::create_dir(&target);
         let spec = MountSpec {
+            identity: Identity::default(),
             id: "m1".to_owned(),
             target,
             metadata: dir.join("metadata"),

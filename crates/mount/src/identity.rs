@@ -1,0 +1,118 @@
+//! [`Identity`]: what tells a mount of ours from one that somebody else has put in its place.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use serde::{Deserialize, Serialize};
+
+use crate::erofs::Superblock;
+use crate::sys::mount::mountinfo_id;
+use crate::target::MountPoint;
+
+/// `STATX_MNT_ID_UNIQUE`, which rustix lacks: include/uapi/linux/stat.h, Linux 6.8.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// What tells one mount from all others of the time since the machine was started. Neither the number in
+/// /proc/self/mountinfo nor the device number does: the kernel gives both again as soon as a mount is gone.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Identity {
+    /// The mount's unique number; absent before Linux 6.8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_id: Option<u64>,
+    /// The device number of its superblock, as `MAJOR:MINOR`; it counts as long as the superblock lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What tells whether the superblock lives: its backing device's name in /sys/class/bdi, or several where other mounts were
+    /// made at the same time. Empty for a FUSE.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing: Vec<String>,
+}
+
+impl Identity {
+    /// Whether it tells anything.
+    pub(crate) fn is_known(&self) -> bool {
+        self.mount_id.is_some() || (self.device.is_some() && !self.backing.is_empty())
+    }
+
+    /// What is known of its superblock, if that is anything.
+    pub(crate) fn superblock(&self) -> Option<Superblock> {
+        Some(Superblock::of_names(&self.backing)).filter(|superblock| !superblock.is_unknown())
+    }
+
+    /// Whether `point` is this mount, or another one of its superblock: a copy in a younger mount namespace, say. `lives` says
+    /// that the superblock does, for certain.
+    pub(crate) fn is_of(&self, point: &MountPoint, lives: bool) -> bool {
+        let number = self.mount_id.map(mountinfo_id);
+        if matches!(number, Some(Ok(Some(id))) if id == point.id) {
+            return true;
+        }
+        // A process that cannot ask for numbers goes by the device alone, rather than give a mount up that is there.
+        let cannot_ask = matches!(number, Some(Err(_)));
+        let lives = || lives || self.superblock().map_or(cannot_ask, |superblock| superblock.lives());
+        self.device.as_ref() == Some(&point.device) && lives()
+    }
+
+    /// Whether somebody has taken this mount away, and its device number may be another's by now.
+    pub(crate) fn is_gone(&self) -> bool {
+        let superblock = self.superblock().unwrap_or_default();
+        let has_no_number = || matches!(self.mount_id.map(mountinfo_id), Some(Ok(None)));
+        superblock.is_gone() || (!superblock.lives() && has_no_number())
+    }
+}
+
+/// The unique number of `point`, where it is what a look-up of its path ends in. Asks the file system in it nothing.
+pub(crate) fn unique_id(point: &MountPoint) -> Option<u64> {
+    let id = unique_id_of_top(&point.path)?;
+    (mountinfo_id(id).ok()? == Some(point.id)).then_some(id)
+}
+
+fn unique_id_of_top(target: &Path) -> Option<u64> {
+    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let found = statx(CWD, target, flags, MNT_ID_UNIQUE).ok()?;
+    (found.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(found.stx_mnt_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_number_counts_only_while_the_superblock_lives() {
+        let point = |device: &str| MountPoint {
+            id: 1,
+            parent: 1,
+            path: "/mnt".into(),
+            kind: "fuse.larder".into(),
+            device: device.into(),
+            source: String::new(),
+        };
+        let nobodys = u64::MAX;
+        if let Err(error) = mountinfo_id(nobodys) {
+            return println!("skipped: this kernel gives mounts no unique numbers: {error}");
+        }
+        let identity = |backing: &[&str]| Identity {
+            mount_id: Some(nobodys),
+            device: Some("0:7".into()),
+            backing: backing.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(identity(&[]).is_of(&point("0:7"), true), "a copy of it in another namespace");
+        assert!(!identity(&[]).is_of(&point("0:8"), true));
+        assert!(!identity(&[]).is_of(&point("0:7"), false), "the number may have been given again");
+        assert!(!identity(&["erofs-no-such"]).is_of(&point("0:7"), false), "its superblock is gone");
+        assert!(identity(&[]).is_gone() && identity(&["erofs-no-such"]).is_gone());
+        assert!(!Identity::default().is_gone(), "nobody knows");
+        assert!(!Identity { backing: vec!["erofs-1".into()], ..Identity::default() }.is_known());
+    }
+
+    #[test]
+    fn a_mount_is_found_again_by_its_unique_number() {
+        let points = crate::mount_points().expect("proc is mounted");
+        let root = points.iter().find(|point| point.path == Path::new("/")).expect("there is a root");
+        let Some(id) = unique_id(root) else {
+            return println!("skipped: this kernel gives mounts no unique numbers");
+        };
+        let of = |id| Identity { mount_id: Some(id), ..Identity::default() };
+        assert!(of(id).is_known() && of(id).is_of(root, false));
+        assert!(!of(id + (1 << 40)).is_of(root, false));
+    }
+}
