@@ -105,7 +105,9 @@ impl Error {
             Self::Locked { .. } => Some("stop that daemon, or give this one a cache directory of its own"),
             Self::Limits { .. } => Some("the defaults are run 7, cull 5, stop 1"),
             Self::Quota => Some("leave the quota out to have none"),
-            Self::Tag { .. } => Some("name this cache's tag in the configuration, or another directory"),
+            Self::Tag { .. } => Some(
+                "write tag = \"...\" under [cache] in config.toml (docs/operations.md says where it lies), or name another directory",
+            ),
             Self::Root { source, .. }
             | Self::Lock { source, .. }
             | Self::Unfit { source, .. }

@@ -239,12 +239,20 @@ impl Error {
             Self::Io { source, .. } | Self::Pack { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free space on that file system"),
                 std::io::ErrorKind::PermissionDenied => Some("check the rights on that path"),
+                std::io::ErrorKind::NotFound if self.is_of_no_layout() => {
+                    Some("name a directory that is an OCI image layout; `larder build` makes one")
+                }
                 _ => None,
             },
             Self::Stopped { .. } => None,
             Self::Cache(source) => source.hint(),
             Self::Destination { .. } => Some("name a new directory, or one that is an OCI image layout"),
         }
+    }
+
+    /// Whether it is about the file that every layout has.
+    fn is_of_no_layout(&self) -> bool {
+        matches!(self, Self::Io { path, .. } if path.ends_with("index.json"))
     }
 
     /// The error number that a reader of the image gets: that of the operating system where it gave one, else EIO.

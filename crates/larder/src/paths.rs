@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::errors::{Kind, told};
+use crate::errors::{Kind, tell, told};
 
 /// Longest path of a Unix socket, without the final NUL: `sun_path` in unix(7).
 const SOCKET_PATH_MAX: usize = 107;
@@ -139,7 +139,9 @@ fn create_private(dir: &Path) -> anyhow::Result<()> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => {
-            return Err(error).with_context(|| format!("{}: cannot be created", dir.display()));
+            let message = format!("{}: cannot be created", dir.display());
+            let advice = "choose another place with --root DIR";
+            return Err(anyhow::Error::new(error).context(tell(Kind::Failed, message, advice)));
         }
     }
     let found =

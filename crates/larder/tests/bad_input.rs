@@ -120,6 +120,36 @@ fn wrong_usage_has_status_2() {
 }
 
 #[test]
+fn what_belongs_to_another_user_is_not_called_missing() {
+    let test = "what_belongs_to_another_user_is_not_called_missing";
+    if !is_root() {
+        return skip(test, "only root can become nobody");
+    }
+    let larder = Larder::new(User::Same);
+    larder.run(["daemon", "--detach"]).ok();
+    let as_nobody = |args: &[&str]| {
+        let mut command = support::program::command(User::Nobody, support::program::binary());
+        command.arg("--root").arg(larder.root()).args(args).current_dir("/");
+        support::program::run(command).failed()
+    };
+    says(&as_nobody(&["cache", "du"]), &["cannot be looked at", "denied", "run this as its owner"]);
+    says(&as_nobody(&["status"]), &["a daemon of another user", "denied", "--root DIR"]);
+}
+
+#[test]
+fn what_is_not_there_is_named_with_what_to_do() {
+    let larder = Larder::new(User::Same);
+    says(&larder.run(["ls", "oci:missing"]).failed(), &["missing/index.json", "an OCI image layout"]);
+    says(&larder.run(["erofs", "ls", "missing"]).failed(), &["missing: cannot be opened", "No such file"]);
+    let source = larder.dir("source");
+    fs::write(source.join("file"), "x").expect("a file");
+    let mut mkfs = support::program::command(User::Same, support::program::binary());
+    mkfs.args(["mkfs.erofs", "--quiet"]).arg(larder.path("image")).arg(&source);
+    support::program::run(mkfs).ok();
+    says(&larder.run(["erofs", "ls", "image", "/missing"]).failed(), &["no such file", "`larder erofs ls`"]);
+}
+
+#[test]
 fn a_reference_that_is_none_is_refused_by_the_rule() {
     let larder = Larder::new(User::Same);
     for image in
@@ -392,7 +422,7 @@ fn a_cache_directory_that_cannot_serve_is_refused() {
     let target = larder.dir("mnt");
     let mut command = support::program::command(User::Same, support::program::binary());
     command.args(["--root", "/proc/larder", "mount"]).arg(argument("oci:", &image.dir)).arg(&target);
-    says(&support::program::run(command).failed(), &["/proc/larder", "cannot be created"]);
+    says(&support::program::run(command).failed(), &["/proc/larder", "cannot be created", "--root DIR"]);
     fs::write(larder.root(), "in the way").expect("a file");
     says(&larder.run(["mount".into(), argument("oci:", &image.dir), target.into()]).failed(), &["root"]);
     assert_eq!(larder.processes(), Vec::<i32>::new());

@@ -155,6 +155,11 @@ fn what_is_mounted_or_pinned_is_not_pruned_and_pins_persist() {
     assert_eq!(cached.larder.run(["cache", "prune"]).code, 2, "everything by mistake is not an option");
     let unknown = cached.larder.run(["cache", "pin", "sha256-00"]).failed();
     assert!(unknown.contains("has no object of this key"), "{unknown}");
+    let of_a_tree = cached.larder.run(["cache", "pin", "settled-00"]).failed();
+    assert!(
+        of_a_tree.contains("has no object of this key") && of_a_tree.contains("--volume trees"),
+        "{of_a_tree}"
+    );
     cached.mount_again();
     assert!(fs::read(cached.target.join("file")).expect("fetched again") == cached.content);
 }

@@ -1,7 +1,7 @@
 //! [`Client`]: the commands' side of the control API.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -215,7 +215,10 @@ impl Client {
         let stream = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(&self.socket)).await;
         match stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => Ok(stream),
-            Err(error) => Err(anyhow::Error::new(error).context(no_daemon(&self.socket))),
+            Err(error) => {
+                let told = no_daemon(&self.socket, error.kind());
+                Err(anyhow::Error::new(error).context(told))
+            }
         }
     }
 }
@@ -250,7 +253,14 @@ fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
     report.into_error()
 }
 
-fn no_daemon(socket: &std::path::Path) -> Told {
+fn no_daemon(socket: &Path, why: io::ErrorKind) -> Told {
+    if why == io::ErrorKind::PermissionDenied {
+        return tell(
+            Kind::Failed,
+            format!("{}: belongs to a daemon of another user", socket.display()),
+            "run this as its owner or as root, or name your own place with --root DIR",
+        );
+    }
     tell(
         Kind::NotFound,
         format!("{}: no daemon answers", socket.display()),

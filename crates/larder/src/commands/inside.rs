@@ -55,7 +55,7 @@ pub fn walk(image: &Image, path: &[u8], follow_last: bool) -> anyhow::Result<Ino
             told(
                 Kind::NotFound,
                 format!("{}: no such file in the image", place()),
-                "`larder ls` lists what there is",
+                "`larder ls`, or `larder erofs ls` for an image file, lists what there is",
             )
         })?;
         let inode = image.inode(entry.nid)?;

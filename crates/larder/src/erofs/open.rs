@@ -123,5 +123,5 @@ fn source(path: &Path, offset: u64) -> anyhow::Result<ReadCache> {
         let len = file.seek(SeekFrom::End(0))?;
         Ok(ReadCache::new(file, offset, len.saturating_sub(offset)))
     };
-    open().with_context(|| path.display().to_string())
+    open().with_context(|| format!("{}: cannot be opened", path.display()))
 }

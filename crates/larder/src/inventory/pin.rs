@@ -51,11 +51,13 @@ impl Inventory<'_> {
         match CookieKey::new(&name.reference) {
             Ok(key) if self.cachefiles.object_info(&volume, &key).is_some() => Ok(vec![(volume, key)]),
             // What looks like a key is meant as one.
-            Ok(key) if key.as_str().starts_with("sha256-") => Err(told(
-                Kind::NotFound,
-                format!("{key}: volume {volume} has no object of this key"),
-                "`larder cache ls` lists what there is",
-            )),
+            Ok(key) if ["sha256-", "settled-"].iter().any(|start| key.as_str().starts_with(start)) => {
+                Err(told(
+                    Kind::NotFound,
+                    format!("{key}: volume {volume} has no object of this key"),
+                    "`larder cache ls` lists what there is; `pin` and `unpin` find an object of a tree with `--volume trees`",
+                ))
+            }
             _ => Err(no_such_image(name)),
         }
     }

@@ -58,6 +58,7 @@ General options:
 
  -d<0-9>                set output verbosity; 0=quiet, 9=verbose (default=2)
  -p                     print total compression ratio of all files
+                        (with -d3 or more)
  --device=X             specify an extra device to be used together
  --extract[=X]          check if all files are well encoded, optionally
                         extract to X
@@ -136,7 +137,7 @@ fn asked(line: Line) -> Result<Asked, String> {
             extraction_only = Some(name);
         }
         match name {
-            "d" => asked.say = Say::at(value_number()?),
+            "d" => asked.say = Say::at(value_number()?)?,
             "p" => asked.ratio = true,
             "device" => asked.parts.devices.extend(value.map(PathBuf::from)),
             "extract" => {

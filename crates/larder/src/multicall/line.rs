@@ -107,7 +107,12 @@ pub fn end(
 /// The number that an option has as its value.
 pub fn number_of(name: &str, value: Option<&OsStr>) -> Result<u64, String> {
     let value = value.unwrap_or_default();
-    number(value).ok_or_else(|| format!("invalid number for {}: {}", shown(name), value.display()))
+    number(value).ok_or_else(|| no_number(name, value))
+}
+
+/// What is said of a value that is no number, or none that fits.
+pub fn no_number(name: &str, value: &OsStr) -> String {
+    format!("invalid number for {}: {}", shown(name), value.display())
 }
 
 /// Refuses an option by name.
@@ -116,7 +121,7 @@ pub fn unsupported(name: &str) -> String {
 }
 
 /// An option as it is written.
-fn shown(name: &str) -> String {
+pub fn shown(name: &str) -> String {
     let dashes = if name.len() == 1 { "-" } else { "--" };
     format!("{dashes}{name}")
 }

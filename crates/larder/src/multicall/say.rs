@@ -18,9 +18,16 @@ impl Default for Say {
 }
 
 impl Say {
-    /// Says all up to `level`: 0 nothing, 1 errors, 2 warnings, 3 remarks.
-    pub fn at(level: u64) -> Self {
-        Self { level }
+    /// Says all up to `level`: 0 nothing, 1 errors, 2 warnings, 3 remarks, 9 everything.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such level.
+    pub fn at(level: u64) -> Result<Self, String> {
+        match level {
+            0..=9 => Ok(Self { level }),
+            _ => Err(format!("invalid debug level {level}: 0 to 9")),
+        }
     }
 
     /// An error, on standard error.

@@ -1,6 +1,8 @@
 //! [`Access`]: the cache through the daemon that owns it, or by itself when there is none.
 
+use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use crate::api::cache_types::{
 };
 use crate::api::client::Client;
 use crate::config::Config;
-use crate::errors::{Kind, told};
+use crate::errors::{Kind, tell, told};
 use crate::inventory::{Catalogue, Inventory, Verifier};
 use crate::output::progress::Progress;
 use crate::paths::Paths;
@@ -47,13 +49,7 @@ impl Access {
         if client.is_running().await {
             return Ok(Self::Daemon(client));
         }
-        if !paths.cache().exists() {
-            return Err(told(
-                Kind::NotFound,
-                format!("{}: there is no cache", paths.cache().display()),
-                "`larder mount` makes one; a cache with another --root lies elsewhere",
-            ));
-        }
+        check_exists(&paths.cache())?;
         let options = Config::read(&paths.config())?.cache;
         let config = CacheConfig::new(paths.cache(), BootId::of_this_machine()?, Arc::new(NoHolder));
         let config = CacheConfig { limits: options.limits(), tag: options.tag(), ..config };
@@ -151,6 +147,26 @@ impl Access {
                 Ok(())
             }
             Self::Direct(direct) => block_in_place(|| direct.verify(request, each)),
+        }
+    }
+}
+
+/// A cache that may not be looked at is not one that is not there.
+fn check_exists(cache: &Path) -> anyhow::Result<()> {
+    match cache.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(told(
+            Kind::NotFound,
+            format!("{}: there is no cache", cache.display()),
+            "`larder mount` makes one; a cache with another --root lies elsewhere",
+        )),
+        Err(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "the cache belongs to another user: run this as its owner",
+                _ => "",
+            };
+            let message = format!("{}: cannot be looked at", cache.display());
+            Err(anyhow::Error::new(error).context(tell(Kind::Failed, message, hint)))
         }
     }
 }

@@ -45,7 +45,8 @@ General options:
  --aufs                replace aufs special files with overlayfs metadata
  --blobdev=X           specify an extra device X to store chunked data
  --chunksize=#         generate chunk-based files with #-byte chunks
- --clean=data          run full clean build (default); of images, copy their data
+ --clean=data          full clean build (default for directories and archives);
+                       of images: copy their data, which is not the default
  --exclude-path=X      avoid including file X (X = exact literal path)
  --force-uid=#         set all file uids to # (# = UID)
  --force-gid=#         set all file gids to # (# = GID)

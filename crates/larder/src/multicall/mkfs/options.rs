@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use larder_erofs::writer::{ArchiveCodec, Compressor, Fragments, Hint, ImageOptions, InodeForm, Times};
 
+use super::super::Say;
 use super::super::getopt::{Options, Takes};
-use super::super::line::{Line, unsupported};
-use super::super::{Say, number};
+use super::super::line::{Line, no_number, number_of, shown, unsupported};
 
 /// The options that are followed.
 pub(super) const OPTIONS: Options = Options(&[
@@ -186,18 +186,17 @@ impl Asked {
     }
 
     fn take(&mut self, name: &'static str, value: &OsStr) -> Result<(), String> {
-        let text = || value.to_str().ok_or_else(|| format!("-{name}: no text: {}", value.display()));
-        let wide = || number(value).ok_or_else(|| format!("invalid number for {name}: {}", value.display()));
-        let narrow = || {
-            let number = wide()?;
-            u32::try_from(number).map_err(|_| format!("invalid number for {name}: {}", value.display()))
-        };
+        let text = || value.to_str().ok_or_else(|| format!("{}: no text: {}", shown(name), value.display()));
+        let wide = || number_of(name, Some(value));
+        let narrow = || u32::try_from(wide()?).map_err(|_| no_number(name, value));
         match name {
             "b" => {
-                self.options.block_bits = power_of_two(wide()?).ok_or("invalid block size")?;
+                self.options.block_bits = power_of_two(wide()?).ok_or_else(|| {
+                    format!("invalid block size {}: it must be a power of two", value.display())
+                })?;
                 self.block_size_asked = true;
             }
-            "d" => self.say = Say::at(wide()?),
+            "d" => self.say = Say::at(wide()?)?,
             "x" => self.tolerance(text()?)?,
             "z" => {
                 for compressor in text()?.split(':') {
@@ -240,6 +239,7 @@ impl Asked {
                 wide()?;
             }
             "clean" if value == "data" => self.copy_data = true,
+            "clean" => return Err(format!("--clean={} is not supported by larder", value.display())),
             "aufs" => self.aufs = true,
             "blobdev" => self.blob = Some(value.into()),
             "ovlfs-strip" => {
@@ -565,6 +565,7 @@ mod tests {
             (&["--blobdev=x"], "--chunksize"),
             (&["--aufs"], "--aufs with --tar or images only"),
             (&["--sort=path"], "--sort=path"),
+            (&["--clean=rvsp"], "--clean=rvsp is not supported"),
             (&["--ovlfs-strip=2"], "--ovlfs-strip"),
             (&["-mx"], "-mx"),
             (&["-m4096:zstd", "-zlz4"], "-m4096:zstd: with a compressor of -z"),
@@ -573,6 +574,11 @@ mod tests {
             (&["-zbrotli"], "brotli"),
             (&["-Ushort"], "UUID short"),
             (&["--chunksize=5000"], "power of two"),
+            (&["-b", "5000"], "invalid block size 5000: it must be a power of two"),
+            (&["-dx"], "invalid number for -d: x"),
+            (&["-d10"], "invalid debug level 10"),
+            (&["--workers=x"], "invalid number for --workers: x"),
+            (&["-C99999999999"], "invalid number for -C: 99999999999"),
             (&["more"], "more than one source"),
             (&["-Lmuch-too-long-a-name"], "15 bytes"),
         ] {
