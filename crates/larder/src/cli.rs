@@ -125,7 +125,7 @@ impl FrontEndName {
 pub fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::try_parse_from(std::env::args_os().collect::<Vec<OsString>>())
         .unwrap_or_else(|error| error.exit());
-    let trace = crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)));
+    let trace = crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)))?;
     let global = &cli.global;
     match cli.command {
         Command::Demo(args) => commands::demo::run(args, global),

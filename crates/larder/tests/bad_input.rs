@@ -120,6 +120,17 @@ fn wrong_usage_has_status_2() {
 }
 
 #[test]
+fn p7_a_value_in_the_environment_that_is_none_is_refused_by_name() {
+    let larder = Larder::new(User::Same);
+    for (name, value) in [("LARDER_LOG", "larder=loud"), ("LARDER_START_LIMIT", "3m")] {
+        let mut command = larder.command(["daemon", "--detach"]);
+        command.env(name, value);
+        says(&support::program::run(command).failed(), &[&format!("{name}={value}"), "hint: "]);
+    }
+    assert_eq!(larder.processes(), Vec::<i32>::new());
+}
+
+#[test]
 fn what_belongs_to_another_user_is_not_called_missing() {
     let test = "what_belongs_to_another_user_is_not_called_missing";
     if !is_root() {

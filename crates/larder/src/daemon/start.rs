@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use larder_mount::keeper::{START_LIMIT_ENV, start_limit};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,11 +44,24 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// When the file cannot be used, or the limits contradict each other.
+    /// When the file cannot be used, the limits contradict each other, or the environment has one that is none.
     pub fn choose(paths: &Paths, verbose: u8, limits: CacheOptions) -> anyhow::Result<Self> {
+        check_start_limit()?;
         let limits = limits.or(Config::read(&paths.config())?.cache);
         limits.check()?;
         Ok(Self { verbose, limits })
+    }
+}
+
+/// The keeper has nobody to complain to, and goes on with its default.
+fn check_start_limit() -> anyhow::Result<()> {
+    match std::env::var_os(START_LIMIT_ENV) {
+        Some(text) if start_limit(&text).is_none() => Err(told(
+            Kind::BadRequest,
+            format!("{START_LIMIT_ENV}={}: is no number", text.display()),
+            "write whole seconds, as in 180",
+        )),
+        _ => Ok(()),
     }
 }
 

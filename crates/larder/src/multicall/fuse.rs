@@ -54,6 +54,8 @@ FUSE options:
     -o max_threads=N       the number of threads (default: one a processor)
     -o ro,nosuid,nodev,default_permissions
                            what is done anyhow
+    -o clone_fd,max_idle_threads=N,noatime,async_read
+                           taken, and change nothing
 ";
 
 /// How far the kernel is let to read ahead, in bytes, where this user may say so.
@@ -179,7 +181,7 @@ fn detach(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(asked: &Asked) -> anyhow::Result<()> {
-    drop(crate::output::log::start(asked.debug, false));
+    drop(crate::output::log::start(asked.debug, false)?);
     let image = LocalImage::open(&asked.parts)?;
     let target = absolute(&asked.target)?;
     let source = match &asked.source {

@@ -38,6 +38,7 @@ pub use main::main;
 pub(crate) use main::raise_descriptor_limit;
 pub use manager::watchdog_interval;
 pub use protocol::{NAME_BYTES_MAX, PROTOCOL_VERSION};
+pub use supervise::start_limit;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -53,7 +54,9 @@ pub const FD_ENV: &str = "LARDER_KEEPER_FD";
 /// It has a worker's command line, gives every reader an error, and ends with EX_TEMPFAIL (75) to make way, upon SIGHUP at
 /// the latest. The value says why, in words.
 pub const STAND_IN_ENV: &str = "LARDER_STAND_IN";
-/// Says for how many seconds a worker that does not serve yet may say nothing before the keeper ends it; 180 without it.
+
+/// Says for how many whole seconds a worker that does not serve yet may say nothing before the keeper ends it; 180 without
+/// it, and where it is no number: [`start_limit`] tells.
 pub const START_LIMIT_ENV: &str = "LARDER_START_LIMIT";
 
 /// What the keeper says of every worker that it starts another one for, before it says how that one ended.

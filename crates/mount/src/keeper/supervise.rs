@@ -1,6 +1,6 @@
 //! The keeper's loop: one worker at a time, its channel, and what it left.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -169,7 +169,9 @@ impl Supervisor {
             store,
             manager,
             backoff: Backoff::default(),
-            start_limit: start_limit(),
+            start_limit: std::env::var_os(START_LIMIT_ENV)
+                .and_then(|text| start_limit(&text))
+                .unwrap_or(START_LIMIT),
             restarts: 0,
             told_to_stop: None,
         }
@@ -470,10 +472,11 @@ impl Supervisor {
     }
 }
 
-/// How long a worker that does not serve yet may say nothing.
-fn start_limit() -> Duration {
-    let seconds = std::env::var(START_LIMIT_ENV).ok().and_then(|seconds| seconds.parse().ok());
-    seconds.map_or(START_LIMIT, Duration::from_secs).max(Duration::from_secs(1))
+/// How long a worker that does not serve yet may say nothing, where [`START_LIMIT_ENV`] says `text`: whole seconds, and one
+/// at least. `None` when it is no number.
+pub fn start_limit(text: &OsStr) -> Option<Duration> {
+    let seconds = text.to_str()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).max(Duration::from_secs(1)))
 }
 
 fn timespec(duration: Duration) -> Timespec {
