@@ -16,7 +16,7 @@ use crate::output::size::Size;
 #[command(next_help_heading = "Cache limits")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CacheOptions {
-    /// Let the cache take at most SIZE on the disk, such as 10GiB
+    /// Let the cache take at most SIZE on the disk, such as 10GiB (at least 16MiB) [default: none]
     #[arg(long, value_name = "SIZE")]
     pub quota: Option<Size>,
     /// Stop culling when this much of the disk is free [default: 7]
@@ -37,7 +37,10 @@ pub struct CacheOptions {
     /// Make no more files while fewer than this many are free [default: 1]
     #[arg(long, value_name = "PERCENT")]
     pub fstop: Option<Percent>,
-    /// Name the cache; one that has another name is not opened
+    /// Name the cache; one that has another name is not opened [default: larder]
+    ///
+    /// Write it into config.toml: whatever else starts the daemon, and `larder cache` without one, refuse the cache
+    /// unless they are told its name, too.
     #[arg(long, value_name = "NAME")]
     pub tag: Option<TagName>,
 }

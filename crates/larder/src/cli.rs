@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
@@ -34,13 +35,17 @@ pub struct Cli {
 pub struct Global {
     /// Keep cache, state and control socket under DIR
     ///
-    /// Without it: /var/lib/larder and /run/larder for root; the XDG data and runtime directories for others.
+    /// Without it: /var/lib/larder and /run/larder for root; for others $XDG_DATA_HOME/larder (~/.local/share/larder),
+    /// and $XDG_RUNTIME_DIR/larder or, where that is not set, /tmp/larder-UID. build, serve, ls, cat, erofs and demo use
+    /// none of these.
     #[arg(long, value_name = "DIR", env = "LARDER_ROOT", hide_env_values = true, global = true)]
     pub root: Option<PathBuf>,
-    /// Print the result as JSON, with exact bytes and milliseconds
+    /// Print the result as JSON, with exact bytes and milliseconds (cat and run print what they print anyhow)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more on standard error; twice for requests too
+    /// Say more on standard error; twice for requests too, three times for everything
+    ///
+    /// A daemon that this starts says one step more in its log; one that runs already is not changed.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
 }
@@ -123,8 +128,7 @@ impl FrontEndName {
 ///
 /// Whatever the command returns; wrong usage ends the process with status 2 before.
 pub fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::try_parse_from(std::env::args_os().collect::<Vec<OsString>>())
-        .unwrap_or_else(|error| error.exit());
+    let cli = parse(std::env::args_os().collect());
     let trace = crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)))?;
     let global = &cli.global;
     match cli.command {
@@ -144,6 +148,20 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => commands::daemon::run(args, global),
         Command::Worker(args) => commands::worker::run(args, global, trace),
     }
+}
+
+/// Parses the command line, or ends the process.
+fn parse(mut args: Vec<OsString>) -> Cli {
+    Cli::try_parse_from(&args).unwrap_or_else(|error| {
+        if error.kind() != ErrorKind::MissingSubcommand {
+            error.exit();
+        }
+        // An option from the environment keeps clap from taking a lone name for a question. It is one all the same.
+        args.push("-h".into());
+        let help = Cli::try_parse_from(&args).map_or_else(|help| help, |_| error);
+        crate::output::note(help.render().to_string().trim_end());
+        std::process::exit(2)
+    })
 }
 
 #[cfg(test)]

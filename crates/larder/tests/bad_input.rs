@@ -114,8 +114,26 @@ fn wrong_usage_has_status_2() {
         &["umount"],
         &["daemon", "--lazy"],
         &["frobnicate"],
+        &["serve", "layout", "--listen", "localhost:5000"],
+        // Each would leave the other out.
+        &["erofs", "dump", "-S", "image", "/path"],
+        &["erofs", "dump", "-S", "--nid", "36", "image"],
+        &["erofs", "dump", "-S", "-e", "image"],
     ] {
         assert_eq!(larder.run(args).code, 2, "{args:?}");
+    }
+    says(&larder.run(["serve", "layout", "--listen", "localhost:5000"]).stderr, &["write IP:PORT"]);
+}
+
+#[test]
+fn a_command_that_is_left_out_is_answered_with_the_help_whatever_the_environment_has() {
+    for args in [&[][..], &["cache"], &["erofs"]] {
+        let mut command = support::program::command(User::Same, support::program::binary());
+        command.args(args).env("LARDER_ROOT", "/nonexistent");
+        let outcome = support::program::run(command);
+        assert_eq!((outcome.code, outcome.stdout.len()), (2, 0), "{args:?}");
+        says(&outcome.stderr, &["Usage: larder", "Commands:", "Examples:"]);
+        assert!(!outcome.stderr.contains("worker,"), "{}", outcome.stderr);
     }
 }
 
@@ -128,6 +146,13 @@ fn p7_a_value_in_the_environment_that_is_none_is_refused_by_name() {
         says(&support::program::run(command).failed(), &[&format!("{name}={value}"), "hint: "]);
     }
     assert_eq!(larder.processes(), Vec::<i32>::new());
+    for value in ["abc", ""] {
+        let mut command = larder.command(["build", "dir:.", "oci:out"]);
+        command.env("SOURCE_DATE_EPOCH", value);
+        let outcome = support::program::run(command);
+        assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+        says(&outcome.stderr, &["SOURCE_DATE_EPOCH"]);
+    }
 }
 
 #[test]

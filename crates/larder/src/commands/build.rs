@@ -41,27 +41,28 @@ pub struct Args {
     /// What to build from: dir:PATH, tar:FILE or tar:-; archives may be compressed with gzip, zstd or xz
     #[arg(value_parser = source)]
     source: Source,
-    /// Where the image goes: oci:DIR[:TAG]; a new directory, or an OCI image layout
+    /// Where the image goes: oci:DIR[:TAG]; a new directory, or an OCI image layout. TAG is `latest` unless given
     dest: String,
     /// Threads that read, hash and compress [default: one a processor]; the result is the same with any number
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
-    /// Bytes that are fetched, checked and decoded together: a power of two from 4K to 4M
+    /// Bytes of file data that are fetched, checked and decoded together: a power of two from 4K to 4M [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = chunk_size)]
     chunk_size: Option<NonZero<u32>>,
-    /// none, zstd or zstd:LEVEL (1 to 22)
+    /// none, zstd or zstd:LEVEL (1 to 22; without LEVEL 3)
     #[arg(long, value_name = "HOW", default_value = "zstd", value_parser = compression)]
     compression: Compression,
     /// sha256, sha512 or blake3: what vouches for each chunk. Readers without blake3 fetch such layers whole
     #[arg(long, value_name = "HASH", default_value_t, value_parser = str::parse::<ChunkHash>)]
     chunk_digest: ChunkHash,
-    /// Make every later modification time this one, in seconds since 1970
+    /// Make every later modification time this one, in whole seconds since 1970
     #[arg(
         long,
         value_name = "SECONDS",
         env = "SOURCE_DATE_EPOCH",
         hide_env_values = true,
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = seconds
     )]
     timestamp: Option<i64>,
     /// Refer to the data of this image where it is the same; may be given several times
@@ -236,6 +237,12 @@ fn check_directory(source: &Path) -> anyhow::Result<()> {
         format!("{}: the source is no directory", source.display()),
         "name a directory as dir:PATH, a tar archive as tar:FILE",
     ))
+}
+
+fn seconds(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| {
+        "a time is whole seconds since 1970 (or SOURCE_DATE_EPOCH is set, and no number)".to_owned()
+    })
 }
 
 fn chunk_size(text: &str) -> Result<NonZero<u32>, String> {

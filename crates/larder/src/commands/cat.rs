@@ -27,7 +27,8 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]
+    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]. Without TAG: the only image of a layout,
+    /// `latest` of a registry
     image: String,
     /// The files, from the image's root; links are followed
     #[arg(required = true, value_name = "PATH")]

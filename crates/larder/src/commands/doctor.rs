@@ -12,7 +12,9 @@ use crate::output::table::Rows;
 const EXAMPLES: &str = "\
 Examples:
   larder doctor           what works here, and what is missing for the rest
-  larder doctor --json    the same for programs";
+  larder doctor --json    the same for programs
+
+Status 1: no front end works.";
 
 /// Arguments of `larder doctor`.
 #[derive(clap::Args, Debug)]

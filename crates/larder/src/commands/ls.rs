@@ -24,7 +24,8 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]
+    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]. Without TAG: the only image of a layout,
+    /// `latest` of a registry
     image: String,
     /// A file or directory, from the image's root
     #[arg(default_value = "/")]

@@ -33,14 +33,15 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]; or a tree: https://HOST/path/ or
-    /// s3://BUCKET[/PREFIX]
+    /// s3://BUCKET[/PREFIX]. Without TAG: the only image of a layout, `latest` of a registry
     image: String,
     /// An existing directory
     target: PathBuf,
     /// Mount through this front end instead of the best that works
     #[arg(long, value_enum)]
     frontend: Option<FrontEndName>,
-    /// Speak plain HTTP to the registry (loopback addresses always do), or allow a tree at http://
+    /// Speak plain HTTP to the registry (loopback addresses always do), or allow a tree at http://, or an s3://
+    /// endpoint (AWS_ENDPOINT_URL) at http://
     #[arg(long)]
     insecure: bool,
     /// With s3://: ask without credentials

@@ -25,13 +25,17 @@ const EXAMPLES: &str = "\
 Examples:
   larder run oci:/srv/images:app                             a shell in the image
   larder run registry.example/python:3 -- python3 -c 'print(1)'
-  larder run oci:/srv/images -- /bin/ls -l /";
+  larder run oci:/srv/images -- /bin/ls -l /
+
+The status is that of the command, or 128 and the number of the signal that ended it; 1 when it
+could not be started.";
 
 /// Arguments of `larder run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]
+    /// The image: oci:DIR[:TAG] or HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]. Without TAG: the only image of a layout,
+    /// `latest` of a registry
     image: String,
     /// Mount through this front end instead of the best that works
     #[arg(long, value_enum)]

@@ -21,7 +21,8 @@ Examples:
   larder serve /srv/images --listen 0.0.0.0:5000
   larder serve /srv/images --latency 20ms --bandwidth 200mbit    as if it were far away
 
-Any repository name reads the one layout: 127.0.0.1:5000/app:TAG and 127.0.0.1:5000/x/y:TAG are the same image.";
+Any repository name reads the one layout: 127.0.0.1:5000/app:TAG and 127.0.0.1:5000/x/y:TAG are the same image.
+It speaks plain HTTP and asks nobody for a login: from other machines mount with --insecure.";
 
 /// Arguments of `larder serve`.
 #[derive(clap::Args, Debug)]
@@ -30,8 +31,8 @@ pub struct Args {
     /// The OCI image layout to serve
     #[arg(value_name = "DIR")]
     layout: PathBuf,
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
+    /// Where to listen, IP:PORT; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = address)]
     listen: SocketAddr,
     /// The round trip that each connection and each request waits for
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = humantime::parse_duration)]
@@ -90,6 +91,11 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads IP:PORT.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write IP:PORT, as in 127.0.0.1:5000".to_owned())
 }
 
 fn open(directory: &Path) -> Result<(Layout, Vec<String>), LayoutError> {

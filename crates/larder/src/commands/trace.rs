@@ -27,7 +27,7 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Only events of this image's blobs: its reference, or where it is mounted or will be
+    /// Only events of this image's blobs: its reference, or where it is mounted or will be; trees are found by --cookie
     #[arg(long, value_name = "REF|PATH")]
     image: Vec<String>,
     /// Only events of the cookie with this key, or whose keys begin with it

@@ -1,4 +1,4 @@
-//! `larder umount`: unmount an image.
+//! `larder umount`: unmount an image or a tree.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,13 +21,13 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where the image is mounted
+    /// Where the image or tree is mounted
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     target: Vec<PathBuf>,
     /// Detach the mount now, clean up when the last user is gone
     #[arg(short, long)]
     lazy: bool,
-    /// Unmount every image
+    /// Unmount every image and tree
     #[arg(short, long)]
     all: bool,
 }

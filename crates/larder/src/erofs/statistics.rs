@@ -1,7 +1,7 @@
 //! [`Statistics`]: what kinds of objects an image holds, how large they are, and what they take.
 
 use larder_erofs::{FileType, Image, Inode, Layout};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Sizes are sorted into classes: below 1 KiB, below 2, … below 32 MiB, and all above.
 pub const SIZE_CLASSES: usize = 17;
@@ -32,10 +32,13 @@ pub struct Statistics {
     /// What their contents take.
     pub stored_bytes: u64,
     /// Regular files by length, in classes.
+    #[serde(serialize_with = "classes")]
     pub by_size: [u64; SIZE_CLASSES],
     /// Regular files by what they take, in the same classes.
+    #[serde(serialize_with = "classes")]
     pub by_stored: [u64; SIZE_CLASSES],
     /// Regular files by the end of their name, in the order of [`EXTENSIONS`], and all others.
+    #[serde(serialize_with = "endings")]
     pub by_extension: [u64; EXTENSIONS.len() + 1],
 }
 
@@ -102,6 +105,22 @@ pub fn stored_bytes(image: &Image, inode: &Inode) -> u64 {
     }
 }
 
+/// A class of sizes with the bytes that its files have less than; the last one has no such bound.
+#[derive(Serialize)]
+struct SizeClass {
+    below_bytes: Option<u64>,
+    files: u64,
+}
+
+fn classes<S: Serializer>(counts: &[u64; SIZE_CLASSES], serializer: S) -> Result<S::Ok, S::Error> {
+    let bounds = (0..SIZE_CLASSES - 1).map(|class| Some(1024 << class)).chain([None]);
+    serializer.collect_seq(bounds.zip(counts).map(|(below_bytes, &files)| SizeClass { below_bytes, files }))
+}
+
+fn endings<S: Serializer>(counts: &[u64; EXTENSIONS.len() + 1], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(EXTENSIONS.iter().chain(&["others"]).zip(counts))
+}
+
 /// Which class a size belongs to.
 fn class(bytes: u64) -> usize {
     let kibibytes = bytes >> 10;
@@ -112,6 +131,17 @@ fn class(bytes: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_what_is_counted() {
+        let mut found = Statistics::default();
+        (found.by_size[1], found.by_stored[SIZE_CLASSES - 1], found.by_extension[1]) = (2, 3, 4);
+        let shown = serde_json::to_value(&found).expect("numbers");
+        assert_eq!(shown["by_size"][1], serde_json::json!({ "below_bytes": 2048, "files": 2 }));
+        assert_eq!(shown["by_stored"][16], serde_json::json!({ "below_bytes": null, "files": 3 }));
+        assert_eq!(shown["by_extension"][".so"], 4);
+        assert_eq!(shown["by_extension"]["others"], 0);
+    }
 
     #[test]
     fn sizes_fall_into_classes_of_doubling_width() {

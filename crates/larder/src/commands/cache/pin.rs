@@ -21,7 +21,7 @@ pub struct Args {
     /// Images by reference or manifest digest, or keys of objects
     #[arg(required = true, value_name = "REF|KEY")]
     name: Vec<String>,
-    /// The volume of objects that are named by their keys
+    /// The volume of objects that are named by their keys; those of trees are in `trees`
     #[arg(long, default_value = VOLUME)]
     volume: String,
 }

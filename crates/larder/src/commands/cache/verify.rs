@@ -19,7 +19,7 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Images by reference or manifest digest, or keys of objects; everything without any
+    /// Images by reference or manifest digest, or keys of objects of volume default; everything without any
     #[arg(value_name = "REF|KEY")]
     name: Vec<String>,
     /// Report damage and leave it
@@ -39,7 +39,7 @@ pub async fn run(args: Args, access: &Access, json: bool) -> anyhow::Result<Exit
     let names = args.name.iter().map(|name| image_name(name)).collect::<Result<_, _>>()?;
     let request = VerifyRequest { names, no_repair: args.no_repair };
     let mut progress: Option<Progress> = None;
-    let (mut damaged, mut objects) = (0_u64, 0_u64);
+    let (mut damaged, mut unchecked, mut objects) = (0_u64, 0_u64, 0_u64);
     if !json {
         output::line("STATE       GOOD MiB  DAMAGED MiB  REPAIRED MiB  UNCHECKED MiB  COOKIE, IMAGE")?;
     }
@@ -51,18 +51,30 @@ pub async fn run(args: Args, access: &Access, json: bool) -> anyhow::Result<Exit
         }
         VerifyLine::Object(object) => {
             objects += 1;
-            damaged += u64::from(object.state == VerifyState::Damaged);
+            match object.state {
+                VerifyState::Good => {}
+                VerifyState::Damaged => damaged += 1,
+                VerifyState::Unchecked | VerifyState::Unknown => unchecked += 1,
+            }
             if json { output::write(&json_line(&object)?) } else { print(&object) }
         }
     };
     access.verify(&request, &mut each).await?;
     drop(progress);
-    if damaged == 0 {
-        output::note(format!("{objects} objects, no damage"));
-        return Ok(ExitCode::SUCCESS);
+    output::note(verdict(objects, damaged, unchecked));
+    Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of it: what could not be checked is not called good.
+fn verdict(objects: u64, damaged: u64, unchecked: u64) -> String {
+    let found = match damaged {
+        0 => format!("{objects} objects, no damage found"),
+        _ => format!("{damaged} of {objects} objects are damaged"),
+    };
+    match unchecked {
+        0 => found,
+        _ => format!("{found}; {unchecked} could not be checked"),
     }
-    output::note(format!("{damaged} of {objects} objects are damaged"));
-    Ok(ExitCode::FAILURE)
 }
 
 fn json_line(object: &VerifiedObject) -> anyhow::Result<Vec<u8>> {
@@ -89,4 +101,16 @@ fn print(object: &VerifiedObject) -> anyhow::Result<()> {
         output::note(format!("{cookie}: {error}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_checked_is_not_called_good() {
+        assert_eq!(verdict(3, 0, 0), "3 objects, no damage found");
+        assert_eq!(verdict(3, 0, 1), "3 objects, no damage found; 1 could not be checked");
+        assert_eq!(verdict(3, 2, 1), "2 of 3 objects are damaged; 1 could not be checked");
+    }
 }

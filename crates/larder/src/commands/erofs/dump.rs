@@ -33,11 +33,11 @@ pub(super) struct Args {
     /// The object with this node number
     #[arg(long, conflicts_with = "path", value_name = "NID")]
     nid: Option<u64>,
-    /// Show the extents of the object
+    /// Show the extents of the object (what a path or --nid shows anyhow; needs one of them)
     #[arg(short, long)]
     extents: bool,
-    /// Count objects by kind and size
-    #[arg(short = 'S', long)]
+    /// Count objects by kind and size, of the whole image
+    #[arg(short = 'S', long, conflicts_with_all = ["path", "nid", "extents"])]
     statistics: bool,
 }
 

@@ -49,7 +49,8 @@ pub(super) struct Args {
     /// Compress what is copied: lz4, lz4hc, lzma, deflate, libdeflate or zstd, and options behind commas
     #[arg(long, value_name = "HOW", requires = "copy")]
     compress: Option<Compressor>,
-    /// Compressed bytes that are decoded together, at most: a multiple of the block size up to 1M
+    /// Compressed bytes that are decoded together, at most: a multiple of the block size up to 1M [default: the
+    /// block size]
     #[arg(long, value_name = "SIZE", requires = "compress")]
     pcluster_size: Option<Size>,
     /// Leave whiteouts and opaque directories in, for a result that is to lie above other layers

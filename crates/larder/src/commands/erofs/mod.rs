@@ -25,11 +25,14 @@ use crate::erofs::open::{LocalImage, Parts};
 const EXAMPLES: &str = "\
 Examples:
   larder erofs ls -l app.erofs /etc                  what is in a directory
-  larder erofs extract app.erofs out                 unpack, with both processors
+  larder erofs extract app.erofs out                 unpack, with all processors
   larder erofs fsck app.erofs                        every fault there is
   larder erofs dump --extents app.erofs /bin/sh      where the bytes of a file lie
   larder erofs diff old.erofs new.erofs              what changed
-  larder erofs merge all.erofs base.erofs app.erofs  one image of many layers";
+  larder erofs merge all.erofs base.erofs app.erofs  one image of many layers
+
+Called as mkfs.erofs, fsck.erofs, dump.erofs or erofsfuse, or with such a name as first argument,
+larder takes the options of erofs-utils 1.9.";
 
 /// Arguments of `larder erofs`.
 #[derive(clap::Args, Debug)]
