@@ -80,6 +80,15 @@ fn push_cause(lines: &mut Vec<String>, line: String) {
     }
 }
 
+/// An error and its causes in one line, for the log.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut lines = Vec::new();
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
+        push_cause(&mut lines, cause.to_string());
+    }
+    lines.join(": ")
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "error: {}", self.error)?;

@@ -184,6 +184,8 @@ fn p7_an_event_of_no_name_and_a_count_of_nothing_are_refused() {
     let said = larder.run(["trace", "--event", "cachefiles_prep"]).failed();
     assert!(said.contains("cachefiles_prep: no trace event") && said.contains("hint: "), "{said}");
     assert_eq!(larder.run(["trace", "--count", "0"]).code, 2);
+    let said = larder.run(["trace", "--image", "https://models.example/llm/"]).failed();
+    assert!(said.contains("is a tree, no image") && said.contains("--cookie"), "{said}");
     assert_eq!(larder.status()["trace_listeners"], 0);
     larder.run(["daemon", "--stop"]).ok();
     assert!(larder.run(["trace"]).failed().contains("no daemon answers"));

@@ -285,6 +285,24 @@ fn p1_contents_of_one_second_are_not_mixed_when_the_server_has_no_etags() {
 }
 
 #[test]
+fn what_a_read_fails_of_is_in_the_log_and_a_tree_is_no_image_to_be_traced() {
+    let Some(larder) = larder("what_a_read_fails_of_is_in_the_log") else { return };
+    let server = OddServer::start();
+    server.behave(Behaviour { ignores_ranges: true, ..Behaviour::default() });
+    server.put("small", noise(1, 1 << 20));
+    server.put("large", noise(2, 8 << 20));
+    let target = mount(&larder, &server.url(), "mnt", &[]);
+    assert!(fs::read(target.join("small")).expect("one request gives all of it") == noise(1, 1 << 20));
+    let mut page = [0; 4096];
+    let large = File::open(target.join("large")).expect("there");
+    let error = large.read_exact_at(&mut page, 4 << 20).expect_err("a part cannot be had");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    assert!(larder.log().contains("the server ignored the range"), "{}", larder.log());
+    let said = larder.run(["trace".as_ref(), "--image".as_ref(), target.as_os_str()]).failed();
+    assert!(said.contains("is a tree, no image"), "{said}");
+}
+
+#[test]
 fn an_open_file_keeps_to_its_version_and_a_reopened_one_is_new() {
     let Some(larder) = larder("an_open_file_keeps_to_its_version") else { return };
     let server = OddServer::start();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use larder_fscache::CookieKey;
+use larder_remote::tree::TreeAddress;
 
 use super::Daemon;
 use super::live::Live;
-use crate::api::types::TraceRequest;
+use crate::api::types::{ImageName as ApiName, TraceRequest};
 use crate::errors::{Kind, told};
 use crate::trace::events::matching;
 use crate::trace::{ImageName, SUBSCRIBERS_MAX, Select, Subscription};
@@ -31,6 +33,9 @@ impl Daemon {
                 ));
             }
         }
+        for image in &request.images {
+            self.refuse_tree(image)?;
+        }
         let images = request.images.into_iter();
         let select = Select {
             events,
@@ -50,6 +55,19 @@ impl Daemon {
             self.tell_tracers_of(&live);
         }
         Ok(subscription)
+    }
+
+    /// The cookies of a tree are as many as its files, and come as these are opened: nobody could be told of them.
+    fn refuse_tree(&self, name: &ApiName) -> anyhow::Result<()> {
+        let is_tree = |live: &Arc<Live>| live.tree.is_some() && live.record.target == name.path;
+        if TreeAddress::is_meant(&name.reference) || self.mounts.all().iter().any(is_tree) {
+            return Err(told(
+                Kind::BadRequest,
+                format!("{}: is a tree, no image", name.reference),
+                "`larder cache ls --volume trees` lists keys for --cookie; --pid finds who reads",
+            ));
+        }
+        Ok(())
     }
 
     /// Tells listeners which cookies the image of a mount has.

@@ -17,6 +17,7 @@ use super::Files;
 use super::listings::{self, Listings, Recent};
 use super::nodes::{Nodes, Way};
 use super::source::errno;
+use crate::errors::chain;
 
 /// For how long a directory, or what a listing said, is taken as it was: names are looked up one after the other.
 const NAMES_VALID: Duration = Duration::from_secs(1);
@@ -217,7 +218,7 @@ impl TreeFs {
             return Ok(Arc::clone(listing));
         }
         let entries = self.0.store.list(path).await.map_err(|error| {
-            tracing::warn!(%path, %error, "not listed");
+            tracing::warn!(%path, error = %chain(&error), "not listed");
             errno(&error)
         })?;
         let listing = listings::sorted(entries);
@@ -361,7 +362,7 @@ impl FileSystem for TreeFs {
             match file.read(at.offset, at.len).await {
                 Ok(pieces) => Ok(Data::Pieces(pieces)),
                 Err(error) => {
-                    tracing::warn!(%path, at.offset, at.len, %error, "read failed");
+                    tracing::warn!(%path, at.offset, at.len, error = %chain(&error), "read failed");
                     if matches!(error, larder_netfs::Error::Stale { .. }) {
                         fs.nodes().outdate(node);
                         fs.listings().outdate(&path.parent());
@@ -396,7 +397,7 @@ impl FileSystem for TreeFs {
 /// What a store answered about `path`.
 fn answered<T>(path: &TreePath, answer: Result<T, larder_remote::Error>) -> Result<T, Errno> {
     answer.map_err(|error| {
-        tracing::warn!(%path, %error, "not looked up");
+        tracing::warn!(%path, error = %chain(&error), "not looked up");
         errno(&error)
     })
 }
