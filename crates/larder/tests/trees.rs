@@ -43,6 +43,22 @@ fn umount(larder: &Larder, target: &Path) {
     larder.run(["umount".as_ref(), target.as_os_str()]).ok();
 }
 
+/// A counter of how trees are read, by group and name.
+#[track_caller]
+fn counter(larder: &Larder, group: &str, name: &str) -> u64 {
+    let told = larder.run(["status", "--cache", "--json"]).ok().stdout;
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    let named = |list: &serde_json::Value, name: &str| {
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == name)
+            .cloned()
+            .expect("it is told")
+    };
+    named(&named(&told["netfs"], group)["counters"], name)["value"].as_u64().expect("a number")
+}
+
 /// Makes the kernel forget what it has of the mount's files; only root may.
 fn drop_caches() {
     let _ = fs::write("/proc/sys/vm/drop_caches", "3");
@@ -81,10 +97,16 @@ fn a_tree_of_a_web_server_is_read_like_a_directory() {
     let status = larder.mount_status(&target);
     assert_eq!((status["kind"].as_str(), status["frontend"].as_str()), (Some("tree"), Some("fuse")));
     let fetched = status["fetched_bytes"].as_u64().expect("a number");
+    let downloaded = counter(&larder, "DownOps", "dlb");
+    assert!(downloaded >= 20 << 20, "{downloaded}");
+    assert!(counter(&larder, "Reads", "RP") > 0 && counter(&larder, "CaWrOps", "ws") > 0);
     drop_caches();
     assert!(fs::read(target.join("big")).expect("readable") == noise(1, 20 << 20));
     let again = larder.mount_status(&target)["fetched_bytes"].as_u64().expect("a number");
     assert_eq!(again, fetched, "read from the cache");
+    assert_eq!(counter(&larder, "DownOps", "dlb"), downloaded);
+    let table = String::from_utf8(larder.run(["status", "--cache"]).ok().stdout).expect("text");
+    assert!(table.contains(&format!("dlb={downloaded}\n")) && table.contains("\nLookups "), "{table}");
     umount(&larder, &target);
     assert!(!target.join("big").exists());
     // What was cached outlives the mount, and the daemon.
@@ -316,6 +338,8 @@ fn an_open_file_keeps_to_its_version_and_a_reopened_one_is_new() {
     assert_eq!(version_of(&page, 0), 1);
     let error = old.read_exact_at(&mut page, 7 << 20).expect_err("it is gone");
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    assert_eq!(counter(&larder, "Reads", "stale"), counter(&larder, "Reads", "err"));
+    assert!(counter(&larder, "Reads", "stale") > 0);
     let new = File::open(target.join("f")).expect("there");
     assert_eq!(new.metadata().expect("attributes").len(), 4 << 20);
     new.read_exact_at(&mut page, 0).expect("readable");

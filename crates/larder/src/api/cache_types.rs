@@ -108,6 +108,9 @@ pub struct CacheStats {
     pub disk: Disk,
     /// Counters in the groups of `/proc/fs/fscache/stats`, in its order.
     pub groups: Vec<Group>,
+    /// How trees were read, in the groups that the same file has of netfs; empty from a daemon that does not tell.
+    #[serde(default)]
+    pub netfs: Vec<Group>,
 }
 
 /// Where the limits stand, for blocks, files and quota: the worst of them.
@@ -308,4 +311,19 @@ pub enum VerifyState {
     /// No chunk table is known for it.
     #[default]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_says_that_does_not_tell_of_trees_is_understood() {
+        let old = r#"{"objects":1,"stored_bytes":2,"charged_bytes":3,"rebuilding":false,"state":"run",
+            "limits":{"quota_bytes":null,"brun":7,"bcull":5,"bstop":1,"frun":7,"fcull":5,"fstop":1},
+            "disk":{"bytes":1,"free_bytes":1,"files":1,"free_files":1},
+            "groups":[{"name":"Use","counters":[{"name":"n","value":1}]}]}"#;
+        let stats: CacheStats = serde_json::from_str(old).expect("understood");
+        assert_eq!((stats.groups.len(), stats.netfs.len()), (1, 0));
+    }
 }

@@ -86,7 +86,8 @@ fn print_gave_up(gave_up: &GaveUp) -> anyhow::Result<()> {
     output::line(format!("what to do: {}", gave_up.hint))
 }
 
-/// The space first, then the counters as `fscache_stats_show()` of fs/netfs/fscache_stats.c (v6.12) prints them.
+/// The space first, then the counters as `netfs_stats_show()` of fs/netfs/stats.c and `fscache_stats_show()` of
+/// fs/netfs/fscache_stats.c (v6.12) print them, in their order.
 fn cache(stats: &CacheStats) -> anyhow::Result<()> {
     let (limits, disk) = (&stats.limits, &stats.disk);
     let quota = limits.quota_bytes.map_or_else(|| "none".to_owned(), human);
@@ -113,7 +114,7 @@ fn cache(stats: &CacheStats) -> anyhow::Result<()> {
         SpaceState::Stop => "stop: nothing new is cached",
     };
     output::line(format!("State     : {state}"))?;
-    for group in &stats.groups {
+    for group in stats.netfs.iter().chain(&stats.groups) {
         let counters = group.counters.iter().map(|counter| format!("{}={}", counter.name, counter.value));
         output::line(format!("{:<10}: {}", group.name, counters.collect::<Vec<_>>().join(" ")))?;
     }

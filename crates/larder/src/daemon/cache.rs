@@ -21,14 +21,14 @@ impl Daemon {
         Catalogue::new(self.paths.images())
     }
 
-    /// What happened to the cache since the worker started, and how full it is. Blocks for a look at the file system.
+    /// What happened to the cache and the trees since the worker started, and how full it is. Blocks for a look at the file system.
     ///
     /// # Errors
     ///
     /// When the file system cannot be looked at.
     pub fn cache_stats(&self) -> anyhow::Result<CacheStats> {
-        let counts = self.store.cache().counts();
-        self.with_inventory(|inventory| inventory.stats(&counts.to_string()))
+        let (cache, trees) = (self.store.cache().counts(), self.trees.files().netfs().stats().counts());
+        self.with_inventory(|inventory| inventory.stats(&cache, &trees))
     }
 
     /// Reads what is present again. Blocks: for I/O, and for what has to be fetched. Not on the runtime's threads.

@@ -7,12 +7,17 @@ use super::Inventory;
 use crate::api::cache_types::{CacheStats, Counter, Disk, Group, Limits, SpaceState};
 
 impl Inventory<'_> {
-    /// Puts `counters` (see [`groups`]) beside what the cache takes and what the file system has.
+    /// Puts the counters of the cache and of the trees (see [`groups`]) beside what the cache takes and what the file system
+    /// has.
     ///
     /// # Errors
     ///
     /// When the file system cannot be looked at.
-    pub fn stats(&self, counters: &str) -> anyhow::Result<CacheStats> {
+    pub fn stats(
+        &self,
+        cache: &larder_fscache::Counts,
+        trees: &larder_netfs::Counts,
+    ) -> anyhow::Result<CacheStats> {
         let root = self.cachefiles.root();
         let found = rustix::fs::statvfs(root).with_context(|| format!("{}: statvfs", root.display()))?;
         let disk = Disk {
@@ -38,7 +43,8 @@ impl Inventory<'_> {
             state: of_quota.max(of_disk).max(of_files),
             limits: Limits::of(&limits),
             disk,
-            groups: groups(counters),
+            groups: groups(&cache.to_string()),
+            netfs: groups(&trees.to_string()),
         })
     }
 }
@@ -92,10 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn no_counter_of_the_cache_is_lost_on_the_way() {
-        let text = larder_fscache::Counts::default().to_string();
-        let groups = groups(&text);
-        assert_eq!(groups.iter().map(|group| group.counters.len()).sum::<usize>(), text.matches('=').count());
+    fn no_counter_is_lost_on_the_way() {
+        let (cache, trees) =
+            (larder_fscache::Counts::default().to_string(), larder_netfs::Counts::default().to_string());
+        for text in [&cache, &trees] {
+            let counters = groups(text).iter().map(|group| group.counters.len()).sum::<usize>();
+            assert_eq!(counters, text.matches('=').count(), "{text}");
+        }
+        let groups = groups(&cache);
         assert!(
             groups.iter().any(|group| group.name == "Lookups" && group.counters[0].name == "n"),
             "{groups:?}"
