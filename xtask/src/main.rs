@@ -33,7 +33,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Tortures Larder: random workloads with random faults, kills and restarts, against a model.
     Torture(torture::Args),
-    /// Tortures the real program alone: kills, upgrades, a full disk, short memory, a registry that misbehaves.
+    /// Tortures the real program alone: kills, upgrades, a full disk, short memory, a registry that misbehaves,
+    /// trees whose files are overwritten.
     Chaos(torture::How),
     /// Runs the front ends' tests inside real kernels (User-Mode Linux), or cuts their power.
     Uml(uml::Args),

@@ -1,6 +1,6 @@
 //! [`OddServer`]: a web server that does to files what real servers do only at the worst moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub cuts_after: Option<usize>,
     /// What it answers to a method that it does not know, with a page in HTML; else 405. With 207 it lists the one file `f`.
     pub answers_unknown: Option<&'static str>,
+    /// What it answers to everything.
+    pub refuses: Option<&'static str>,
     /// What it answers to an address with a query.
     pub answers_queries: Option<&'static str>,
     /// It stops for so long after the first byte of each body.
@@ -42,6 +44,8 @@ struct Shared {
     /// Answered in place of an index.
     pages: BTreeMap<String, String>,
     behaviour: Behaviour,
+    /// How it behaves to the next requests.
+    passing: VecDeque<Behaviour>,
     requests: Vec<String>,
     puts: u64,
 }
@@ -122,7 +126,14 @@ impl OddServer {
 
     /// Behaves so from now on.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.lock().behaviour = behaviour;
+        let mut shared = self.lock();
+        shared.behaviour = behaviour;
+        shared.passing.clear();
+    }
+
+    /// Behaves so to the next so many requests.
+    pub fn behave_next(&self, requests: usize, behaviour: Behaviour) {
+        self.lock().passing.extend(std::iter::repeat_n(behaviour, requests));
     }
 
     /// The request lines so far.
@@ -150,7 +161,8 @@ fn serve(shared: &Mutex<Shared>, stream: TcpStream) -> std::io::Result<()> {
         let answer = {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.requests.push(format!("{method} {path}"));
-            answer(&shared, method, path.trim_start_matches('/'), &headers)
+            let behaviour = shared.passing.pop_front().unwrap_or(shared.behaviour);
+            answer(&shared, behaviour, method, path.trim_start_matches('/'), &headers)
         };
         if !answer.send(&mut out, method == "HEAD")? {
             return Ok(());
@@ -172,14 +184,22 @@ struct Answer {
     behaviour: Behaviour,
 }
 
-fn answer(shared: &Shared, method: &str, path: &str, headers: &BTreeMap<String, String>) -> Answer {
-    let behaviour = shared.behaviour;
+fn answer(
+    shared: &Shared,
+    behaviour: Behaviour,
+    method: &str,
+    path: &str,
+    headers: &BTreeMap<String, String>,
+) -> Answer {
     let plain = |status, headers: &str, body: &str| Answer {
         status,
         headers: headers.to_owned(),
         body: body.as_bytes().to_vec(),
         behaviour: Behaviour::default(),
     };
+    if let Some(status) = behaviour.refuses {
+        return plain(status, "", "");
+    }
     if !matches!(method, "GET" | "HEAD") {
         let status = behaviour.answers_unknown.unwrap_or("405 Method Not Allowed");
         let body = if status.starts_with("207") { LISTING } else { "<html>not now</html>" };

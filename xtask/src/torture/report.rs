@@ -15,9 +15,10 @@ pub fn print(seed: u64, rounds: u64, took: Duration, tally: &Tally, json: bool) 
         return Ok(());
     }
     println!(
-        "seed {seed}: {rounds} rounds in {:.0} s, {:.1} MB compared",
+        "seed {seed}: {rounds} rounds in {:.0} s, {:.1} MB compared, {} reads of trees among them",
         took.as_secs_f64(),
-        tally.bytes as f64 / 1e6
+        tally.bytes as f64 / 1e6,
+        tally.tree_reads()
     );
     println!("{} kills", kills(tally));
     table("reads by outcome", tally.reads.iter().map(|(name, times)| (name.clone(), *times)));
@@ -66,6 +67,7 @@ fn document(seed: u64, rounds: u64, took: Duration, tally: &Tally) -> Value {
         "rounds": rounds,
         "took_ms": took.as_secs_f64() * 1e3,
         "compared_bytes": tally.bytes,
+        "compared_tree_reads": tally.tree_reads(),
         "kills": kills(tally),
         "reads": tally.reads,
         "done": tally.deeds,

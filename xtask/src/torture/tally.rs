@@ -6,6 +6,10 @@ use larder_faults::Counts;
 
 use super::violation::Violation;
 
+/// Outcomes of reads of trees whose bytes were compared with the truth.
+pub const TREE_RIGHT: &str = "tree right";
+pub const TREE_WRONG: &str = "tree wrong";
+
 /// What happened in a round, or in all of them.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -31,6 +35,12 @@ impl Tally {
     pub fn read(&mut self, outcome: impl Into<String>, bytes: usize) {
         *self.reads.entry(outcome.into()).or_default() += 1;
         self.bytes += bytes as u64;
+    }
+
+    /// Reads of trees whose bytes were compared with the truth.
+    pub fn tree_reads(&self) -> u64 {
+        let compared = [TREE_RIGHT, TREE_WRONG];
+        compared.iter().filter_map(|outcome| self.reads.get(*outcome)).sum()
     }
 
     /// Takes note of a violation.

@@ -16,8 +16,11 @@ use super::super::patience::Patience;
 use super::super::violation::{Kind, Violation};
 use super::hang;
 
-/// The front ends through which rounds mount, where they work.
+/// The front ends through which rounds mount an image, where they work.
 pub const FRONT_ENDS: [&str; 3] = ["fanotify", "fuse-blob", "fuse"];
+
+/// What counts as a front end of its own: a tree, mounted through `fuse`.
+pub const TREE: &str = "tree";
 
 /// What a command, or the recovery from a death, may take at most.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -97,6 +100,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Where anything may be mounted.
+    pub fn targets(&self) -> impl Iterator<Item = PathBuf> {
+        FRONT_ENDS.into_iter().chain([TREE]).map(|front_end| self.target(front_end))
+    }
+
     /// Where a front end mounts.
     pub fn target(&self, front_end: &str) -> PathBuf {
         self.root.with_file_name(format!("mnt-{front_end}"))
@@ -120,22 +128,37 @@ impl Daemon {
                 return Ok(());
             }
             said = outcome.stderr;
+            if self.comes_up_alone()? {
+                return Ok(());
+            }
         }
         Err(Violation::new(Kind::Error, format!("the daemon does not start: {said}")))
     }
 
-    /// Mounts an image, and tries again when a fault hits; returns how often it tried.
-    pub fn mount(&self, image: &str, front_end: &str) -> Result<u32, Violation> {
+    /// Whether a daemon comes up that nobody waits for any more: a worker whose keeper died first makes another one.
+    fn comes_up_alone(&self) -> Result<bool, Violation> {
+        let mut answers = false;
+        let settled = || {
+            answers = self.status()?.is_ok();
+            Ok(answers || self.processes().is_empty())
+        };
+        self.until(settled, || hang("a daemon neither comes up nor ends"))?;
+        Ok(answers)
+    }
+
+    /// Mounts an image or a tree, and tries again when a fault hits; returns how often it tried.
+    pub fn mount(&self, address: &str, front_end: &str) -> Result<u32, Violation> {
         let target = self.target(front_end);
         let mut said = String::new();
         for tried in 1..=TRIES_MAX {
             // A target that is mounted already need not be made.
             drop(fs::create_dir_all(&target));
+            let through = if front_end == TREE { "fuse" } else { front_end };
             let args = [
                 "mount".as_ref(),
                 "--frontend".as_ref(),
-                front_end.as_ref(),
-                image.as_ref(),
+                through.as_ref(),
+                address.as_ref(),
                 target.as_os_str(),
             ];
             let outcome = self.run(args)?;
@@ -190,16 +213,21 @@ impl Daemon {
     pub fn settle(&self) -> Result<Value, Violation> {
         let mut patience = Patience::new(DEADLINE);
         loop {
-            let outcome = self.run(["status", "--json"])?;
-            let status: Option<Value> = serde_json::from_slice(&outcome.stdout).ok().filter(|_| outcome.ok);
-            if let Some(status) = status.filter(|status| status["keeper"].is_object()) {
-                return Ok(status);
+            match self.status()? {
+                Ok(status) => return Ok(status),
+                Err(said) if patience.is_over() => {
+                    return Err(hang(format!("the daemon does not answer: {said}")));
+                }
+                Err(_) => sleep(LOOK),
             }
-            if patience.is_over() {
-                return Err(hang(format!("the daemon does not answer: {}", outcome.stderr)));
-            }
-            sleep(LOOK);
         }
+    }
+
+    /// What a worker with a keeper answers, or what is said instead.
+    fn status(&self) -> Result<Result<Value, String>, Violation> {
+        let outcome = self.run(["status", "--json"])?;
+        let status: Option<Value> = serde_json::from_slice(&outcome.stdout).ok().filter(|_| outcome.ok);
+        Ok(status.filter(|status| status["keeper"].is_object()).ok_or(outcome.stderr))
     }
 
     fn lists(&self, target: &Path) -> Result<bool, Violation> {
@@ -273,7 +301,7 @@ impl Daemon {
             self.processes().into_iter().for_each(|pid| signal(Some(pid), Signal::KILL));
             sleep(LOOK);
         }
-        for target in FRONT_ENDS.map(|front_end| self.target(front_end)) {
+        for target in self.targets() {
             while is_mounted(&target) && unmount(&target, UnmountFlags::DETACH).is_ok() {}
         }
     }

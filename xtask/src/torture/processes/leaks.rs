@@ -6,7 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::super::violation::{Kind, Violation};
-use super::daemon::{Daemon, FRONT_ENDS, is_mounted};
+use super::daemon::{Daemon, TREE, is_mounted};
+use super::tree;
 
 /// How long threads and connections may take to go after the last read.
 const GRACE: Duration = Duration::from_secs(30);
@@ -18,8 +19,7 @@ const SPARE_THREADS: usize = 64;
 /// The list of detached mounts that somebody still read from: once there, it stays with the keeper, empty or not.
 const SPARE_LISTS: usize = 1;
 
-/// Objects of an image: the metadata and the data. Which of them has a live map depends on what was filled since it was
-/// opened, so that is not learned: the keeper has at most one of each, the worker that and its own.
+/// Objects of an image: the metadata and the data.
 const OBJECTS: usize = 2;
 
 /// What a process holds, by name.
@@ -66,11 +66,15 @@ impl Usual {
 
     fn more(&self, mounts: &str, daemon: &Daemon) -> Vec<String> {
         let usual = self.0.get(mounts);
+        // Which object has a live map depends on what was filled since it was opened, so that is not learned: the keeper has
+        // at most one of each, the worker that and its own.
+        let of_trees = if mounts.split('+').any(|mount| mount == TREE) { tree::OBJECTS } else { 0 };
+        let objects = OBJECTS + of_trees;
         let limit = |name: &str| {
             let usual = usual.and_then(|usual| usual.get(name)).copied().unwrap_or(0);
             let spare = match name.rsplit(' ').next() {
-                Some("memfd:larder-live-map") if name.starts_with("worker") => return 2 * OBJECTS,
-                Some("memfd:larder-live-map") => return OBJECTS,
+                Some("memfd:larder-live-map") if name.starts_with("worker") => return 2 * objects,
+                Some("memfd:larder-live-map") => return objects,
                 Some("socket") => SPARE_SOCKETS,
                 Some("threads") => SPARE_THREADS,
                 Some("memfd:larder-erofs") => SPARE_LISTS,
@@ -86,7 +90,7 @@ impl Usual {
 
 /// After the end of a daemon nothing is left of it but the cache.
 pub fn nothing_is_left(daemon: &Daemon) -> Result<(), Violation> {
-    for target in FRONT_ENDS.map(|front_end| daemon.target(front_end)) {
+    for target in daemon.targets() {
         if is_mounted(&target) {
             return Err(Violation::new(
                 Kind::Leak,
@@ -126,6 +130,8 @@ fn class(link: &str, daemon: &Daemon) -> String {
             name.split_once('/').map_or(name, |(_, name)| name).to_owned()
         }
         _ if link.starts_with(&*cache.to_string_lossy()) => "files of the cache".into(),
+        // Named by the mount's id. One that is deleted and still open is no such journal any more.
+        _ if link.ends_with(".nodes") => "journal of nodes".into(),
         _ => link.to_owned(),
     }
 }

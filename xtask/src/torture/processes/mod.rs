@@ -1,5 +1,6 @@
 //! The real program: daemon and keeper with mounts through fanotify and FUSE, readers as threads with a deadline,
-//! faults, deaths at named points, kills, upgrades, restarts, a full disk, short memory, a registry that lies.
+//! faults, deaths at named points, kills, upgrades, restarts, a full disk, short memory, a registry that lies; and with a
+//! tree whose server misbehaves and has its files overwritten.
 //!
 //! One process at a time dies, as P1 and P4 promise it: a keeper is only killed while a worker lives that has taken
 //! everything over, and a round is either about the death of workers or about that of keepers.
@@ -13,6 +14,7 @@ mod memory;
 mod plan;
 mod program;
 mod reader;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +22,14 @@ use std::time::Duration;
 
 use larder_faults::State;
 
-use self::daemon::Daemon;
+use self::daemon::{Daemon, TREE};
 use self::disk::Disk;
 use self::image::Image;
 use self::leaks::Usual;
 use self::memory::Memory;
 use self::plan::{Deed, Round};
 use self::reader::Reader;
+use self::tree::{Tree, TreeReader};
 use super::desk::Desk;
 use super::dice::Dice;
 use super::tally::Tally;
@@ -46,6 +49,7 @@ pub struct Stage {
     binary: PathBuf,
     dir: PathBuf,
     images: Vec<Image>,
+    tree: Arc<Tree>,
     front_ends: Vec<&'static str>,
     usual: Usual,
     /// Other places of the program, as an upgrade has one.
@@ -72,8 +76,9 @@ impl Stage {
         let place = disk.as_ref().map_or(dir, Disk::dir);
         let front_ends = daemon::front_ends(binary, place)?;
         let (binary, dir) = (binary.to_owned(), dir.to_owned());
-        let usual = Usual::default();
-        let mut stage = Self { binary, dir, images, front_ends, usual, programs, disk, memory, has_time };
+        let (usual, tree) = (Usual::default(), Tree::serve());
+        let mut stage =
+            Self { binary, dir, images, tree, front_ends, usual, programs, disk, memory, has_time };
         stage.learn()?;
         Ok(stage)
     }
@@ -104,6 +109,7 @@ impl Stage {
         image.registry.clear_faults();
         image.registry.reset_ledger();
         image.registry.set_latency(round.latency);
+        self.tree.behave(round.server.usual);
         let state = State::create(&self.dir.join("faults"))?;
         let plan = round.faults(dice, &self.dir.join("faults"))?;
         let place = self.disk.as_ref().map_or(&*self.dir, Disk::dir);
@@ -117,9 +123,10 @@ impl Stage {
             daemon.wipe()?;
             tally.did("cache emptied");
         }
-        let (usual, programs) = (&mut self.usual, &self.programs);
+        let (tree, usual, programs) = (&self.tree, &mut self.usual, &self.programs);
         let (disk, memory) = (self.disk.as_ref(), self.memory.as_ref());
-        let mut scene = Scene { round, dice, image, daemon, state, usual, programs, disk, memory, tally };
+        let mut scene =
+            Scene { round, dice, image, tree, daemon, state, usual, programs, disk, memory, tally };
         if let Err(violation) = scene.play(learning) {
             scene.tally.violate(violation);
         }
@@ -132,6 +139,7 @@ struct Scene<'a> {
     round: &'a Round,
     dice: Dice,
     image: &'a Image,
+    tree: &'a Arc<Tree>,
     daemon: Daemon,
     state: State,
     usual: &'a mut Usual,
@@ -157,9 +165,13 @@ impl Scene<'_> {
         self.storm()?;
         self.state.arm(false);
         self.image.registry.clear_faults();
+        self.tree.behave(self.round.server.usual);
         self.calm()?;
         let key = self.round.front_ends.join("+");
         if learning {
+            self.usual.learn(&key, &self.daemon)?;
+            // A successor opens whatever its predecessor may have left something with.
+            self.daemon.kill_worker()?;
             self.usual.learn(&key, &self.daemon)?;
         } else {
             self.usual.compare(&key, &self.daemon)?;
@@ -173,10 +185,15 @@ impl Scene<'_> {
 
     fn mount(&mut self) -> Result<(), Violation> {
         for front_end in &self.round.front_ends {
-            let tries = self.daemon.mount(&self.image.reference(), front_end)?;
+            let tries = self.daemon.mount(&self.address(front_end), front_end)?;
             (1..tries).for_each(|_| self.tally.did("mount tried again"));
         }
         Ok(())
+    }
+
+    /// What a front end mounts.
+    fn address(&self, front_end: &str) -> String {
+        if front_end == TREE { self.tree.address() } else { self.image.reference() }
     }
 
     fn unmount(&mut self) -> Result<(), Violation> {
@@ -190,8 +207,15 @@ impl Scene<'_> {
     fn storm(&mut self) -> Result<(), Violation> {
         let desk = Desk::new(self.round.readers);
         let readers: Vec<_> = (0..self.round.readers)
-            .map(|number| Reader::new(number, self.dice, self.image, &self.daemon, self.round).start(&desk))
+            .map(|number| {
+                if self.round.reads_tree(number) {
+                    self.tree_reader(number).start(&desk)
+                } else {
+                    self.reader(number).start(&desk)
+                }
+            })
             .collect();
+        let server = self.tree.play(&self.round.server, &desk);
         let mut acted = self.act(&desk, &readers);
         if acted.is_ok() {
             acted = desk.wait(&readers, u64::MAX, READ_DEADLINE);
@@ -200,12 +224,23 @@ impl Scene<'_> {
             // Whoever hangs is let go, so that the campaign can end.
             desk.stop();
             self.daemon.end_everything();
+            drop(server.join());
             // What it reads from now on, with nobody to answer, is no finding.
             desk.tally().violations.clear();
             return self.take(&desk).and(Err(violation));
         }
         readers.into_iter().for_each(|reader| drop(reader.join()));
+        desk.stop();
+        drop(server.join());
         self.take(&desk)
+    }
+
+    fn reader(&self, number: usize) -> Reader {
+        Reader::new(number, self.dice, self.image, &self.daemon, self.round)
+    }
+
+    fn tree_reader(&self, number: usize) -> TreeReader {
+        TreeReader::new(number, self.dice, self.tree, &self.daemon, self.round)
     }
 
     fn take(&mut self, desk: &Arc<Desk>) -> Result<(), Violation> {
@@ -238,7 +273,7 @@ impl Scene<'_> {
                 ),
                 Deed::Remount(front_end) => {
                     self.daemon.unmount(front_end)?;
-                    self.daemon.mount(&self.image.reference(), front_end)?;
+                    self.daemon.mount(&self.address(front_end), front_end)?;
                 }
             }
         }
@@ -286,9 +321,21 @@ impl Scene<'_> {
     fn calm(&mut self) -> Result<(), Violation> {
         self.bring_back()?;
         self.daemon.settle()?;
+        if self.round.image_front_ends().next().is_some() {
+            self.calm_down(|scene, desk| scene.reader(usize::MAX).start_calm(desk))?;
+        }
+        if self.round.has_tree() {
+            self.calm_down(|scene, desk| scene.tree_reader(usize::MAX).start_calm(desk))?;
+        }
+        Ok(())
+    }
+
+    fn calm_down(
+        &mut self,
+        start: impl FnOnce(&Self, &Arc<Desk>) -> std::thread::JoinHandle<()>,
+    ) -> Result<(), Violation> {
         let desk = Desk::new(1);
-        let reader = Reader::new(usize::MAX, self.dice, self.image, &self.daemon, self.round);
-        let readers = [reader.start_calm(&desk)];
+        let readers = [start(self, &desk)];
         let waited = desk.wait(&readers, u64::MAX, READ_DEADLINE);
         if waited.is_err() {
             desk.stop();

@@ -9,6 +9,8 @@ use larder_testkit::Fault;
 
 use super::super::dice::{Dice, weighted};
 use super::super::plan::{self, Weather};
+use super::daemon::TREE;
+use super::tree::Server;
 
 /// Steps that each reader does.
 pub const STEPS: u64 = 40;
@@ -69,8 +71,10 @@ enum Mood {
 /// A round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// The front ends, one mount each.
+    /// The front ends, one mount each; a tree counts as one.
     pub front_ends: Vec<&'static str>,
+    /// The tree's server.
+    pub server: Server,
     /// Which image.
     pub image: usize,
     /// Whether the cache is emptied first.
@@ -94,9 +98,12 @@ pub struct Round {
 
 /// Every set of front ends that is used.
 pub fn sets(works: &[&'static str]) -> Vec<Vec<&'static str>> {
-    let mut sets: Vec<_> = works.iter().map(|one| vec![*one]).collect();
-    if works.len() > 1 {
-        sets.push(works.to_vec());
+    // A tree needs what `fuse` needs.
+    let trees = works.contains(&"fuse").then_some(TREE);
+    let all: Vec<_> = works.iter().copied().chain(trees).collect();
+    let mut sets: Vec<_> = all.iter().map(|one| vec![*one]).collect();
+    if all.len() > 1 {
+        sets.push(all);
     }
     sets
 }
@@ -106,6 +113,7 @@ impl Round {
     pub fn quiet(front_ends: Vec<&'static str>) -> Self {
         Self {
             front_ends,
+            server: Server::default(),
             image: 0,
             wipe: true,
             latency: Duration::ZERO,
@@ -139,6 +147,7 @@ impl Round {
             faults_at_the_end: rng.bool(),
             is_looked_after: dice.of("round", 1).at(0).u8(0..4) > 0,
             front_ends,
+            server: Server::default(),
         };
         let lies = rng.bool();
         let total = STEPS * readers as u64;
@@ -156,8 +165,26 @@ impl Round {
             };
             round.script.push((rng.u64(0..total), deed));
         }
+        if round.has_tree() {
+            round.server = Server::decide(&mut dice.of("tree", 0).at(0), round.latency, total);
+        }
         round.script.sort_by_key(|(step, _)| *step);
         round
+    }
+
+    /// Whether a tree is mounted.
+    pub fn has_tree(&self) -> bool {
+        self.front_ends.contains(&TREE)
+    }
+
+    /// The front ends through which the image is mounted.
+    pub fn image_front_ends(&self) -> impl Iterator<Item = &'static str> {
+        self.front_ends.iter().copied().filter(|front_end| *front_end != TREE)
+    }
+
+    /// Whether a reader reads the tree, and not the image: where both are mounted, every second one does.
+    pub fn reads_tree(&self, reader: usize) -> bool {
+        self.has_tree() && (self.front_ends.len() == 1 || reader % 2 == 1)
     }
 
     /// Whether no call fails and nobody dies at a point of its own: what is asked of the daemon must work then.
@@ -170,11 +197,19 @@ impl Round {
         self.script.iter().any(|(_, deed)| matches!(deed, Deed::Remount(_)))
     }
 
-    /// Whether a reader may get an error while the round lasts.
+    /// Whether a reader of the image may get an error while the round lasts.
     pub fn may_fail(&self) -> bool {
-        self.weather.errors
-            || self.death.is_some()
-            || self.script.iter().any(|(_, deed)| !matches!(deed, Deed::Upgrade | Deed::Replace))
+        let is_harmless = |deed: &Deed| matches!(deed, Deed::Upgrade | Deed::Replace);
+        !self.is_fair() || self.script.iter().any(|(_, deed)| !is_harmless(deed))
+    }
+
+    /// Whether a reader of the tree may get an error whose cause is not that the file was overwritten. A full disk is none:
+    /// what cannot be cached is read all the same.
+    pub fn tree_may_fail(&self) -> bool {
+        let is_harmless =
+            |deed: &Deed| matches!(deed, Deed::Upgrade | Deed::Replace | Deed::Lie(_) | Deed::FillDisk(_));
+        let is_harmful = |(_, deed): &(u64, Deed)| !is_harmless(deed);
+        !self.is_fair() || self.server.misbehaves() || self.script.iter().any(is_harmful)
     }
 
     /// The plan for the fault points.
@@ -202,7 +237,7 @@ fn scarcity(rng: &mut fastrand::Rng) -> Deed {
 const KEEPER_SITES: [Site; 2] = [Site::KeeperReceive, Site::KeeperStored];
 
 /// Layers that live in the worker.
-const WORKER_LAYERS: [&str; 5] = ["cachefiles", "remote", "ondemand", "mount", "larder"];
+const WORKER_LAYERS: [&str; 6] = ["cachefiles", "remote", "ondemand", "netfs", "mount", "larder"];
 
 fn death(rng: &mut fastrand::Rng, mood: Mood) -> Option<(Site, u64)> {
     let sites: Vec<Site> = match mood {
@@ -241,6 +276,6 @@ impl fmt::Display for Round {
         for (step, deed) in &self.script {
             write!(f, ", {}@{step}", deed.name())?;
         }
-        Ok(())
+        write!(f, "{}", self.server)
     }
 }

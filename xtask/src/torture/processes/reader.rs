@@ -22,11 +22,11 @@ use super::plan::{Round, STEPS};
 use super::program;
 
 /// Reads in calm weather.
-const CALM_STEPS: u64 = 40;
+pub const CALM_STEPS: u64 = 40;
 
 /// How long after the end of the faults an error may still come from one of them: from a fetch that had begun before, or
 /// from who stands in for workers that the faults had killed, which is a minute at most, and the start of the next one.
-const AFTERMATH: Duration = Duration::from_secs(90);
+pub const AFTERMATH: Duration = Duration::from_secs(90);
 
 /// A reader.
 pub struct Reader {
@@ -76,7 +76,7 @@ impl Reader {
             dice: dice.of("reader", number as u64),
             truths: (0..image::FILES).map(|file| image.truth_of(file)).collect(),
             sums: (0..image::FILES).map(|file| image.sum_of(file)).collect(),
-            targets: round.front_ends.iter().map(|front_end| daemon.target(front_end)).collect(),
+            targets: round.image_front_ends().map(|front_end| daemon.target(front_end)).collect(),
             may_fail: round.may_fail(),
             remounts: round.remounts(),
         }
@@ -239,7 +239,8 @@ impl Reader {
     }
 }
 
-fn read_until_end(file: &File, mut buf: &mut [u8], mut at: u64) -> io::Result<usize> {
+/// Reads until `buf` is full or the file has ended; returns how much it was.
+pub fn read_until_end(file: &File, mut buf: &mut [u8], mut at: u64) -> io::Result<usize> {
     let asked = buf.len();
     while !buf.is_empty() {
         match file.read_at(buf, at) {
