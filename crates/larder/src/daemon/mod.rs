@@ -7,6 +7,7 @@ mod cache;
 mod complaints;
 pub mod formats;
 pub mod front_ends;
+mod gate;
 pub mod holder;
 pub mod listener;
 pub mod live;
@@ -21,6 +22,8 @@ pub mod stand_in;
 pub mod start;
 pub mod stopping;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod tracing;
 pub mod trees;
 pub mod upkeep;
@@ -28,19 +31,18 @@ pub mod view;
 pub mod waiting;
 pub mod worker;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use larder_mount::keeper::{self, Holder, NoKeeper};
 use larder_remote::HttpClient;
-use tokio::sync::{Notify, RwLock, RwLockReadGuard, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
-use crate::errors::{Kind, told};
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::trace::Hub;
 use complaints::Complaints;
 use front_ends::FrontEnds;
+use gate::Gate;
 use holder::Kept;
 use live::Live;
 use start::Options;
@@ -60,8 +62,8 @@ pub struct Daemon {
     mounts: MountTable,
     /// Mounted, but not taken up yet.
     waiting: Waiting,
-    /// Held by whoever is about to mount something; a stop waits for them.
-    coming: RwLock<()>,
+    /// Closed while the daemon stops.
+    gate: Gate,
     /// How many images may be opened at once.
     opening: Semaphore,
     /// Unmounted, but somebody may still read from them.
@@ -72,10 +74,6 @@ pub struct Daemon {
     kept: Arc<Kept>,
     /// Who listens to trace events.
     trace: Arc<Hub>,
-    /// Set once: nothing is mounted any more.
-    stopping: AtomicBool,
-    /// A stop has succeeded: it ends once nobody reads any more.
-    ending: AtomicBool,
     /// What was said of stops that failed: they are tried again every second.
     complaints: Complaints,
     /// Told when another program is to take over.
@@ -85,19 +83,6 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The right to mount something, until it is dropped; what is mounted must be in the table then.
-    ///
-    /// # Errors
-    ///
-    /// When the daemon is stopping: whatever is mounted from now on, nobody would unmount.
-    async fn may_mount(&self) -> anyhow::Result<RwLockReadGuard<'_, ()>> {
-        let coming = self.coming.read().await;
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(told(Kind::Conflict, "the daemon is stopping", "try again when it has stopped"));
-        }
-        Ok(coming)
-    }
-
     fn holder(&self) -> &dyn Holder {
         match &self.keeper {
             Some(keeper) => keeper,

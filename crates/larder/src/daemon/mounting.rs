@@ -14,6 +14,7 @@ use super::Daemon;
 use super::live::{Cost, Live};
 use super::record::{MountRecord, RecordFile};
 use super::stale;
+use super::table::Reservation;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell, told};
 use crate::store::{OpenImage, Place, connect};
@@ -26,7 +27,7 @@ impl Daemon {
     /// What kept it from being mounted; nothing is left of it then.
     pub async fn mount(&self, request: MountRequest) -> anyhow::Result<Mount> {
         // Before anything is fetched; what counts is asked again.
-        drop(self.may_mount().await?);
+        drop(self.gate.pass()?);
         if request.tree.is_some() {
             return self.mount_tree(request).await;
         }
@@ -54,10 +55,10 @@ impl Daemon {
             &keys.clone().into_all(),
         );
         let attached = async {
-            let coming = self.may_mount().await?;
+            let pass = self.gate.pass()?;
             let live = self.attach(&request, &target, (front_end, &place), open).await?;
             reservation.fill(Arc::clone(&live));
-            drop(coming);
+            drop(pass);
             anyhow::Ok(live)
         };
         match attached.await {
@@ -121,16 +122,34 @@ impl Daemon {
     ///
     /// When nothing of ours is mounted there, or it is in use and `lazy` is false.
     pub async fn umount(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
+        self.umount_target(target, lazy).await?;
+        self.close_what_is_gone().await;
+        Ok(())
+    }
+
+    /// The same, without waiting until its image is closed.
+    pub(super) async fn umount_target(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
         let target = self.known_target(target);
         if self.umount_waiting(&target, lazy).await? {
             return Ok(());
         }
         let (live, reservation) = self.mounts.take(&target)?;
+        self.umount_taken(live, reservation, lazy).await
+    }
+
+    /// The same with a mount that was taken out of the table, into which it goes back when it cannot be unmounted.
+    pub(super) async fn umount_taken(
+        &self,
+        live: Arc<Live>,
+        reservation: Reservation<'_>,
+        lazy: bool,
+    ) -> anyhow::Result<()> {
         let work = spawn_blocking({
             let (live, mounts) = (Arc::clone(&live), self.paths.mounts());
             move || detach(&live, lazy, &mounts)
         });
-        if let Err(error) = work.await? {
+        if let Err(error) = work.await.map_err(anyhow::Error::from).flatten() {
+            let target = live.record.target.display().to_string();
             reservation.fill(live);
             let covered = |error: &larder_mount::Error| match error {
                 larder_mount::Error::Covered { .. } => error.hint(),
@@ -140,16 +159,10 @@ impl Daemon {
             let hint = hint.unwrap_or(
                 "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
             );
-            return Err(error.context(tell(
-                Kind::Conflict,
-                format!("{} cannot be unmounted", target.display()),
-                hint,
-            )));
+            return Err(error.context(tell(Kind::Conflict, format!("{target} cannot be unmounted"), hint)));
         }
         self.forget_tree(&live.record);
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(live);
-        drop(reservation);
-        self.close_what_is_gone().await;
         Ok(())
     }
 

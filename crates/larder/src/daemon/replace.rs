@@ -5,7 +5,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Daemon, formats, start};
@@ -108,7 +107,7 @@ impl Daemon {
     ///
     /// When the daemon is stopping, or no keeper is there that could start another program.
     pub fn replace(&self, request: &ReplaceRequest) -> anyhow::Result<Replacing> {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.gate.is_closed() {
             return Err(told(Kind::Conflict, "the daemon is stopping", "start it again when it has ended"));
         }
         let argv = start::worker_argv(request.program.clone().into(), &self.paths, &self.options);

@@ -1,7 +1,6 @@
 //! Stopping: unmount everything, wait for who still reads, make the cache durable, tell the keeper, end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use larder_mount::FrontEnd;
@@ -25,18 +24,10 @@ impl Daemon {
     ///
     /// When a mount is in use and `lazy` is false: the daemon goes on, with what is still mounted.
     pub async fn stop(self: &Arc<Self>, lazy: bool) -> anyhow::Result<()> {
-        let was_stopping = self.stopping.swap(true, Ordering::AcqRel);
-        // Who is mounting something has looked at that before, and puts it into the table first.
-        drop(self.coming.write().await);
-        if let Err(error) = self.unmount_all(lazy).await {
-            // Another call may have succeeded meanwhile.
-            if !self.ending.load(Ordering::Acquire) {
-                self.stopping.store(was_stopping, Ordering::Release);
-            }
-            return Err(error);
-        }
-        if !self.ending.swap(true, Ordering::AcqRel) {
-            self.stopping.store(true, Ordering::Release);
+        // Until this one is done nobody mounts, whatever other stops come to.
+        let closed = self.gate.close().await;
+        self.unmount_all(lazy).await?;
+        if closed.for_good() {
             let daemon = Arc::clone(self);
             tokio::spawn(async move { daemon.end().await });
         }
@@ -96,14 +87,25 @@ impl Daemon {
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {
         // They are detached or nothing is, before anything else is unmounted.
         self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error))?;
-        let mut failed = None;
-        for live in self.mounts.all() {
-            if let Err(error) = self.umount(&live.record.target, lazy).await {
-                self.complain(&live.record.id, &error);
-                failed = failed.or(Some(error));
+        loop {
+            let mut failed = None;
+            for live in self.mounts.all() {
+                // Somebody else works on it, or was faster.
+                let Ok((live, reservation)) = self.mounts.take(&live.record.target) else { continue };
+                let id = live.record.id.clone();
+                if let Err(error) = self.umount_taken(live, reservation, lazy).await {
+                    self.complain(&id, &error);
+                    failed = failed.or(Some(error));
+                }
+            }
+            self.close_what_is_gone().await;
+            match failed {
+                Some(error) => return Err(error),
+                // What somebody else could not unmount is there again.
+                None if self.mounts.is_empty_at_last().await => return Ok(()),
+                None => {}
             }
         }
-        failed.map_or(Ok(()), Err)
     }
 
     fn complain(&self, about: &str, error: &anyhow::Error) {
@@ -129,11 +131,41 @@ fn hand_over_all(front_ends: &[Arc<dyn FrontEnd>]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use larder_mount::{Error, FrontEndKind, MountSpec, Mounted};
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
 
+    use super::super::testing::{Doorkeeper, FakeMount, daemon};
     use super::*;
+    use crate::api::types::MountRequest;
+
+    type Stopped = JoinHandle<anyhow::Result<()>>;
+
+    /// Longer than anything takes that goes on at all.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn stop(daemon: &Arc<Daemon>, lazy: bool) -> Stopped {
+        let daemon = Arc::clone(daemon);
+        tokio::spawn(async move { daemon.stop(lazy).await })
+    }
+
+    async fn result(stopped: Stopped) -> anyhow::Result<()> {
+        timeout(LONG, stopped).await.expect("it waits for nobody any more").expect("no panic")
+    }
+
+    /// What a mount that begins now is told.
+    async fn told_who_mounts(daemon: &Daemon) -> String {
+        let request = MountRequest {
+            image: "no image at all".into(),
+            target: "/".into(),
+            frontend: None,
+            insecure: false,
+            tree: None,
+        };
+        format!("{:#}", daemon.mount(request).await.expect_err("there is no such image"))
+    }
 
     /// One that has something in hand until as many hand over as there are.
     struct Draining {
@@ -170,6 +202,78 @@ mod tests {
                 std::thread::sleep(PAUSE);
             }
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p1_nothing_is_mounted_while_one_of_two_stops_unmounts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let keepers = [Doorkeeper::default(), Doorkeeper::default()];
+        for (target, keeper) in ["/m1", "/m2"].into_iter().zip(&keepers) {
+            daemon.add_mount(FakeMount { door: Some(keeper.door()), ..FakeMount::at(target) }, Vec::new());
+        }
+        let mut first = stop(&daemon, true);
+        keepers[0].somebody_comes().await;
+        let second = stop(&daemon, true);
+        keepers[1].somebody_comes().await;
+        // The first one finds the second one at work on what is left.
+        keepers[0].open();
+        timeout(MOMENT, &mut first).await.expect_err("it is still mounted");
+        assert!(told_who_mounts(&daemon).await.contains("is stopping"));
+        keepers[1].open();
+        result(first).await.expect("the other one has unmounted it");
+        result(second).await.expect("it can be unmounted");
+        assert!(told_who_mounts(&daemon).await.contains("is stopping"));
+        timeout(LONG, daemon.stopped.notified()).await.expect("it ends");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_two_stops_that_fail_at_the_same_time_leave_a_daemon_that_mounts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let keepers = [Doorkeeper::default(), Doorkeeper::default()];
+        for (target, keeper) in ["/m1", "/m2"].into_iter().zip(&keepers) {
+            let mount =
+                FakeMount { door: Some(keeper.door()), is_busy: [false].into(), ..FakeMount::at(target) };
+            daemon.add_mount(mount, Vec::new());
+        }
+        // The first one works on the one, and the second one on the other.
+        let first = stop(&daemon, false);
+        keepers[0].somebody_comes().await;
+        let second = stop(&daemon, false);
+        keepers[1].somebody_comes().await;
+        keepers[0].open();
+        result(first).await.expect_err("both are in use");
+        keepers[1].open();
+        result(second).await.expect_err("both are in use");
+        let told = told_who_mounts(&daemon).await;
+        assert!(!told.contains("is stopping"), "{told}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_a_stop_waits_for_what_somebody_else_unmounts_and_detaches_it_when_they_cannot() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let keeper = Doorkeeper::default();
+        let busy = FakeMount { door: Some(keeper.door()), is_busy: [false].into(), ..FakeMount::at("/m") };
+        daemon.add_mount(busy, Vec::new());
+        let other = Arc::clone(&daemon);
+        let umount = tokio::spawn(async move { other.umount("/m".as_ref(), false).await });
+        keeper.somebody_comes().await;
+        let mut stopped = stop(&daemon, true);
+        timeout(MOMENT, &mut stopped).await.expect_err("somebody unmounts it");
+        keeper.open();
+        umount.await.expect("no panic").expect_err("it is in use");
+        result(stopped).await.expect("it can be detached");
+        assert!(daemon.mounts.all().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_a_stop_waits_for_nothing_that_is_still_to_be_mounted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let _coming = daemon.mounts.reserve("/m".as_ref()).expect("it is free");
+        result(stop(&daemon, false)).await.expect("it will be refused");
     }
 
     #[test]

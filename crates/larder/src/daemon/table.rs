@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::errors::{Kind, told};
 
@@ -15,11 +18,16 @@ use super::live::Live;
 #[derive(Default)]
 pub struct MountTable {
     slots: Mutex<BTreeMap<PathBuf, Slot>>,
+    /// Told when somebody has done with a target.
+    done: Notify,
 }
 
 enum Slot {
-    Busy,
+    /// Something is about to be mounted there.
+    Coming,
     Live(Arc<Live>),
+    /// Somebody unmounts it, and puts it back when that fails.
+    Leaving,
 }
 
 /// The right to work on one target; without [`Reservation::fill`] the target is free again.
@@ -38,10 +46,10 @@ impl MountTable {
         let mut slots = self.lock();
         match slots.get(target) {
             None => {
-                slots.insert(target.to_owned(), Slot::Busy);
+                slots.insert(target.to_owned(), Slot::Coming);
                 Ok(Reservation { table: self, target: target.to_owned() })
             }
-            Some(Slot::Busy) => Err(busy(target)),
+            Some(Slot::Coming | Slot::Leaving) => Err(busy(target)),
             Some(Slot::Live(live)) => Err(told(
                 Kind::Conflict,
                 format!("{}: {} is mounted here already", target.display(), live.record.image),
@@ -60,10 +68,10 @@ impl MountTable {
         match slots.get(target) {
             Some(Slot::Live(live)) => {
                 let live = Arc::clone(live);
-                slots.insert(target.to_owned(), Slot::Busy);
+                slots.insert(target.to_owned(), Slot::Leaving);
                 Ok((live, Reservation { table: self, target: target.to_owned() }))
             }
-            Some(Slot::Busy) => Err(busy(target)),
+            Some(Slot::Coming | Slot::Leaving) => Err(busy(target)),
             None => Err(told(
                 Kind::NotFound,
                 format!("{}: no image of this daemon is mounted here", target.display()),
@@ -76,7 +84,7 @@ impl MountTable {
     pub fn all(&self) -> Vec<Arc<Live>> {
         let live = |slot: &Slot| match slot {
             Slot::Live(live) => Some(Arc::clone(live)),
-            Slot::Busy => None,
+            Slot::Coming | Slot::Leaving => None,
         };
         self.lock().values().filter_map(live).collect()
     }
@@ -84,6 +92,27 @@ impl MountTable {
     /// The mount called `id`.
     pub fn find(&self, id: &str) -> Option<Arc<Live>> {
         self.all().into_iter().find(|live| live.record.id == id)
+    }
+
+    /// Waits until nobody unmounts anything, and tells whether nothing is mounted then. What is about to be mounted does not
+    /// count.
+    pub(super) async fn is_empty_at_last(&self) -> bool {
+        loop {
+            // Listened for before the look: it may happen in between.
+            let mut done = pin!(self.done.notified());
+            done.as_mut().enable();
+            if let Some(is_empty) = self.is_empty_now() {
+                return is_empty;
+            }
+            done.await;
+        }
+    }
+
+    /// Whether nothing is mounted; `None` while somebody unmounts.
+    fn is_empty_now(&self) -> Option<bool> {
+        let slots = self.lock();
+        let is_leaving = slots.values().any(|slot| matches!(slot, Slot::Leaving));
+        (!is_leaving).then(|| !slots.values().any(|slot| matches!(slot, Slot::Live(_))))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Slot>> {
@@ -101,9 +130,11 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut slots = self.table.lock();
-        if matches!(slots.get(&self.target), Some(Slot::Busy)) {
+        if matches!(slots.get(&self.target), Some(Slot::Coming | Slot::Leaving)) {
             slots.remove(&self.target);
         }
+        drop(slots);
+        self.table.done.notify_waiters();
     }
 }
 

@@ -86,7 +86,7 @@ impl Daemon {
         let image = address.to_string();
         let mut record = MountRecord::new(target.clone(), image, request.insecure, fuse, String::new());
         record.tree = Some(options);
-        let _coming = self.may_mount().await?;
+        let _pass = self.gate.pass()?;
         let attached = spawn_blocking({
             let (mut record, store, attach) = (record.clone(), Arc::clone(&store), self.attach_tree(&record));
             let mounts = self.paths.mounts();

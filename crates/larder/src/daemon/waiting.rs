@@ -113,7 +113,7 @@ impl Daemon {
                 return;
             }
             // A stop that succeeds takes it away; after one that does not it is still to be taken up.
-            let Ok(_coming) = self.may_mount().await else { continue };
+            let Ok(_pass) = self.gate.pass() else { continue };
             match self.resume(record.clone()).await {
                 Ok(()) => {
                     self.waiting.remove(&record.target);
@@ -144,14 +144,24 @@ impl Daemon {
         if !self.waiting.contains(target) {
             return Ok(false);
         }
-        if !lazy {
-            return Err(told(
-                Kind::Conflict,
-                format!("{}: could not be taken up yet, and can only be detached", target.display()),
-                "detach it with --lazy; or mend what keeps it from being taken up, as `larder status` tells it, and wait",
-            ));
-        }
+        check_lazy(target, lazy)?;
         let _turn = self.waiting.turn.lock().await;
+        self.detach_waiting(target).await
+    }
+
+    /// The same for all of them. On success none is left, and none that somebody else was about to detach.
+    pub(super) async fn umount_all_waiting(&self, lazy: bool) -> anyhow::Result<()> {
+        // Whoever has the turn has taken one out, and may put it back.
+        let _turn = self.waiting.turn.lock().await;
+        for target in self.waiting.targets() {
+            check_lazy(&target, lazy)?;
+            self.detach_waiting(&target).await?;
+        }
+        Ok(())
+    }
+
+    /// Detaches one of them, if it is one; to be called by whoever has the turn.
+    async fn detach_waiting(&self, target: &Path) -> anyhow::Result<bool> {
         let Some(record) = self.waiting.remove(target) else { return Ok(false) };
         if self.give_up(&record, Left::Mount).await {
             return Ok(true);
@@ -163,12 +173,15 @@ impl Daemon {
             "the daemon's log tells why",
         ))
     }
+}
 
-    /// The same for all of them.
-    pub(super) async fn umount_all_waiting(&self, lazy: bool) -> anyhow::Result<()> {
-        for target in self.waiting.targets() {
-            self.umount_waiting(&target, lazy).await?;
-        }
-        Ok(())
+fn check_lazy(target: &Path, lazy: bool) -> anyhow::Result<()> {
+    if lazy {
+        return Ok(());
     }
+    Err(told(
+        Kind::Conflict,
+        format!("{}: could not be taken up yet, and can only be detached", target.display()),
+        "detach it with --lazy; or mend what keeps it from being taken up, as `larder status` tells it, and wait",
+    ))
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
@@ -11,15 +10,16 @@ use axum::Router;
 use larder_cachefiles::{BootId, Cachefiles, Config};
 use larder_faults::{Site, point};
 use larder_mount::keeper::{self, Holder, NoKeeper};
-use larder_ondemand::{Engine, EngineConfig};
+use larder_ondemand::{Blob, Engine, EngineConfig};
 use larder_remote::{HttpClient, Policy};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, RwLock, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::sleep;
 
 use super::complaints::Complaints;
 use super::front_ends::FrontEnds;
+use super::gate::Gate;
 use super::holder::Kept;
 use super::signals::{self, Signals, TRY_AGAIN};
 use super::start::Options;
@@ -110,6 +110,29 @@ async fn work(
     keeper: Option<keeper::Client>,
     trace: Arc<Hub>,
 ) -> anyhow::Result<ExitCode> {
+    let (daemon, completed) = open(paths, options, keeper, trace)?;
+    daemon.open_inherited().await;
+    point(Site::LarderResume);
+    daemon.resume_all().await?;
+    let listener = listener::take_or_bind(&daemon.paths.socket(), daemon.holder())?;
+    let signals = Signals::new()?;
+    if let Some(keeper) = &daemon.keeper {
+        keeper.ready();
+        tokio::spawn(upkeep::show_signs_of_life(keeper.clone()));
+    }
+    tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
+    tokio::spawn(upkeep::commit_regularly(Arc::clone(&daemon)));
+    tracing::info!(socket = %daemon.paths.socket().display(), mounts = daemon.mounts.all().len(), "ready");
+    serve(daemon, UnixListener::from_std(listener)?, signals).await
+}
+
+/// Opens the daemon's cache and all that goes with it; also returns where the blobs come that are complete. Blocks.
+pub(super) fn open(
+    paths: Paths,
+    options: Options,
+    keeper: Option<keeper::Client>,
+    trace: Arc<Hub>,
+) -> anyhow::Result<(Arc<Daemon>, mpsc::UnboundedReceiver<Arc<Blob>>)> {
     let holder = holder(keeper.as_ref());
     formats::check_state(&paths, !holder.names().is_empty())?;
     let engine = Engine::new(tokio::runtime::Handle::current(), EngineConfig::default());
@@ -131,7 +154,7 @@ async fn work(
         http: HttpClient::new(Policy::default())?,
         mounts: MountTable::default(),
         waiting: Waiting::default(),
-        coming: RwLock::default(),
+        gate: Gate::default(),
         opening: Semaphore::new(runtime::OPENING_MAX),
         leaving: Mutex::default(),
         keeper,
@@ -140,24 +163,10 @@ async fn work(
         options,
         complaints: Complaints::default(),
         make_way: Notify::new(),
-        stopping: AtomicBool::new(false),
-        ending: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
     });
-    daemon.open_inherited().await;
-    point(Site::LarderResume);
-    daemon.resume_all().await?;
-    let listener = listener::take_or_bind(&daemon.paths.socket(), &*holder)?;
-    let signals = Signals::new()?;
-    if let Some(keeper) = &daemon.keeper {
-        keeper.ready();
-        tokio::spawn(upkeep::show_signs_of_life(keeper.clone()));
-    }
-    tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
-    tokio::spawn(upkeep::commit_regularly(Arc::clone(&daemon)));
-    tracing::info!(socket = %daemon.paths.socket().display(), mounts = daemon.mounts.all().len(), "ready");
-    serve(daemon, UnixListener::from_std(listener)?, signals).await
+    Ok((daemon, completed))
 }
 
 fn holder(keeper: Option<&keeper::Client>) -> Arc<dyn Holder> {
