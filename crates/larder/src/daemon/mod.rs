@@ -31,6 +31,7 @@ pub mod view;
 pub mod waiting;
 pub mod worker;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use larder_mount::keeper::{self, Holder, NoKeeper};
@@ -76,6 +77,8 @@ pub struct Daemon {
     trace: Arc<Hub>,
     /// What was said of stops that failed: they are tried again every second.
     complaints: Complaints,
+    /// Set once, when the daemon ends: the file system of the cache hangs, and whoever touches it.
+    cache_hangs: AtomicBool,
     /// Told when another program is to take over.
     make_way: Notify,
     /// Told when the daemon has stopped and the process may end.

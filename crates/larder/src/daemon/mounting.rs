@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use larder_faults::{Site, point};
 use larder_image::Reference;
 use larder_mount::{FrontEnd, MountSpec, Mounted};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use super::Daemon;
 use super::live::{Cost, Live};
@@ -18,6 +21,9 @@ use super::table::Reservation;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell, told};
 use crate::store::{OpenImage, Place, connect};
+
+/// How long an unmount waits until its image is closed: much longer than that takes where nothing hangs.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Mounts an image: resolve, fetch the metadata, check it, acquire the blobs, mount, remember.
@@ -123,7 +129,8 @@ impl Daemon {
     /// When nothing of ours is mounted there, or it is in use and `lazy` is false.
     pub async fn umount(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
         self.umount_target(target, lazy).await?;
-        self.close_what_is_gone().await;
+        // So that on return the cache can cull what nobody uses any more; unless something hangs.
+        drop(timeout(CLOSE_MAX, join_all(self.close_what_is_gone())).await);
         Ok(())
     }
 
@@ -166,18 +173,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// Closes the images of mounts from which nobody reads any more.
-    pub(super) async fn close_what_is_gone(&self) {
-        let gone: Vec<Arc<Live>> = {
-            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            leaving.extract_if(.., |live| live.mounted.is_gone()).collect()
+    /// Closes the images of mounts from which nobody reads any more, each in a task of its own: a fill that hangs in a file
+    /// system holds up the close of its image, and of no other.
+    pub(super) fn close_what_is_gone(&self) -> Vec<JoinHandle<()>> {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = leaving.extract_if(.., |live| live.mounted.is_gone());
+        let close = |live: Arc<Live>| {
+            let store = self.store.clone();
+            tokio::spawn(async move {
+                let keys = live.keys();
+                // Before its blobs are withdrawn, so that their cookies can be relinquished.
+                drop(live);
+                store.close(keys).await;
+            })
         };
-        for live in gone {
-            let keys = live.keys();
-            // Before its blobs are withdrawn, so that their cookies can be relinquished.
-            drop(live);
-            self.store.close(keys).await;
-        }
+        gone.map(close).collect()
     }
 
     /// The target as the table knows it: links in the path to it are followed where that does not block.
@@ -299,4 +309,73 @@ pub(super) fn check_target(target: &Path) -> anyhow::Result<PathBuf> {
         format!("{}: is no directory", target.display()),
         "name an existing directory",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use larder_fscache::ObjectRange;
+    use larder_ondemand::Cause;
+    use larder_remote::{BlobRange, RangeSource, ReadHere};
+
+    use super::super::testing::{Door, Doorkeeper, FakeMount, daemon, until};
+    use super::*;
+    use crate::store::testing::{LAYER_BYTES, layer};
+
+    /// Longer than anything takes that goes on at all.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A file in a file system that hangs.
+    struct Hangs(Arc<Door>);
+
+    #[async_trait]
+    impl RangeSource for Hangs {
+        fn len(&self) -> u64 {
+            LAYER_BYTES
+        }
+
+        fn describe(&self) -> String {
+            "a file in a file system that hangs".into()
+        }
+
+        async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
+            self.read_here(range, Vec::new())
+        }
+
+        fn here(&self) -> Option<&dyn ReadHere> {
+            Some(self)
+        }
+    }
+
+    impl ReadHere for Hangs {
+        fn file_system(&self) -> u64 {
+            0
+        }
+
+        fn read_here(&self, _: BlobRange, _: Vec<u8>) -> Result<Bytes, larder_remote::Error> {
+            self.0.go_through();
+            Ok(Bytes::from(vec![0; 1 << 20]))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_a_fill_that_hangs_holds_up_no_unmount_no_other_close_and_no_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (daemon, keeper) = (daemon(dir.path()), Doorkeeper::default());
+        let open = |name| daemon.store.open_blob(&layer(name, Arc::new(Hangs(keeper.door())))).blob;
+        let hanging = open(1);
+        let cause = Cause::Demand { pid: None };
+        daemon.store.engine().spawn_fill(&hanging, ObjectRange::at(0, 4096), cause, |_| {});
+        keeper.somebody_comes().await;
+        daemon.add_mount(FakeMount::at("/m1"), vec![hanging]);
+        let other = Arc::downgrade(&daemon.add_mount(FakeMount::at("/m2"), vec![open(2)]));
+        daemon.umount_target("/m1".as_ref(), false).await.expect("it can be unmounted");
+        let umount = daemon.umount("/m2".as_ref(), false);
+        timeout(LONG, umount).await.expect("its close is not waited for").expect("it can be unmounted");
+        timeout(LONG, until(|| other.strong_count() == 0)).await.expect("it is closed, too");
+        daemon.stop(true).await.expect("nothing is mounted");
+        timeout(LONG, daemon.stopped.notified()).await.expect("it ends");
+        assert!(!daemon.cache_hangs.load(Ordering::Relaxed), "that can be committed");
+    }
 }

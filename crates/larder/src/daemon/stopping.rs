@@ -1,10 +1,12 @@
 //! Stopping: unmount everything, wait for who still reads, make the cache durable, tell the keeper, end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use larder_mount::FrontEnd;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::{Daemon, listener};
 
@@ -13,6 +15,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// After this long one is in use for certain.
 const MOMENT: Duration = Duration::from_millis(500);
+
+/// How long the last fills may take to end: they are told to at once, and only one that hangs does not.
+const SHUT_DOWN_MAX: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Unmounts everything and lets the process end; mounts in use are detached when `lazy`.
@@ -56,12 +61,9 @@ impl Daemon {
             tracing::error!(%error, "not known whether anybody still reads");
             std::process::abort();
         }
-        // Whoever still waits gets an error, and nobody writes to the cache any more.
-        self.store.engine().shut_down().await;
+        self.end_cache().await;
         let daemon = Arc::clone(&self);
         let last_words = spawn_blocking(move || {
-            daemon.trees.flush();
-            daemon.commit_all();
             listener::remove(&daemon.paths.socket(), daemon.holder());
             if let Some(keeper) = &daemon.keeper {
                 keeper.stop();
@@ -71,6 +73,34 @@ impl Daemon {
             tracing::error!(%error, "stop");
         }
         self.stopped.notify_one();
+    }
+
+    /// Makes the cache durable when nobody writes to it any more. Nobody reads either, so that what hangs need not be waited for:
+    /// what was not committed is a hole for the next daemon, and a late write brings the right bytes to it.
+    async fn end_cache(self: &Arc<Self>) {
+        // Whoever still waits gets an error.
+        let fills = timeout(SHUT_DOWN_MAX, self.store.engine().shut_down()).await;
+        let daemon = Arc::clone(self);
+        let commit = spawn_blocking(move || {
+            daemon.trees.flush();
+            daemon.commit_all();
+        });
+        let committed = match fills {
+            Ok(()) => Ok(commit.await),
+            Err(_) => {
+                tracing::warn!("a fill hangs in a file system: the daemon ends without it");
+                timeout(SHUT_DOWN_MAX, commit).await
+            }
+        };
+        match committed {
+            Ok(done) => drop(done.inspect_err(|error| tracing::error!(%error, "commit"))),
+            Err(_) => {
+                tracing::error!(
+                    "the file system of the cache hangs: what was not durable will be fetched again"
+                );
+                self.cache_hangs.store(true, Ordering::Release);
+            }
+        }
     }
 
     /// Leaves everything to the next worker: no more questions are taken. Blocks, and readers wait meanwhile: so that nothing is
@@ -98,7 +128,7 @@ impl Daemon {
                     failed = failed.or(Some(error));
                 }
             }
-            self.close_what_is_gone().await;
+            drop(self.close_what_is_gone());
             match failed {
                 Some(error) => return Err(error),
                 // What somebody else could not unmount is there again.
@@ -131,11 +161,10 @@ fn hand_over_all(front_ends: &[Arc<dyn FrontEnd>]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use larder_mount::{Error, FrontEndKind, MountSpec, Mounted};
     use tokio::task::JoinHandle;
-    use tokio::time::timeout;
 
     use super::super::testing::{Doorkeeper, FakeMount, daemon};
     use super::*;

@@ -27,9 +27,7 @@ pub async fn commit_regularly(daemon: Arc<Daemon>) {
     loop {
         ticks.tick().await;
         daemon.drop_vanished().await;
-        // A fill that hangs in a file system may hold a close up, and must not hold up the rest.
-        let closes = Arc::clone(&daemon);
-        tokio::spawn(async move { closes.close_what_is_gone().await });
+        drop(daemon.close_what_is_gone());
         let daemon = Arc::clone(&daemon);
         let past = std::mem::take(&mut before);
         let round = move || {
@@ -80,7 +78,7 @@ impl Daemon {
         let vanished = spawn_blocking(move || stale::vanished(targets)).await;
         for target in vanished.map_err(anyhow::Error::from).flatten().unwrap_or_default() {
             tracing::info!(target = %target.display(), "unmounted by somebody else");
-            if let Err(error) = self.umount(&target, true).await {
+            if let Err(error) = self.umount_target(&target, true).await {
                 tracing::warn!(target = %target.display(), "umount: {error:#}");
             }
         }

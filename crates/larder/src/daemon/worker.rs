@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -15,6 +17,7 @@ use larder_remote::{HttpClient, Policy};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::complaints::Complaints;
@@ -36,6 +39,9 @@ use crate::trace::Hub;
 
 /// Exit status that asks the keeper for another worker: EX_TEMPFAIL of sysexits.h.
 pub(super) const AGAIN: u8 = 75;
+
+/// How long threads that block may take to end with the process.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the worker until it is told to stop.
 ///
@@ -78,11 +84,10 @@ fn begin(
 }
 
 /// Ends `runtime`. A process that makes way waits for nothing: a thread of its may be in the kernel, in a mount that waits
-/// for an answer which only the next worker gives.
+/// for an answer which only the next worker gives. Any other waits a while, and for nobody who hangs.
 pub(super) fn leave(runtime: Runtime, result: &anyhow::Result<ExitCode>) {
-    if result.as_ref().is_ok_and(|code| *code == ExitCode::from(AGAIN)) {
-        runtime.shutdown_background();
-    }
+    let makes_way = result.as_ref().is_ok_and(|code| *code == ExitCode::from(AGAIN));
+    runtime.shutdown_timeout(if makes_way { Duration::ZERO } else { LEAVE_MAX });
 }
 
 fn connect_keeper(paths: &Paths, options: &Options) -> anyhow::Result<Option<keeper::Client>> {
@@ -163,6 +168,7 @@ pub(super) fn open(
         options,
         complaints: Complaints::default(),
         make_way: Notify::new(),
+        cache_hangs: AtomicBool::new(false),
         stopped: Arc::new(Notify::new()),
         paths,
     });
@@ -183,8 +189,10 @@ async fn serve(daemon: Arc<Daemon>, listener: UnixListener, signals: Signals) ->
         code
     });
     let code = code.await?;
-    // On this thread, which has nothing else to do: those that may block may all be in the kernel, in mounts that wait.
-    daemon.store.cache().backend().close_index();
+    if !daemon.cache_hangs.load(Ordering::Acquire) {
+        // On this thread, which has nothing else to do: those that may block may all be in the kernel, in mounts that wait.
+        daemon.store.cache().backend().close_index();
+    }
     tracing::info!("ended");
     Ok(code)
 }
@@ -201,7 +209,7 @@ pub(super) async fn answer_until(
     let code = end.await?;
     ended.notify_one();
     // A caller that keeps its connection open does not keep the process alive.
-    drop(tokio::time::timeout(std::time::Duration::from_secs(2), server).await);
+    drop(tokio::time::timeout(Duration::from_secs(2), server).await);
     Ok(code)
 }
 
@@ -214,6 +222,8 @@ async fn hand_over(daemon: &Arc<Daemon>) -> anyhow::Result<ExitCode> {
 /// Returns when the process may end: all is unmounted, or everything is left to another worker.
 async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Result<ExitCode> {
     let mut try_again = false;
+    // It may take its time, and who is to make way must not wait for it.
+    let mut stop = JoinSet::new();
     loop {
         tokio::select! {
             () = daemon.stopped.notified() => return Ok(ExitCode::SUCCESS),
@@ -222,8 +232,46 @@ async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Res
             _ = signals.replace.recv() => return hand_over(daemon).await,
             () = daemon.make_way.notified() => return hand_over(daemon).await,
             () = sleep(TRY_AGAIN), if try_again => {}
+            Some(done) = stop.join_next() => {
+                try_again = signals::is_to_be_tried_again(&daemon.complaints, done.map_err(anyhow::Error::from).flatten());
+                continue;
+            }
         }
-        // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
-        try_again = signals::is_to_be_tried_again(&daemon.complaints, daemon.stop(true).await);
+        if stop.is_empty() {
+            // The service manager wants an end: what is in use is detached, so that nobody can open it any more.
+            let daemon = Arc::clone(daemon);
+            stop.spawn(async move { daemon.stop(true).await });
+            try_again = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::timeout;
+
+    use super::super::testing::{Doorkeeper, FakeMount, daemon};
+    use super::*;
+
+    /// Longer than anything takes that goes on at all.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_a_worker_makes_way_while_a_stop_that_a_signal_asks_for_takes_its_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (daemon, keeper) = (daemon(dir.path()), Doorkeeper::default());
+        daemon.add_mount(FakeMount { door: Some(keeper.door()), ..FakeMount::at("/m") }, Vec::new());
+        let signals = Signals::new().expect("a runtime with signals");
+        let ends = tokio::spawn({
+            let daemon = Arc::clone(&daemon);
+            async move { wait_for_end(&daemon, signals).await }
+        });
+        kill_process(getpid(), Signal::TERM).expect("this process hears it");
+        timeout(LONG, keeper.somebody_comes()).await.expect("the stop has begun");
+        daemon.make_way.notify_one();
+        let code =
+            timeout(LONG, ends).await.expect("it hears that, too").expect("no panic").expect("it ends");
+        assert_eq!(code, ExitCode::from(AGAIN));
     }
 }

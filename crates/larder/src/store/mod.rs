@@ -10,6 +10,8 @@ mod patient;
 mod place;
 mod scratch;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod turns;
 

@@ -10,8 +10,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder_cachefiles::{BootId, Config, DescriptorHolder, NoHolder};
 use larder_fscache::{Backend as _, ObjectRange};
-use larder_image::ChunkTable;
-use larder_image::chunk::{Encoding, IndexBuilder, LayerFacts};
 use larder_mount::{FrontEndKind, MountSpec, Mounted};
 use larder_ondemand::{Cause, EngineConfig};
 use larder_remote::{BlobRange, RangeSource, ReadHere};
@@ -38,20 +36,7 @@ impl RangeSource for Hangs {
 }
 
 fn layer() -> Layer {
-    let mut index = IndexBuilder::new(Encoding::Raw);
-    index.push(0, 0, &[0; 32]);
-    let digest = format!("sha256:{}", "00".repeat(32));
-    let blob = digest.parse().expect("a digest");
-    let facts = LayerFacts { blob: &blob, encoding: Encoding::Raw, data_end: 1 << 20 };
-    let table = ChunkTable::bind(index.finish(1 << 20).expect("one chunk"), facts).expect("it fits");
-    let descriptor = serde_json::json!({
-        "mediaType": "application/octet-stream", "digest": digest, "size": 1 << 20
-    });
-    Layer {
-        descriptor: serde_json::from_value(descriptor).expect("a descriptor"),
-        table: Arc::new(table),
-        source: Arc::new(Hangs),
-    }
+    super::testing::layer(0, Arc::new(Hangs))
 }
 
 /// Keeps what a worker leaves to the next one.
