@@ -128,7 +128,11 @@ impl Fuse {
         let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
         let Some(fd) = kept else { return Ok(()) };
         let channel = self.channel(fd);
-        ask_for_resend(&channel, name);
+        if !goes_on(&channel, name) {
+            // With the last descriptor it ends, and whoever waits gets ENOTCONN.
+            self.holder.release(name);
+            return Ok(());
+        }
         refused.insert(name.to_owned(), self.serve_channel(name.to_owned(), Arc::new(Refusing), channel)?);
         Ok(())
     }
@@ -191,8 +195,15 @@ impl Fuse {
             refused.end();
         }
         let channel = self.channel(fd);
-        ask_for_resend(&channel, &name);
-        self.serve(place.id, spot, fs, channel)
+        if goes_on(&channel, &name) {
+            return self.serve(place.id, spot, fs, channel);
+        }
+        tracing::warn!(target = %place.target.display(), "an earlier worker's FUSE has not begun to work: it gets another");
+        device::unmount(&spot, true)?;
+        // With the last descriptor it ends, and whoever waits gets ENOTCONN.
+        self.holder.release(&name);
+        drop(channel);
+        self.mount_file_system(place, fs)
     }
 }
 
@@ -358,10 +369,17 @@ fn is_connected(device: &OwnedFd) -> bool {
     poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().is_empty()
 }
 
-fn ask_for_resend(channel: &Channel, name: &str) {
-    if let Err(error) = channel.ask_for_resend() {
-        // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
-        tracing::warn!(name, %error, "this kernel does not send requests again");
+/// Asks for what an earlier worker has not answered; `false` when nothing ever comes: that worker has read the kernel's first
+/// request, which Linux 7.3 does not send again, or the connection was aborted.
+fn goes_on(channel: &Channel, name: &str) -> bool {
+    match channel.ask_for_resend() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && can_resend() => false,
+        Err(error) => {
+            // Before Linux 6.9 the requests that the dead worker had read are lost; the others are still queued.
+            tracing::warn!(name, %error, "this kernel does not send requests again");
+            true
+        }
+        Ok(()) => true,
     }
 }
 
