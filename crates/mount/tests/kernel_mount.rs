@@ -13,14 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
+use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, not_begun, scratch};
 use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
+use larder_fscache::ObjectRange;
 use larder_mount::keeper::{Holder, NoKeeper};
 use larder_mount::{
     Detached, Error, FrontEnd, FrontEndKind, Identity, MountSpec, Mounted, detach_mount_of, mount_points,
     open,
 };
+use larder_ondemand::Cause;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 const BIG: usize = 5 << 20;
@@ -619,6 +621,44 @@ fn p1_a_mount_that_nobody_held_is_poisoned_for_every_later_worker() {
         let resumed = next.resume(spec.clone()).err();
         assert!(matches!(resumed, Some(Error::Poisoned { .. })), "{kind}, {is_left}: {resumed:?}");
         assert!(!spec.target.join("big").exists(), "detached");
+    }
+}
+
+/// Its connection was aborted. The next worker makes another one, and dies before it has come to the mount.
+#[test]
+fn p4_a_mount_on_a_fuse_that_has_ended_is_detached_by_whichever_worker_comes_to_it() {
+    let holder = Arc::new(MapHolder::default());
+    let Some(rig) = Rig::kept_by(FrontEndKind::FuseBlob, Arc::clone(&holder) as _) else { return };
+    let left = rig.hand_over();
+    holder.keep("fuse-blob/device", not_begun().as_fd()).unwrap();
+    drop(left.next());
+    let (_worker, next) = left.next();
+    let resumed = next.resume(left.spec.clone()).err();
+    assert!(matches!(resumed, Some(Error::Poisoned { .. })), "{resumed:?}");
+    assert!(!left.spec.target.join("big").exists(), "detached");
+}
+
+#[test]
+fn p4_a_mount_on_plain_files_outlives_the_fuse_that_it_does_not_need() {
+    let dir = scratch();
+    if cannot(FrontEndKind::FuseBlob, dir.path()) {
+        return;
+    }
+    build(tree(), dir.path());
+    let holder = Arc::new(MapHolder::default());
+    let worker = Worker::open(dir.path(), Arc::clone(&holder) as _);
+    let (blob, spec) = (Arc::clone(&worker.blob), worker.spec.clone());
+    let whole = ObjectRange::at(0, blob.size());
+    worker.runtime.block_on(worker.engine.fill(&blob, whole, Cause::Demand { pid: None })).unwrap();
+    blob.resources().object().commit().unwrap();
+    let _unmount = Unmount(spec.target.clone());
+    drop(start(FrontEndKind::FuseBlob, &worker, dir.path()).mount(spec.clone()).unwrap());
+    for _ in 0..2 {
+        holder.keep("fuse-blob/device", not_begun().as_fd()).unwrap();
+        let next = start(FrontEndKind::FuseBlob, &worker, dir.path());
+        let mounted = next.resume(spec.clone()).expect("it needs nobody");
+        drop_caches();
+        assert!(fs::read(mounted.target().join("big")).unwrap() == noise(BIG, 1));
     }
 }
 

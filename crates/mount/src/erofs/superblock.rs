@@ -17,6 +17,8 @@ use crate::keeper::Holder;
 const BDI: &str = "/sys/class/bdi";
 /// The line that stands for one of which nothing is known.
 const UNKNOWN: &str = "unknown";
+/// The line that says that it is on plain files. Earlier releases know no such line, and read over it.
+const ON_PLAIN_FILES: &str = "on plain files";
 /// Of such a list, at most: some hundred thousand names.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -26,6 +28,8 @@ pub(crate) struct Superblock {
     bdi: Vec<String>,
     /// One of several in one is unknown.
     has_unknown: bool,
+    /// Whether it is on files of which nothing is missing: nobody has to serve it.
+    pub(super) on_plain_files: bool,
 }
 
 /// The EROFS backing devices that exist now.
@@ -45,7 +49,7 @@ fn is_name(name: &str) -> bool {
 impl Superblock {
     /// What is there now and was not there `before`.
     pub(crate) fn since(before: &BTreeSet<String>) -> Self {
-        Self { bdi: erofs_devices().difference(before).cloned().collect(), has_unknown: false }
+        Self { bdi: erofs_devices().difference(before).cloned().collect(), ..Self::default() }
     }
 
     /// One of those that are there now, nobody knows which: gone when all of them are.
@@ -56,12 +60,17 @@ impl Superblock {
     /// The one that has, or had, these backing devices; unknown without any.
     pub(crate) fn of_names(names: &[String]) -> Self {
         let bdi = names.iter().filter(|name| is_name(name)).cloned().collect();
-        Self { bdi, has_unknown: false }
+        Self { bdi, ..Self::default() }
     }
 
     /// The names of its backing devices.
     pub(crate) fn names(&self) -> &[String] {
         &self.bdi
+    }
+
+    /// The same, on plain files or not.
+    pub(super) fn with_plain_files(self, on_plain_files: bool) -> Self {
+        Self { on_plain_files, ..self }
     }
 
     /// Sets the read-ahead of the mount, in KiB, where it is known for certain.
@@ -112,7 +121,8 @@ impl Superblock {
     pub(crate) fn persist(&self) -> io::Result<OwnedFd> {
         let mut file = fs::File::from(memfd_create("larder-erofs", MemfdFlags::CLOEXEC)?);
         let unknown = self.has_unknown.then_some(UNKNOWN);
-        let lines: Vec<&str> = self.bdi.iter().map(String::as_str).chain(unknown).collect();
+        let plain = self.on_plain_files.then_some(ON_PLAIN_FILES);
+        let lines: Vec<&str> = self.bdi.iter().map(String::as_str).chain(unknown).chain(plain).collect();
         file.write_all(lines.join("\n").as_bytes())?;
         Ok(file.into())
     }
@@ -138,6 +148,7 @@ impl Superblock {
             Ok(_) => Self {
                 bdi: text.lines().filter(|line| is_name(line)).map(str::to_owned).collect(),
                 has_unknown: text.lines().any(|line| line == UNKNOWN),
+                on_plain_files: text.lines().any(|line| line == ON_PLAIN_FILES),
             },
             Err(_) => Self::default(),
         }
@@ -148,7 +159,7 @@ impl Superblock {
 impl Superblock {
     /// One with a backing device of this name.
     pub(crate) fn named(name: &str) -> Self {
-        Self { bdi: vec![name.to_owned()], has_unknown: false }
+        Self { bdi: vec![name.to_owned()], ..Self::default() }
     }
 }
 
@@ -165,10 +176,13 @@ mod tests {
 
     #[test]
     fn a_superblock_is_known_again_to_the_next_worker() {
-        let superblock = Superblock { bdi: vec!["erofs-3".into(), "erofs-4".into()], has_unknown: false };
-        let memfd = superblock.persist().unwrap();
-        assert_eq!(Superblock::restore(&memfd), superblock);
-        assert_eq!(Superblock::restore(&memfd), superblock, "twice");
+        for on_plain_files in [false, true] {
+            let bdi = vec!["erofs-3".into(), "erofs-4".into()];
+            let superblock = Superblock { bdi, on_plain_files, ..Superblock::default() };
+            let memfd = superblock.persist().unwrap();
+            assert_eq!(Superblock::restore(&memfd), superblock);
+            assert_eq!(Superblock::restore(&memfd), superblock, "twice");
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl FuseBlob {
             Some(connection) => (connection, Origin::Inherited),
             None => {
                 let connection = Connection::new().map_err(kernel("making a FUSE"))?;
+                Kept::release_all(&*holder, KEPT);
                 connection.keep(&*holder)?;
                 (connection, Origin::New)
             }
@@ -114,10 +115,13 @@ fn inherit(holder: &dyn Holder) -> Result<Option<Connection>, Error> {
     };
     match connection.ask_for_resend() {
         Ok(()) => Ok(Some(connection)),
-        // It died before it had answered the kernel's first request, which Linux 7.3 does not send again. So nothing has been
-        // mounted from it: that begins with opening a file.
+        // It died before it had answered the kernel's first request, which Linux 7.3 does not send again; nothing has been
+        // mounted from it then, as that begins with opening a file. Or the connection was aborted, and what was mounted from it
+        // gives EIO for ever.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
-            tracing::warn!("an earlier worker's FUSE has not begun to work: it gets another");
+            tracing::warn!(
+                "the FUSE of an earlier worker answers nothing any more: another one takes its place"
+            );
             connection.release(holder);
             Ok(None)
         }
@@ -140,7 +144,7 @@ impl FrontEnd for FuseBlob {
         target::check_free(&spec.target)?;
         let user = User::new();
         let superblock = match PlainFiles::of(&spec)? {
-            Some(files) => files.mount(&spec.target, &self.kept(&spec.id))?,
+            Some(files) => files.mount(&spec.target, &self.kept(&spec.id).of_plain_files())?,
             None => self.mount_shown(&spec, user)?,
         };
         Ok(self.mounted(&spec.id, user, (Spot::of(&spec.target, What::Erofs), superblock)))
@@ -148,7 +152,8 @@ impl FrontEnd for FuseBlob {
 
     fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
         spec.check()?;
-        // On a new one: the FUSE under it ended with its last descriptor, and what is not in the page cache gives EIO for ever.
+        // On a new one, unless it is on plain files: the FUSE under it ended with its last descriptor, and what is not in the
+        // page cache gives EIO for ever.
         let taken_up =
             self.kept(&spec.id).take_up(&spec.target, &spec.identity, self.origin, |superblock| {
                 // On a new one its readers get errors, whoever waits for them.
