@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::coherency::{Coherency, OBJECT_ATTR, State};
+use crate::index::Row;
 use crate::layout::Place;
 use crate::object::Name;
 use crate::storage::{Access, Storage, StorageFile};
@@ -29,6 +30,8 @@ pub(crate) struct Sealing(Mutex<Queue>);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(Name, u32)>,
+    /// What was sealed, and takes more on the disk than the index knows of: the kernel's tree of digests.
+    grown: Vec<Name>,
     is_under_way: bool,
     /// The file system has no fs-verity.
     is_in_vain: bool,
@@ -59,6 +62,14 @@ impl Sealing {
         queue.waiting.drain(..step).collect()
     }
 
+    fn has_grown(&self, name: Name) {
+        self.lock().grown.push(name);
+    }
+
+    fn take_grown(&self) -> Vec<Name> {
+        std::mem::take(&mut self.lock().grown)
+    }
+
     fn is_through(&self) {
         self.lock().is_under_way = false;
     }
@@ -86,6 +97,9 @@ struct Unsealed {
 impl Store {
     /// Has some of what was let go sealed, in the background.
     pub fn seal_what_was_let_go(&self) {
+        for name in self.sealing.take_grown() {
+            self.settle_grown(name);
+        }
         let begun = self.sealing.begin();
         if begun.is_empty() {
             return;
@@ -104,6 +118,29 @@ impl Store {
         if let Err(error) = spawned {
             tracing::warn!(%error, "what was let go stays without fs-verity");
             self.sealing.is_through();
+        }
+    }
+
+    /// Charges what a file takes since it was sealed; later, if the object is in use now.
+    fn settle_grown(&self, name: Name) {
+        let settle = || -> io::Result<()> {
+            let place = Place::new(&name.0, &name.1);
+            let (Some(old), Some(data)) = (self.index.get(&name), self.storage.stat(&place.data)?) else {
+                return Ok(());
+            };
+            let map = self.storage.stat(&place.map)?.map_or(0, |map| map.stored);
+            self.index.break_seal()?;
+            let row = Row { stored: data.stored.saturating_add(map), ..old };
+            self.ledger.settle(old.charge(), row.charge());
+            self.index.put(&name, row);
+            Ok(())
+        };
+        match self.objects.while_idle(&name, settle) {
+            None => self.sealing.has_grown(name),
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(volume = %name.0, cookie = %name.1, %error, "what it takes is not settled");
+            }
         }
     }
 
@@ -141,7 +178,10 @@ impl Drop for Through<'_> {
 fn seal(sealing: &Sealing, storage: &dyn Storage, Unsealed { name, tries, file }: Unsealed) {
     let (volume, cookie) = (&name.0, &name.1);
     match storage.enable_verity(file.as_fd()) {
-        Ok(true) => tracing::debug!(%volume, %cookie, "sealed with fs-verity"),
+        Ok(true) => {
+            tracing::debug!(%volume, %cookie, "sealed with fs-verity");
+            sealing.has_grown(name);
+        }
         Ok(false) => sealing.is_in_vain(),
         Err(busy) if busy.kind() == io::ErrorKind::ExecutableFileBusy => sealing.push_again(name, tries + 1),
         Err(error) => tracing::debug!(%volume, %cookie, %error, "no fs-verity for this object"),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -73,6 +73,12 @@ fn p8_a_complete_object_gets_fs_verity_once_the_keeper_has_closed_it() {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_sealed(&data) {
         assert!(Instant::now() < deadline, "it gets no fs-verity");
+        cache.maintain().expect("a healthy disk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let taken = || fs::metadata(&data).expect("there").blocks() * 512;
+    while cache.usage().stored_bytes != taken() {
+        assert!(Instant::now() < deadline, "the tree of digests is not charged: {:?}", cache.usage());
         cache.maintain().expect("a healthy disk");
         std::thread::sleep(Duration::from_millis(20));
     }
