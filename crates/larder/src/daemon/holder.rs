@@ -57,6 +57,9 @@ impl Kept {
                 )
             })?;
         }
+        // Those without a copy are no matter of the keeper's.
+        let has_copy = |name: &String| unkept.get(name).is_some_and(Option::is_some);
+        let others: Vec<_> = others.into_iter().filter(has_copy).collect();
         for name in others {
             if let Err(error) = self.keep_one(&mut unkept, &name) {
                 // It has no room for the rest either, and each would be waited for.
