@@ -8,6 +8,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
+use crate::daemon::start::is_successor;
+use crate::output::log::{self, LogOf};
 use crate::paths::Paths;
 
 const EXAMPLES: &str = "\
@@ -122,6 +124,16 @@ impl FrontEndName {
     }
 }
 
+impl Command {
+    fn log_of(&self) -> LogOf {
+        match self {
+            Self::Worker(_) => LogOf::Worker,
+            Self::Daemon(_) if is_successor() => LogOf::Successor,
+            _ => LogOf::Command,
+        }
+    }
+}
+
 /// Parses the command line and runs the command.
 ///
 /// # Errors
@@ -129,7 +141,7 @@ impl FrontEndName {
 /// Whatever the command returns; wrong usage ends the process with status 2 before.
 pub fn main() -> anyhow::Result<ExitCode> {
     let cli = parse(std::env::args_os().collect());
-    let trace = crate::output::log::start(cli.global.verbose, matches!(cli.command, Command::Worker(_)))?;
+    let trace = log::start(cli.global.verbose, cli.command.log_of())?;
     let global = &cli.global;
     match cli.command {
         Command::Demo(args) => commands::demo::run(args, global),

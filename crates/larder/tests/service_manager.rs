@@ -95,6 +95,8 @@ impl<'a> Manager<'a> {
         command.env("NOTIFY_SOCKET", &self.socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
         if count > 0 {
             command.env("LISTEN_FDS", count.to_string()).env("LISTEN_FDNAMES", names.join(":"));
+            // Readers wait for it: what the environment has is no reason not to start.
+            command.env("LARDER_LOG", "larder=loud").env("LARDER_START_LIMIT", "3m");
         }
         let log = fs::File::create(self.larder.path("service.log")).expect("a file");
         command.fd_mappings(passed).expect("each has a place of its own");

@@ -97,8 +97,7 @@ fn detach(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
 fn foreground(limits: CacheOptions, global: &Global) -> anyhow::Result<ExitCode> {
     let paths = global.paths()?;
     // A control socket that a service manager kept for its keeper takes callers without a daemon.
-    let is_successor = std::env::var_os("LISTEN_FDS").is_some();
-    if !is_successor && runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
+    if !start::is_successor() && runtime::for_command()?.block_on(Client::new(&paths).is_running()) {
         return Err(told(
             Kind::Conflict,
             format!("{}: a daemon answers here already", paths.socket().display()),

@@ -53,16 +53,28 @@ impl Options {
     }
 }
 
-/// The keeper has nobody to complain to, and goes on with its default.
+/// Whether this process follows a keeper that has died, and whose descriptors the service manager has kept: readers wait for
+/// it, so that it starts, whatever the environment says.
+pub fn is_successor() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
+/// The keeper has nobody to complain to, and goes on with its default; empty it asks for nothing.
 fn check_start_limit() -> anyhow::Result<()> {
-    match std::env::var_os(START_LIMIT_ENV) {
-        Some(text) if start_limit(&text).is_none() => Err(told(
-            Kind::BadRequest,
-            format!("{START_LIMIT_ENV}={}: is no number", text.display()),
-            "write whole seconds, as in 180",
-        )),
-        _ => Ok(()),
+    let text = std::env::var_os(START_LIMIT_ENV).unwrap_or_default();
+    if text.is_empty() || start_limit(&text).is_some() {
+        return Ok(());
     }
+    let error = told(
+        Kind::BadRequest,
+        format!("{START_LIMIT_ENV}={}: is no number", text.display()),
+        "write whole seconds, as in 180",
+    );
+    if is_successor() {
+        tracing::error!("{error:#}: the default applies");
+        return Ok(());
+    }
+    Err(error)
 }
 
 /// The command line of a worker that runs `program`, program first.

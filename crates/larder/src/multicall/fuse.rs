@@ -181,7 +181,7 @@ fn detach(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(asked: &Asked) -> anyhow::Result<()> {
-    drop(crate::output::log::start(asked.debug, false)?);
+    drop(crate::output::log::start(asked.debug, crate::output::log::LogOf::Command)?);
     let image = LocalImage::open(&asked.parts)?;
     let target = absolute(&asked.target)?;
     let source = match &asked.source {

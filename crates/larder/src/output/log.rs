@@ -15,22 +15,34 @@ use crate::trace::{Hub, TraceLayer};
 /// What the log says instead of what `-v` asks for.
 const ENV: &str = "LARDER_LOG";
 
+/// Whose log it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogOf {
+    /// Somebody waits for its end.
+    Command,
+    /// A daemon that takes the place of one that died: readers wait for it.
+    Successor,
+    /// The same, and it says more.
+    Worker,
+}
+
 /// Starts the log, and what `larder trace` listens to; that costs nothing until somebody does. `LARDER_LOG` overrides
 /// `verbose`, in the syntax of `tracing_subscriber::EnvFilter`.
 ///
 /// # Errors
 ///
-/// When `LARDER_LOG` cannot be understood. A worker does not fail for that: the command that started the daemon would have.
-pub fn start(verbose: u8, worker: bool) -> anyhow::Result<Arc<Hub>> {
-    let default = match (verbose, worker) {
+/// When `LARDER_LOG` cannot be understood. Nobody for whom readers wait fails for that.
+pub fn start(verbose: u8, whose: LogOf) -> anyhow::Result<Arc<Hub>> {
+    let default = match (verbose, whose == LogOf::Worker) {
         (0, false) => "warn",
         (0, true) | (1, false) => "info",
         (1, true) | (2, _) => "larder=debug,info",
         _ => "trace",
     };
-    let asked = match asked(std::env::var_os(ENV)) {
-        Err(error) if !worker => return Err(error),
-        asked => asked.ok().flatten(),
+    let (asked, error) = match asked(std::env::var_os(ENV)) {
+        Ok(asked) => (asked, None),
+        Err(error) if whose == LogOf::Command => return Err(error),
+        Err(error) => (None, Some(error)),
     };
     let filter = asked.unwrap_or_else(|| EnvFilter::new(default));
     let colour =
@@ -39,6 +51,9 @@ pub fn start(verbose: u8, worker: bool) -> anyhow::Result<Arc<Hub>> {
     let log = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(io::stderr).with_filter(filter);
     // A second start (in tests) keeps the first.
     drop(tracing_subscriber::registry().with(log).with(TraceLayer::over(&hub)).try_init());
+    if let Some(error) = error {
+        tracing::error!("{error:#}: the default applies");
+    }
     Ok(hub)
 }
 
