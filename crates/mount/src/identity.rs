@@ -1,16 +1,10 @@
 //! [`Identity`]: what tells a mount of ours from one that somebody else has put in its place.
 
-use std::path::Path;
-
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use crate::erofs::Superblock;
-use crate::sys::mount::mountinfo_id;
+use crate::sys::mount::{mountinfo_id, unique_ids};
 use crate::target::MountPoint;
-
-/// `STATX_MNT_ID_UNIQUE`, which rustix lacks: include/uapi/linux/stat.h, Linux 6.8.
-const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// What tells one mount from all others of the time since the machine was started. Neither the number in
 /// /proc/self/mountinfo nor the device number does: the kernel gives both again as soon as a mount is gone.
@@ -60,20 +54,19 @@ impl Identity {
     }
 }
 
-/// The unique number of `point`, where it is what a look-up of its path ends in. Asks the file system in it nothing.
-pub(crate) fn unique_id(point: &MountPoint) -> Option<u64> {
-    let id = unique_id_of_top(&point.path)?;
-    (mountinfo_id(id).ok()? == Some(point.id)).then_some(id)
-}
-
-fn unique_id_of_top(target: &Path) -> Option<u64> {
-    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-    let found = statx(CWD, target, flags, MNT_ID_UNIQUE).ok()?;
-    (found.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(found.stx_mnt_id)
+/// The unique number of `point`, which is `known` if that is its; none before Linux 6.8. Looks no path up: one of its parents
+/// may be a file system that hangs, and all other mounts would wait with it.
+pub(crate) fn unique_id(point: &MountPoint, known: Option<u64>) -> Option<u64> {
+    let is_its = |id: &u64| matches!(mountinfo_id(*id), Ok(Some(number)) if number == point.id);
+    // It is the youngest if it was just made.
+    let listed = || unique_ids().ok()?.into_iter().rev().find(is_its);
+    known.filter(is_its).or_else(listed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -108,9 +101,12 @@ mod tests {
     fn a_mount_is_found_again_by_its_unique_number() {
         let points = crate::mount_points().expect("proc is mounted");
         let root = points.iter().find(|point| point.path == Path::new("/")).expect("there is a root");
-        let Some(id) = unique_id(root) else {
-            return println!("skipped: this kernel gives mounts no unique numbers");
-        };
+        if let Err(error) = unique_ids() {
+            return println!("skipped: this kernel gives mounts no unique numbers: {error}");
+        }
+        let id = unique_id(root, None).expect("it is listed");
+        assert_eq!(unique_id(root, Some(id)), Some(id));
+        assert_eq!(unique_id(root, Some(id + (1 << 40))), Some(id), "another's");
         let of = |id| Identity { mount_id: Some(id), ..Identity::default() };
         assert!(of(id).is_known() && of(id).is_of(root, false));
         assert!(!of(id + (1 << 40)).is_of(root, false));

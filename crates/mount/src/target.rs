@@ -68,7 +68,7 @@ pub(crate) struct Spot {
     what: What,
     /// Not known when the kernel's table could not be read.
     device: Option<String>,
-    /// Not known before Linux 6.8, and where something lies over it.
+    /// Not known before Linux 6.8.
     mount_id: Option<u64>,
 }
 
@@ -88,7 +88,8 @@ impl Spot {
     pub(crate) fn of(target: &Path, what: What) -> Self {
         let points = mount_points().unwrap_or_default();
         let found = lowest(&points, target, |point| point.what() == what);
-        let (device, mount_id) = (found.map(|point| point.device.clone()), found.and_then(unique_id));
+        let device = found.map(|point| point.device.clone());
+        let mount_id = found.and_then(|point| unique_id(point, None));
         Self { target: target.to_owned(), what, device, mount_id }
     }
 
@@ -104,12 +105,15 @@ impl Spot {
         identity: &Identity,
         lives: bool,
     ) -> Result<Option<Self>, Error> {
-        Self::find_by(target, what, |point| !identity.is_known() || identity.is_of(point, lives))
+        let is_ours = |point: &MountPoint| !identity.is_known() || identity.is_of(point, lives);
+        Self::find_by(target, what, identity.mount_id, is_ours)
     }
 
+    /// `mount_id` is the unique number that it has by its record.
     fn find_by(
         target: &Path,
         what: What,
+        mount_id: Option<u64>,
         is_ours: impl Fn(&MountPoint) -> bool,
     ) -> Result<Option<Self>, Error> {
         let points = points(target)?;
@@ -118,7 +122,7 @@ impl Spot {
             target: target.to_owned(),
             what,
             device: Some(found.device.clone()),
-            mount_id: unique_id(found),
+            mount_id: unique_id(found, mount_id),
         }))
     }
 
@@ -343,7 +347,7 @@ pub fn detach_mount_of(
         true => identity.is_of(point, false),
         false => is_ours(point),
     };
-    let Some(spot) = Spot::find_by(target, what, is_ours)? else {
+    let Some(spot) = Spot::find_by(target, what, identity.mount_id, is_ours)? else {
         let is_taken = stack(target)?.contains(&what);
         return Ok(if is_taken { Detached::NotOurs } else { Detached::Nothing });
     };
@@ -479,6 +483,38 @@ mod tests {
         while unmount(dir.path(), true).is_ok() && !stack(dir.path()).unwrap().is_empty() {}
         result.expect("nothing of somebody else's lies over it");
         assert_eq!(left, []);
+    }
+
+    /// Nobody answers the cover, as a file system on the network whose server is dead: whoever looks up what is below hangs.
+    #[test]
+    fn p4_a_mount_whose_path_cannot_be_walked_is_found() {
+        if !rustix::process::geteuid().is_root() {
+            return skip("mounting needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (parent, target) = (dir.path().join("a"), dir.path().join("a/b"));
+        fs::create_dir_all(&target).unwrap();
+        let Some(()) = tmpfs_on(&target) else { return skip("mounting is not allowed") };
+        let made = spot_of(&target).identity(None);
+        let cover = device::mount(&parent, device::Style::daemon("nobody answers"));
+        let (told, found) = std::sync::mpsc::channel();
+        let spots = [made.clone(), Identity::default()].map(|identity| {
+            let (told, target) = (told.clone(), target.clone());
+            move || told.send(Spot::find(&target, What::Other, &identity, true).map(|spot| spot?.mount_id))
+        });
+        spots.into_iter().for_each(|find| drop(std::thread::spawn(find)));
+        let both = [0; 2].map(|_| found.recv_timeout(std::time::Duration::from_secs(60)));
+        let is_covered = cover.is_ok();
+        // Whoever hangs gets ENOTCONN.
+        drop(cover);
+        while unmount(&parent, true).is_ok() && !stack(&parent).unwrap().is_empty() {}
+        unmount(&target, true).unwrap();
+        if !is_covered {
+            return skip("FUSE cannot be mounted here");
+        }
+        for found in both {
+            assert_eq!(found.expect("nobody hangs").unwrap(), made.mount_id);
+        }
     }
 
     #[test]

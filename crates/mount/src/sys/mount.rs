@@ -1,14 +1,20 @@
-//! statmount(2), which neither std nor rustix wraps: what a mount is, by a number that no other mount gets.
+//! statmount(2) and listmount(2), which neither std nor rustix wraps: mounts by a number that no other mount gets. Neither
+//! touches a file system.
 //!
 //! Layouts: include/uapi/linux/mount.h (v6.18).
-#![expect(unsafe_code, reason = "neither std nor rustix wraps statmount")]
+#![expect(unsafe_code, reason = "neither std nor rustix wraps statmount and listmount")]
 
 use std::io;
 
 use libc::{c_long, c_uint};
 
-/// The call's number on every architecture with the common table; libc lacks it on most. Linux 6.8.
+/// The calls' numbers on every architecture with the common table; libc lacks them on most. Linux 6.8.
 const SYS_STATMOUNT: c_long = 457;
+const SYS_LISTMOUNT: c_long = 458;
+/// Stands for the root of this process: all mounts that it sees.
+const LSMT_ROOT: u64 = u64::MAX;
+/// Numbers that one call gives, at most.
+const LIST_LENGTH: usize = 512;
 /// Asks for the numbers of a mount.
 const STATMOUNT_MNT_BASIC: u64 = 2;
 
@@ -36,10 +42,41 @@ struct Answer {
 
 const _: () = assert!(size_of::<Answer>() == 512);
 
+impl Request {
+    fn new(mnt_id: u64, param: u64) -> Self {
+        let size = u32::try_from(size_of::<Self>()).unwrap_or(0);
+        Self { size, spare: 0, mnt_id, param }
+    }
+}
+
+/// The unique numbers of all mounts that /proc/self/mountinfo shows, covered ones included; a younger one's is higher.
+pub(crate) fn unique_ids() -> io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    loop {
+        let after = ids.last().copied().unwrap_or(0);
+        let more = unique_ids_after(after)?;
+        ids.extend_from_slice(&more);
+        // It ends with the mounts: each list begins where the one before it ended.
+        if more.len() < LIST_LENGTH || more.iter().any(|id| *id <= after) {
+            return Ok(ids);
+        }
+    }
+}
+
+/// The numbers above `after`, in order, as many as fit.
+fn unique_ids_after(after: u64) -> io::Result<Vec<u64>> {
+    let request = Request::new(LSMT_ROOT, after);
+    let mut ids = vec![0_u64; LIST_LENGTH];
+    let (from, to, flags): (*const Request, *mut u64, c_uint) = (&raw const request, ids.as_mut_ptr(), 0);
+    // SAFETY: both buffers live through the call, which writes no more than the given count of plain integers.
+    let count = unsafe { libc::syscall(SYS_LISTMOUNT, from, to, LIST_LENGTH, flags) };
+    ids.truncate(usize::try_from(count).map_err(|_| io::Error::last_os_error())?);
+    Ok(ids)
+}
+
 /// The number under which the mount `unique` stands in /proc/self/mountinfo; `None` when it is not in this namespace any more.
 pub(crate) fn mountinfo_id(unique: u64) -> io::Result<Option<u64>> {
-    let size = u32::try_from(size_of::<Request>()).unwrap_or(0);
-    let request = Request { size, spare: 0, mnt_id: unique, param: STATMOUNT_MNT_BASIC };
+    let request = Request::new(unique, STATMOUNT_MNT_BASIC);
     let mut answer = Answer {
         size: 0,
         mnt_opts: 0,
