@@ -261,6 +261,11 @@ impl MountPoint {
         self.path == target && self.what() == what
     }
 
+    /// Whether its type is one that Larder mounts.
+    fn may_be_ours(&self) -> bool {
+        matches!(&*self.kind, "erofs" | "fuse.larder")
+    }
+
     fn what(&self) -> What {
         match &*self.kind {
             "erofs" => What::Erofs,
@@ -323,6 +328,8 @@ pub enum Detached {
     Ours,
     /// It is not there any more; what is mounted in its place, of the same kind, stays.
     NotOurs,
+    /// What is mounted there, of the same kind, stays, and may be it: nothing tells.
+    Unknown,
     /// Nothing of its kind is mounted there.
     Nothing,
 }
@@ -348,8 +355,14 @@ pub fn detach_mount_of(
         false => is_ours(point),
     };
     let Some(spot) = Spot::find_by(target, what, identity.mount_id, is_ours)? else {
-        let is_taken = stack(target)?.contains(&what);
-        return Ok(if is_taken { Detached::NotOurs } else { Detached::Nothing });
+        let points = points(target)?;
+        let others: Vec<&MountPoint> = points.iter().filter(|point| point.is_on(target, what)).collect();
+        let may_be_ours = !identity.is_known() && others.iter().any(|other| other.may_be_ours());
+        return Ok(match others.is_empty() {
+            true => Detached::Nothing,
+            false if may_be_ours => Detached::Unknown,
+            false => Detached::NotOurs,
+        });
     };
     match what {
         What::Fuse => device::unmount(&spot, true)?,
