@@ -68,6 +68,8 @@ pub(crate) struct Spot {
     what: What,
     /// Not known when the kernel's table could not be read.
     device: Option<String>,
+    /// What it shows as its source. A device number is given again.
+    source: Option<String>,
     /// Not known before Linux 6.8.
     mount_id: Option<u64>,
 }
@@ -89,8 +91,9 @@ impl Spot {
         let points = mount_points().unwrap_or_default();
         let found = lowest(&points, target, |point| point.what() == what);
         let device = found.map(|point| point.device.clone());
+        let source = found.map(|point| point.source.clone());
         let mount_id = found.and_then(|point| unique_id(point, None));
-        Self { target: target.to_owned(), what, device, mount_id }
+        Self { target: target.to_owned(), what, device, source, mount_id }
     }
 
     /// The mount `identity` where it lies on `target`, be it under another one; where nothing is known of it, the mount
@@ -122,6 +125,7 @@ impl Spot {
             target: target.to_owned(),
             what,
             device: Some(found.device.clone()),
+            source: Some(found.source.clone()),
             mount_id: unique_id(found, mount_id),
         }))
     }
@@ -170,6 +174,7 @@ impl Spot {
         let is_ours = |point: &MountPoint| {
             point.is_on(&self.target, self.what)
                 && self.device.as_ref().is_none_or(|device| *device == point.device)
+                && self.source.as_ref().is_none_or(|source| *source == point.source)
         };
         if on_top(points, &self.target).is_some_and(is_ours) {
             return Lies::OnTop;
@@ -425,6 +430,7 @@ mod tests {
             target: "/mnt/a/b".into(),
             what: What::Erofs,
             device: Some("0:37".to_owned()),
+            source: None,
             mount_id: None,
         };
         assert_eq!(spot.lies_in(&table(ours)), Lies::OnTop);
@@ -453,21 +459,23 @@ mod tests {
     #[test]
     fn a_mount_of_ours_is_told_from_what_lies_over_it_and_from_its_successor() {
         let over = || points_of(TABLE).into_iter().filter(|point| point.path == Path::new("/mnt/over"));
-        let spot = |device: Option<&str>| Spot {
+        let spot = |device: Option<&str>, source: Option<&str>| Spot {
             target: "/mnt/over".into(),
             what: What::Erofs,
             device: device.map(str::to_owned),
+            source: source.map(str::to_owned),
             mount_id: None,
         };
-        for (device, covered, alone) in [
-            (Some("0:37"), Lies::Covered, Lies::OnTop),
-            (None, Lies::Covered, Lies::OnTop),
-            (Some("0:99"), Lies::Nowhere, Lies::Nowhere),
+        for (device, source, covered, alone) in [
+            (Some("0:37"), Some("x"), Lies::Covered, Lies::OnTop),
+            (None, None, Lies::Covered, Lies::OnTop),
+            (Some("0:99"), Some("x"), Lies::Nowhere, Lies::Nowhere),
+            (Some("0:37"), Some("y"), Lies::Nowhere, Lies::Nowhere),
         ] {
             let (both, one): (Vec<_>, Vec<_>) = (over().collect(), over().take(1).collect());
-            assert_eq!(spot(device).lies_in(&both), covered, "{device:?}");
-            assert_eq!(spot(device).lies_in(&one), alone, "{device:?}");
-            assert_eq!(spot(device).lies_in(&[]), Lies::Nowhere, "{device:?}");
+            assert_eq!(spot(device, source).lies_in(&both), covered, "{device:?}");
+            assert_eq!(spot(device, source).lies_in(&one), alone, "{device:?}");
+            assert_eq!(spot(device, source).lies_in(&[]), Lies::Nowhere, "{device:?}");
         }
     }
 

@@ -401,8 +401,8 @@ impl Mounted for FuseMount {
     }
 
     fn unmount(&self, lazy: bool) -> Result<(), Error> {
-        // By its device number alone, another one would be taken away for it.
-        if !self.served.is_over() && !self.identity().is_gone() {
+        // A connection that was aborted is over, and still mounted.
+        if !self.identity().is_gone() {
             device::unmount(&self.spot, lazy)?;
         }
         // The loop ends by itself, with ENODEV, when the last user in any mount namespace is gone. Until then the connection
@@ -435,7 +435,44 @@ fn kept_name(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
+
+    /// As `umount -f` leaves a mount that is in use.
+    #[test]
+    fn a_mount_whose_connection_was_aborted_is_taken_away() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: aborting a connection needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let device = match device::mount(dir.path(), Style::daemon("image")) {
+            Ok(device) => device,
+            Err(error) => return println!("skipped: FUSE cannot be mounted here: {error}"),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let server = Server::new(Arc::new(Refusing), Channel::new(device), runtime.handle().clone());
+        let pool = Pool::new().unwrap();
+        let served = pool.serve(server).unwrap();
+        let (holder, spot) = (Arc::new(keeper::NoKeeper), Spot::of(dir.path(), What::Fuse));
+        let mount = FuseMount { holder, id: "m1".to_owned(), spot, served };
+        let user = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let forced = rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::FORCE);
+        let begun = std::time::Instant::now();
+        while !mount.served.is_over() && begun.elapsed().as_secs() < 60 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (is_over, unmounted) = (mount.served.is_over(), mount.unmount(true));
+        let points = crate::mount_points().unwrap();
+        let is_left = points.iter().any(|point| point.path == dir.path());
+        if is_left {
+            device::undo(dir.path());
+        }
+        drop(user);
+        assert_eq!((forced, is_over), (Err(rustix::io::Errno::BUSY), true));
+        unmounted.expect("it is free to be detached");
+        assert!(!is_left);
+    }
 
     #[test]
     fn a_connection_lives_until_its_mount_has_gone() {
