@@ -23,6 +23,13 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether `other` knows more exactly which backing device is its superblock's.
+    pub fn is_narrowed_by(&self, other: &Self) -> bool {
+        !other.backing.is_empty()
+            && other.backing.len() < self.backing.len()
+            && other.backing.iter().all(|name| self.backing.contains(name))
+    }
+
     /// Whether it tells anything.
     pub(crate) fn is_known(&self) -> bool {
         self.mount_id.is_some() || (self.device.is_some() && !self.backing.is_empty())
@@ -33,17 +40,21 @@ impl Identity {
         Some(Superblock::of_names(&self.backing)).filter(|superblock| !superblock.is_unknown())
     }
 
-    /// Whether `point` is this mount, or another one of its superblock: a copy in a younger mount namespace, say. `lives` says
-    /// that the superblock does, for certain.
-    pub(crate) fn is_of(&self, point: &MountPoint, lives: bool) -> bool {
+    /// Whether `point` is this mount, or another one of its superblock: a copy in a younger mount namespace, say. `is_certain`
+    /// says that the superblock lives.
+    pub(crate) fn is_of(&self, point: &MountPoint, is_certain: bool) -> bool {
         let number = self.mount_id.map(mountinfo_id);
         if matches!(number, Some(Ok(Some(id))) if id == point.id) {
             return true;
         }
-        // A process that cannot ask for numbers goes by the device alone, rather than give a mount up that is there.
-        let cannot_ask = matches!(number, Some(Err(_)));
-        let lives = || lives || self.superblock().map_or(cannot_ask, |superblock| superblock.lives());
-        self.device.as_ref() == Some(&point.device) && lives()
+        // Without a number it goes by the device unless its superblock is gone for certain, rather than give a mount up that is
+        // there: a backing device that may be its own belongs to another one, which may have gone.
+        let lives = || match (self.superblock(), &number) {
+            (Some(superblock), Some(Ok(_))) => superblock.lives(),
+            (Some(superblock), _) => !superblock.is_gone(),
+            (None, number) => matches!(number, Some(Err(_))),
+        };
+        self.device.as_ref() == Some(&point.device) && (is_certain || lives())
     }
 
     /// Whether somebody has taken this mount away, and its device number may be another's by now.

@@ -530,6 +530,28 @@ fn a_mount_is_known_by_its_identity_and_without_one_by_what_the_caller_says() {
     }
 }
 
+/// Others had made theirs in the same moment, and one of these has gone since.
+#[test]
+fn p4_a_mount_without_a_number_is_ours_while_a_backing_device_lives_that_may_be_its_own() {
+    for kind in KINDS {
+        let Some(rig) = Rig::kept_by(kind, Arc::new(MapHolder::default())) else { continue };
+        let mut identity = Identity { mount_id: None, ..rig.mounted.identity() };
+        let ours = identity.backing.clone();
+        identity.backing.push("erofs-no-such".to_owned());
+        let left = rig.hand_over();
+        let (next, front_end) = left.next();
+        let spec = MountSpec { identity, ..next.spec.clone() };
+        let resumed = front_end.resume(spec.clone()).expect("it is mounted");
+        assert_eq!(resumed.identity().backing, ours, "{kind}");
+        drop((resumed, front_end));
+        // Nobody has vouched for what was read meanwhile.
+        left.holder.names().iter().for_each(|name| left.holder.release(name));
+        let front_end = start(kind, &next, left.dir.path());
+        assert!(matches!(front_end.resume(spec), Err(Error::Poisoned { .. })), "{kind}");
+        assert!(!is_mounted_on(&left.spec.target), "{kind}");
+    }
+}
+
 /// What the next worker has of it is its record alone.
 #[test]
 fn p1_the_reader_of_a_poisoned_mount_is_waited_for_and_mounts_of_others_are_not() {

@@ -120,11 +120,16 @@ impl MountRecord {
         self.made.as_ref().is_some_and(|made| this_boot().is_some_and(|boot| boot != made.boot))
     }
 
-    /// Writes down in `dir` what tells the mount from others, unless that is known. Without it one that nobody serves stays
-    /// mounted when it is to be detached and does not look like ours: no reason to give up one that works.
+    /// Writes down in `dir` what tells the mount from others, unless that is known as exactly. Without it one that nobody
+    /// serves stays mounted when it is to be detached and does not look like ours: no reason to give up one that works.
     pub fn note_made(&mut self, identity: Identity, dir: &Path) {
-        let Some(boot) = this_boot().filter(|_| self.made.is_none()) else { return };
-        self.made = Some(Made { boot, identity });
+        match (&mut self.made, this_boot()) {
+            (Some(made), _) if made.identity.is_narrowed_by(&identity) => {
+                made.identity.backing = identity.backing
+            }
+            (None, Some(boot)) => self.made = Some(Made { boot, identity }),
+            _ => return,
+        }
         if let Err(error) = self.save(dir) {
             tracing::warn!(target = %self.target.display(), "mount_record: {error:#}");
         }
@@ -314,6 +319,29 @@ mod tests {
         assert!(!read.is_of_earlier_boot());
         read.made.as_mut().expect("it was noted").boot = "0".repeat(32);
         assert!(read.is_of_earlier_boot());
+    }
+
+    #[test]
+    fn the_backing_devices_of_a_mount_become_fewer_in_its_record_and_nothing_else_changes() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let mut record = record("/mnt/a");
+        let identity = |mount_id, backing: &[&str]| {
+            let backing = backing.iter().map(|name| (*name).to_owned()).collect();
+            Identity { mount_id, backing, ..Identity::default() }
+        };
+        record.note_made(identity(Some(7), &["erofs-5", "erofs-6"]), temp.path());
+        for (noted, expected) in [
+            (&["erofs-8", "erofs-9"][..], &["erofs-5", "erofs-6"][..]),
+            (&["erofs-9"], &["erofs-5", "erofs-6"]),
+            (&["erofs-5"], &["erofs-5"]),
+            (&[], &["erofs-5"]),
+            (&["erofs-5", "erofs-6"], &["erofs-5"]),
+        ] {
+            record.note_made(identity(None, noted), temp.path());
+            let read = MountRecord::load_all(temp.path()).expect("it can be read").pop();
+            let read = read.expect("it is there").identity();
+            assert_eq!(read, identity(Some(7), expected), "{noted:?}");
+        }
     }
 
     #[test]

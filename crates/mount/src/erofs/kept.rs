@@ -66,7 +66,7 @@ impl<'a> Kept<'a> {
             false => identity.superblock().unwrap_or_else(Superblock::any),
         };
         if is_kept && (origin == Origin::Inherited || superblock.on_plain_files) {
-            return Ok((found.ok_or_else(gone)?, superblock));
+            return Ok((found.ok_or_else(gone)?, superblock.narrowed()));
         }
         found.as_ref().map_or(Ok(()), |spot| spot.unmount(true))?;
         if found.is_some() && !superblock.is_gone() {

@@ -93,6 +93,13 @@ impl Superblock {
         all
     }
 
+    /// One that is there: without the backing devices that have gone, which were others'.
+    pub(super) fn narrowed(self) -> Self {
+        let bdi: Vec<String> =
+            self.bdi.iter().filter(|name| Path::new(BDI).join(name).exists()).cloned().collect();
+        if bdi.is_empty() { self } else { Self { bdi, ..self } }
+    }
+
     /// Whether nothing is known about it.
     pub(crate) fn is_unknown(&self) -> bool {
         self.bdi.is_empty()
