@@ -412,8 +412,7 @@ impl Engine {
             return Ok(tickets);
         }
         for request in requests {
-            let trip = Trip::new(Arc::clone(self), held.clone(), booking, request.chunks, cause);
-            self.handle.spawn(trip.run());
+            Trip::new(Arc::clone(self), held.clone(), booking, request.chunks, cause).set_out();
         }
         Ok(tickets)
     }

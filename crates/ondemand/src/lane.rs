@@ -20,7 +20,7 @@ use larder_remote::{RangeSource, ReadHere};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    Cause, Engine, FillError,
+    Cause, Engine, EngineConfig, FillError,
     admission::Pass,
     cause::Priority,
     flight::BookingId,
@@ -37,6 +37,10 @@ use crate::{
 /// Stored bytes after which a lane queues up again. One that no reader waits for does so after each request while any
 /// reader waits.
 const TURN_BYTES: u64 = 4 << 20;
+
+/// Stalls after which nobody waits any longer for leave to read in a file system that is only busy, where the bytes lie
+/// somewhere else, too.
+const BUSY_STALLS_MAX: u32 = 3;
 
 /// What the lanes of a booking have in common.
 ///
@@ -96,17 +100,14 @@ impl Queue {
             let _ = point(Site::OndemandAdmitted);
             let own = || self.pieces.load(Ordering::Relaxed);
             let pieces = own();
-            // Others may be read there for long: only a file system where nobody gets on hangs.
-            let all = || self.engine.lanes.pieces(file_system);
-            let permit = self.unless_it_hangs(&mut pass, all, self.engine.lanes.take(file_system));
-            let Ok(permit) = timeout(self.engine.config.deadline, permit).await else {
+            let permit = match self.permit(&mut pass, file_system).await {
+                Ok(permit) => permit,
+                Err(NoPermit::Hangs) => return self.give_up(),
                 // Where other lanes get on, what is left is theirs.
-                if own() == pieces {
-                    self.fail_rest();
-                }
-                return;
+                Err(NoPermit::Busy) if own() != pieces => return,
+                Err(NoPermit::Busy) if self.has_other() => return self.stand_aside(),
+                Err(NoPermit::Busy) => return self.fail_rest(),
             };
-            let Some(permit) = permit.flatten() else { return self.give_up() };
             let thread = LaneThread::new(self, permit);
             // After a panic in there the chunks are landed on drop.
             let turn = self.engine.handle.spawn_blocking(move || thread.take_turn());
@@ -114,6 +115,20 @@ impl Queue {
                 return self.give_up();
             }
         }
+    }
+
+    /// Waits for leave to read, as long as a reader waits; less long where the bytes lie somewhere else, too.
+    async fn permit(&self, pass: &mut Option<Pass>, file_system: u64) -> Result<LanePermit, NoPermit> {
+        let EngineConfig { deadline, stall, .. } = self.engine.config;
+        // Others may be read there for long: only a file system where nobody gets on hangs.
+        let all = || self.engine.lanes.pieces(file_system);
+        let mut permit = pin!(self.unless_it_hangs(pass, all, self.engine.lanes.take(file_system)));
+        let patience = deadline.min(BUSY_STALLS_MAX * stall);
+        let mut waited = timeout(patience, &mut permit).await;
+        if waited.is_err() && !self.has_other() {
+            waited = timeout(deadline - patience, permit).await;
+        }
+        waited.map_err(|_| NoPermit::Busy)?.flatten().ok_or(NoPermit::Hangs)
     }
 
     /// Waits for `done`; `None` when the file system hangs, for `count` does not grow, and the bytes lie somewhere else, too. Where
@@ -141,11 +156,20 @@ impl Queue {
         }
     }
 
-    /// The file system hangs: everything that has not been brought is brought from elsewhere. The threads that are in it stay
-    /// there.
+    /// The file system hangs: it is asked last from now on, and everything that has not been brought is brought from elsewhere. The
+    /// threads that are in it stay there.
     fn give_up(&self) {
         if !self.withdrawn.swap(true, Ordering::Relaxed) {
-            self.requests.iter().for_each(|request| self.hand_over(request.chunks.clone()));
+            self.blob.sources().pass_over(&self.source, Blame::Place);
+            self.requests.iter().for_each(|request| self.hand_over(request.chunks.clone()).set_out());
+        }
+    }
+
+    /// The file system is too busy for these requests: they are brought from elsewhere. The next ones are its own again.
+    fn stand_aside(&self) {
+        if !self.withdrawn.swap(true, Ordering::Relaxed) {
+            let trip = |request: &Request| self.hand_over(request.chunks.clone()).asking_last(&self.source);
+            self.requests.iter().for_each(|request| trip(request).set_out());
         }
     }
 
@@ -211,7 +235,8 @@ impl Queue {
             None => {}
         }
         let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
-        self.hand_over(*first..*last + 1);
+        self.blob.sources().pass_over(&self.source, Blame::Place);
+        self.hand_over(*first..*last + 1).set_out();
     }
 
     fn is_withdrawn(&self) -> bool {
@@ -223,9 +248,8 @@ impl Queue {
         self.blob.sources().has_other(&self.source)
     }
 
-    /// Has a trip bring those of `chunks` that this booking has not brought.
-    fn hand_over(&self, chunks: Range<u32>) {
-        self.blob.sources().pass_over(&self.source, Blame::Place);
+    /// A trip that brings those of `chunks` that this booking has not brought.
+    fn hand_over(&self, chunks: Range<u32>) -> Trip {
         let mut flights = self.blob.flights();
         let booking = flights.open_booking();
         for number in chunks.clone() {
@@ -233,8 +257,16 @@ impl Queue {
         }
         drop(flights);
         let (engine, blob) = (Arc::clone(&self.engine), self.blob.clone());
-        self.engine.handle.spawn(Trip::new(engine, blob, booking, chunks, self.cause).run());
+        Trip::new(engine, blob, booking, chunks, self.cause)
     }
+}
+
+/// Why there is no leave to read.
+enum NoPermit {
+    /// Nobody gets on in the file system.
+    Hangs,
+    /// Somebody may, but it has taken too long.
+    Busy,
 }
 
 impl Drop for Queue {

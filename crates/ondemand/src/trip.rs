@@ -42,6 +42,8 @@ pub(crate) struct Trip {
     booking: BookingId,
     chunks: Range<u32>,
     cause: Cause,
+    /// Who is waited for only where nobody else has the bytes.
+    asked_last: Option<Arc<dyn RangeSource>>,
 }
 
 impl Trip {
@@ -52,11 +54,23 @@ impl Trip {
         chunks: Range<u32>,
         cause: Cause,
     ) -> Self {
-        Self { engine, blob, booking, chunks, cause }
+        Self { engine, blob, booking, chunks, cause, asked_last: None }
+    }
+
+    /// The same, with `source` for when nobody elsewhere has the bytes.
+    pub fn asking_last(mut self, source: &Arc<dyn RangeSource>) -> Self {
+        self.asked_last = Some(Arc::clone(source));
+        self
+    }
+
+    /// Starts the task that brings its chunks.
+    pub fn set_out(self) {
+        let handle = self.engine.handle.clone();
+        handle.spawn(self.run());
     }
 
     /// Brings its chunks, unless the blob is withdrawn before.
-    pub async fn run(self) {
+    async fn run(self) {
         let object = self.blob.object();
         tokio::select! {
             biased;
@@ -86,8 +100,8 @@ impl Trip {
         let mut flight = Flown {
             until: began + self.engine.config.deadline,
             rest: request.chunks.clone(),
-            blamed: Vec::new(),
-            stalled: None,
+            blamed: self.asked_last.iter().map(|source| Blame::Origin.on(source)).collect(),
+            stalled: self.asked_last.clone(),
             failed: None,
             ok: true,
         };

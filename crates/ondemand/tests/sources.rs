@@ -4,7 +4,7 @@ mod common;
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -228,4 +228,88 @@ async fn p3_a_thread_that_hangs_here_keeps_no_other_blob_from_its_other_place() 
     assert!(began.elapsed() < hangs / 2, "it waited for the other blob's file system");
     assert_eq!(rig.source.bytes_served(), 64 * KIB);
     reader.await.expect("it does not panic").expect("it only takes long");
+}
+
+/// A file in the same file system, whose reads take their time until it may hurry.
+struct Crawling {
+    file: Here,
+    reads: AtomicBool,
+    hurries: AtomicBool,
+}
+
+#[async_trait]
+impl RangeSource for Crawling {
+    fn len(&self) -> u64 {
+        self.file.len
+    }
+
+    fn describe(&self) -> String {
+        "a file that takes its time".into()
+    }
+
+    async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
+        self.read_here(range, Vec::new())
+    }
+
+    fn here(&self) -> Option<&dyn ReadHere> {
+        Some(self)
+    }
+}
+
+impl ReadHere for Crawling {
+    fn file_system(&self) -> u64 {
+        self.file.file_system()
+    }
+
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
+        self.reads.store(true, SeqCst);
+        if !self.hurries.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.file.read_here(range, buffer)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_a_file_system_here_that_is_busy_is_left_for_another_place_and_asked_first_again() {
+    let (stall, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    // Leave to read is waited for three stalls, or for as long as a reader waits, whichever is less.
+    for deadline in [10 * minute, stall / 2] {
+        // One lane, and whoever has it reads all of its blob in one request.
+        let lanes = EngineConfig {
+            decoders: NonZero::<usize>::MIN,
+            demand_request_bytes_max: 8 << 20,
+            ..no_readahead()
+        };
+        let engine = engine_with(EngineConfig { stall, deadline, ..lanes });
+        let data = common::bytes(8 * MIB, 1);
+        let file = Here { data: Some(data.clone()), len: 8 * MIB, takes: Duration::ZERO };
+        let crawling =
+            Arc::new(Crawling { file, reads: AtomicBool::new(false), hurries: AtomicBool::new(false) });
+        let chunks = table(&data, even(8 * MIB, 64 * KIB));
+        let source = Arc::clone(&crawling) as Arc<dyn RangeSource>;
+        let busy = Blob::new("busy", resources(Memory::new(), 8 * MIB), chunks, source);
+        let reader = tokio::spawn({
+            let (engine, busy) = (Arc::clone(&engine), Arc::clone(&busy));
+            async move { engine.fill(&busy, at(0, 8 * MIB), DEMAND).await }
+        });
+        while !crawling.reads.load(SeqCst) {
+            tokio::task::yield_now().await;
+        }
+
+        let data = common::bytes(4 * MIB, 2);
+        let here = Here { data: Some(data.clone()), len: 4 * MIB, takes: Duration::ZERO };
+        let (rig, _lease) = here_and_elsewhere(here, &data);
+        let read = async { while rig.read(&engine, 0..64 * KIB).await.is_err() {} };
+        tokio::time::timeout(minute, read).await.expect("elsewhere it is well");
+        assert_eq!(rig.source.bytes_served(), 64 * KIB, "after {deadline:?}");
+
+        crawling.hurries.store(true, SeqCst);
+        let _ = reader.await.expect("it does not panic");
+        let all = async { while engine.fill(&busy, at(0, 8 * MIB), DEMAND).await.is_err() {} };
+        tokio::time::timeout(minute, all).await.expect("it hurries");
+        let read = async { while rig.read(&engine, MIB..2 * MIB).await.is_err() {} };
+        tokio::time::timeout(minute, read).await.expect("nobody else reads here");
+        assert_eq!(rig.source.bytes_served(), 64 * KIB, "it was only busy, and is well");
+    }
 }
