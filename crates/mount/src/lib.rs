@@ -26,4 +26,4 @@ pub use error::Error;
 pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd, open};
 pub use identity::Identity;
 pub use probe::{Probe, Unavailable, probe};
-pub use target::{Detached, MountPoint, detach_mount_of, mount_points};
+pub use target::{Detached, MountPoint, detach_mount_of, mount_of, mount_points};

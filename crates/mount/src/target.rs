@@ -192,6 +192,16 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
     Ok(points_of(&fs::read("/proc/self/mountinfo")?))
 }
 
+/// The mount that an absolute path lies in, which need not exist; `None` where this process sees no root. Touches no mount, and so
+/// follows no links.
+///
+/// # Errors
+///
+/// When the kernel's table cannot be read.
+pub fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
+    Ok(look_up(&mount_points()?, path).cloned())
+}
+
 fn points_of(table: &[u8]) -> Vec<MountPoint> {
     table.split(|&byte| byte == b'\n').filter_map(parse).collect()
 }
@@ -212,12 +222,17 @@ pub(crate) fn device(target: &Path) -> Option<String> {
     Some(device).filter(|device| !device.contains('/'))
 }
 
-/// The mount that a look-up of `target` ends in, if it is mounted there: what is mounted over one of its parents hides it.
+/// The mount that a look-up of `target` ends in, if it is mounted there.
+fn on_top<'a>(points: &'a [MountPoint], target: &Path) -> Option<&'a MountPoint> {
+    look_up(points, target).filter(|point| point.path == target)
+}
+
+/// The mount that a look-up of `path` ends in: what is mounted over one of its parents hides those below.
 ///
 /// The order of the table tells nothing: a mount may have been moved. The root of a process is where it is, whatever is
 /// mounted over it: `set_root()` in fs/namei.c (v6.18).
-fn on_top<'a>(points: &'a [MountPoint], target: &Path) -> Option<&'a MountPoint> {
-    let mut prefixes: Vec<&Path> = target.ancestors().collect();
+fn look_up<'a>(points: &'a [MountPoint], path: &Path) -> Option<&'a MountPoint> {
+    let mut prefixes: Vec<&Path> = path.ancestors().collect();
     let root = prefixes.pop()?;
     let mut at = points.iter().find(|point| point.path == root && point.is_lowest(points));
     for prefix in prefixes.into_iter().rev() {
@@ -228,7 +243,7 @@ fn on_top<'a>(points: &'a [MountPoint], target: &Path) -> Option<&'a MountPoint>
             at = Some(point);
         }
     }
-    at.filter(|point| point.path == target)
+    at
 }
 
 /// The lowest of the mounts on `target` for which `is_wanted` holds, the oldest of several.
@@ -402,6 +417,22 @@ mod tests {
         ] {
             assert_eq!(is_on_top(path).map(|point| point.what()), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_a_path_lies_in_is_the_nearest_mount_above_it() {
+        let points = points_of(TABLE);
+        for (path, device) in [
+            ("/", "254:0"),
+            ("/mnt/file", "254:0"),
+            ("/mnt/a b", "0:35"),
+            ("/mnt/a b/file", "0:35"),
+            ("/mnt/a bc", "254:0"),
+            ("/mnt/over/file", "0:38"),
+        ] {
+            assert_eq!(look_up(&points, Path::new(path)).map(|point| &*point.device), Some(device), "{path}");
+        }
+        assert_eq!(look_up(&points, Path::new("mnt/f")), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod blobs;
 mod check;
 mod lazy;
+mod looking;
 mod patient;
 mod place;
 mod scratch;
@@ -36,7 +37,7 @@ use crate::errors::{Kind, told};
 
 pub use blobs::{Blobs, Opened};
 use lazy::Waiting;
-pub use patient::LOOKING_MAX;
+pub use looking::LOOKING_MAX;
 pub use place::{Place, connect, connect_patiently};
 pub use scratch::Scratch;
 use turns::{Turn, Turns};

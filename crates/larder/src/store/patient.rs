@@ -7,15 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder_image::{Descriptor, Error, Reference, Repository, Version};
 use larder_remote::{BlobRange, HttpClient, RangeSource, ReadHere};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+use super::looking;
 use super::place::connect;
-
-/// Threads that look for places at once: a file system that hangs keeps them.
-pub const LOOKING_MAX: usize = 8;
-
-static LOOKING: Semaphore = Semaphore::const_new(LOOKING_MAX);
 
 /// A repository that may be away.
 #[derive(Clone)]
@@ -26,16 +22,13 @@ struct Whereabouts {
     insecure: bool,
     http: HttpClient,
     found: OnceLock<Arc<dyn Repository>>,
-    /// One looks for it at a time.
-    looking: Arc<Semaphore>,
 }
 
 impl Patient {
     /// The place that `reference` names, whether it is there or not.
     pub fn new(reference: &Reference, insecure: bool, http: &HttpClient) -> Self {
         let (reference, http) = (reference.clone(), http.clone());
-        let (found, looking) = (OnceLock::new(), Arc::new(Semaphore::new(1)));
-        Self(Arc::new(Whereabouts { reference, insecure, http, found, looking }))
+        Self(Arc::new(Whereabouts { reference, insecure, http, found: OnceLock::new() }))
     }
 
     /// The same, for one that was found.
@@ -58,10 +51,10 @@ impl Patient {
         &self,
         look: impl FnOnce(&Self) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let turn = (Arc::clone(&self.0.looking).acquire_owned().await?, LOOKING.acquire().await?);
+        let permit = looking::permit(&self.0.reference).await?;
         let patient = self.clone();
         let looked = spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             look(&patient)
         });
         looked.await?
@@ -167,6 +160,7 @@ fn away(place: String, error: &anyhow::Error) -> larder_remote::Error {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write as _;
     use std::path::Path;
     use std::time::Duration;
 
@@ -190,6 +184,14 @@ mod tests {
         let place = super::super::connect_patiently(&reference, false, &http);
         let blob = place.repository.blob(&descriptor).expect("it may be away");
         (blob, layout.join("blobs/sha256").join(digest.digest()))
+    }
+
+    /// Makes a layout whose index, which is returned, keeps whoever opens it waiting for a writer.
+    fn hanging(layout: &Path) -> std::path::PathBuf {
+        fs::create_dir_all(layout.join("blobs/sha256")).expect("room");
+        let index = layout.join("index.json");
+        mknodat(CWD, &index, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("it can be made");
+        index
     }
 
     fn whole() -> BlobRange {
@@ -222,10 +224,7 @@ mod tests {
             .build()
             .expect("a runtime");
         let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir_all(dir.path().join("blobs/sha256")).expect("room");
-        let index = dir.path().join("index.json");
-        // Whoever opens it waits for a writer.
-        mknodat(CWD, &index, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("it can be made");
+        let index = hanging(dir.path());
         let (blob, file) = blob(dir.path());
         fs::write(&file, b"bytes").expect("room");
         let minute = Duration::from_secs(60);
@@ -244,5 +243,30 @@ mod tests {
         runtime.shutdown_background();
         idle.expect("a thread is left").expect("no panic");
         assert_eq!(read.expect("it answers").expect("it is back"), &b"bytes"[..]);
+    }
+
+    #[test]
+    fn p3_images_of_a_layout_that_hangs_leave_threads_for_another_layout() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (away, here) =
+            (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let index = hanging(away.path());
+        let (well, file) = blob(here.path());
+        fs::create_dir_all(here.path().join("blobs/sha256")).expect("room");
+        fs::write(here.path().join("index.json"), INDEX).expect("room");
+        fs::write(file, b"bytes").expect("room");
+        let read = runtime.block_on(async {
+            for _ in 0..looking::LOOKING_MAX {
+                let (hung, _) = blob(away.path());
+                let read = timeout(Duration::from_millis(50), hung.read_range(whole())).await;
+                assert!(read.is_err(), "it hangs");
+            }
+            timeout(Duration::from_secs(60), well.read_range(whole())).await
+        });
+        // Opened for both, it waits for nobody.
+        let mut fifo = fs::File::options().read(true).write(true).open(index).expect("it is there");
+        fifo.write_all(INDEX).expect("room");
+        runtime.shutdown_background();
+        assert_eq!(read.expect("nobody waits for the other layout").expect("it is well"), &b"bytes"[..]);
     }
 }
