@@ -279,7 +279,7 @@ fn what_lies_in_the_place_of_ours_stays_when_one_who_stands_in_stops(frontend: &
     other.run(args.into_iter().chain([target])).ok();
     rig.larder.run(["daemon", "--stop", "--lazy"]).ok();
     support::compare::assert_same(&rig.larder.path("source"), &rig.target);
-    assert!(rig.larder.log().contains("not known to be this daemon's"), "{}", rig.larder.log());
+    assert!(rig.larder.log().contains("is not this daemon's"), "{}", rig.larder.log());
     other.run([OsStr::new("umount"), target]).ok();
 }
 
