@@ -16,6 +16,12 @@ const GRACE: Duration = Duration::from_secs(30);
 const SPARE_SOCKETS: usize = 40;
 const SPARE_THREADS: usize = 64;
 
+/// Ends of pipes: each thread that serves a FUSE has one, and the front end of images gets its threads when it has to refuse what
+/// a tree left with the keeper.
+fn spare_pipe_ends() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 4)
+}
+
 /// The list of detached mounts that somebody still read from: once there, it stays with the keeper, empty or not.
 const SPARE_LISTS: usize = 1;
 
@@ -78,6 +84,7 @@ impl Usual {
                 Some("socket") => SPARE_SOCKETS,
                 Some("threads") => SPARE_THREADS,
                 Some("memfd:larder-erofs") => SPARE_LISTS,
+                Some("pipe") if of_trees > 0 && name.starts_with("worker") => spare_pipe_ends(),
                 _ => 0,
             };
             usual + spare
