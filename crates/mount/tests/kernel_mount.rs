@@ -478,11 +478,14 @@ fn p1_a_mount_that_waits_to_be_taken_up_finds_no_holes_when_another_mount_of_the
     wait_for(|| front_end.is_idle());
 }
 
-/// Mounts the image in `dir` without any front end.
-fn mount_by_hand(dir: &Path, target: &Path) {
+/// Mounts the image in `dir` without any front end; `false` where the kernel mounts no files, as before Linux 6.12.
+fn mount_by_hand(dir: &Path, target: &Path) -> bool {
     let device = CString::new(format!("device={}", dir.join("blob").display())).unwrap();
     let metadata = dir.join("metadata");
-    rustix::mount::mount(&metadata, target, "erofs", MountFlags::RDONLY, device.as_c_str()).unwrap();
+    match rustix::mount::mount(&metadata, target, "erofs", MountFlags::RDONLY, device.as_c_str()) {
+        Err(rustix::io::Errno::NOTBLK) => false,
+        mounted => mounted.map(|()| true).unwrap(),
+    }
 }
 
 fn is_mounted_on(target: &Path) -> bool {
@@ -496,7 +499,10 @@ fn a_mount_that_somebody_has_put_in_the_place_of_ours_stays() {
         let (kind, spec) = (rig.front_end.kind(), &rig.worker.spec);
         let identity = rig.mounted.identity();
         rustix::mount::unmount(&spec.target, UnmountFlags::empty()).unwrap();
-        mount_by_hand(rig.dir.path(), &spec.target);
+        if !mount_by_hand(rig.dir.path(), &spec.target) {
+            println!("skipped ({kind}): this kernel mounts no EROFS from files");
+            continue;
+        }
         let detached = detach_mount_of(kind, &spec.target, &identity, |_| true).unwrap();
         assert_eq!(detached, Detached::NotOurs, "{kind}");
         rig.mounted.unmount(true).unwrap();
@@ -563,7 +569,7 @@ fn p1_the_reader_of_a_poisoned_mount_is_waited_for_and_mounts_of_others_are_not(
     let elsewhere = left.dir.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let _unmount_other = Unmount(elsewhere.clone());
-    mount_by_hand(left.dir.path(), &elsewhere);
+    assert!(mount_by_hand(left.dir.path(), &elsewhere), "a front end that mounts files has done so");
     let (next, front_end) = left.next();
     let resumed = front_end.resume(MountSpec { identity, ..next.spec.clone() });
     assert!(matches!(resumed, Err(Error::Poisoned { .. })));

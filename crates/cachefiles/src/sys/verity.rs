@@ -48,7 +48,8 @@ pub(crate) fn enable_verity(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the call reads `arg` only; it names no memory beyond itself (no salt, no signature).
     match unsafe { ioctl(fd, request) } {
         Ok(()) | Err(Errno::EXIST) => Ok(true),
-        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        // Or the kernel has no SHA-256 for it.
+        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOPKG) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
