@@ -36,6 +36,10 @@ impl Rig {
         if cannot(FrontEndKind::Fuse, dir.path()) {
             return None;
         }
+        if !can_resend() {
+            println!("skipped: a kernel before Linux 6.9 tells nobody that the first request is lost");
+            return None;
+        }
         let mut tree = Tree::new();
         tree.add_file(b"file", b"bytes".to_vec(), &Attributes::default()).unwrap();
         build(tree, dir.path());
@@ -53,6 +57,13 @@ impl Rig {
         let front_end = open(FrontEndKind::Fuse, Arc::clone(&worker.holder), engine, dir.path()).unwrap();
         Some(Self { front_end, worker, reader, _unmount: unmount, _dir: dir })
     }
+}
+
+fn can_resend() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().expect("text");
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6_u32, 9_u32)
 }
 
 fn mount(target: &Path) -> OwnedFd {
