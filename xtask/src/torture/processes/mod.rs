@@ -5,6 +5,7 @@
 //! One process at a time dies, as P1 and P4 promise it: a keeper is only killed while a worker lives that has taken
 //! everything over, and a round is either about the death of workers or about that of keepers.
 
+mod calm;
 mod daemon;
 mod disk;
 mod image;

@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
@@ -15,18 +14,12 @@ use super::super::dice::{Dice, weighted};
 use super::super::tally::errno_name;
 use super::super::truth;
 use super::super::violation::{Kind, Violation};
+use super::calm::read_calmly;
 use super::daemon::Daemon;
 use super::image::{self, Image};
 use super::mapped;
 use super::plan::{Round, STEPS};
 use super::program;
-
-/// Reads in calm weather.
-pub const CALM_STEPS: u64 = 40;
-
-/// How long after the end of the faults an error may still come from one of them: from a fetch that had begun before, or
-/// from who stands in for workers that the faults had killed, which is a minute at most, and the start of the next one.
-pub const AFTERMATH: Duration = Duration::from_secs(90);
 
 /// A reader.
 pub struct Reader {
@@ -104,19 +97,11 @@ impl Reader {
     pub fn start_calm(self, desk: &Arc<Desk>) -> JoinHandle<()> {
         let desk = Arc::clone(desk);
         std::thread::spawn(move || {
-            let began = Instant::now();
-            for step in (0..CALM_STEPS).take_while(|_| !desk.is_stopped()) {
+            read_calmly(&desk, |step| {
                 let piece = self.piece(step);
-                loop {
-                    let read = self.read(&desk, 0, &piece);
-                    let Err(error) = self.judge(&desk, &piece, read) else { break };
-                    if began.elapsed() > AFTERMATH {
-                        let what = format!("{}: {error}, long after its cause had gone", self.words(&piece));
-                        return desk.tally().violate(Violation::new(Kind::Error, what));
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            }
+                let read = self.read(&desk, 0, &piece);
+                self.judge(&desk, &piece, read).map_err(|error| (self.words(&piece), error))
+            });
         })
     }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
@@ -16,10 +16,11 @@ use super::super::super::desk::Desk;
 use super::super::super::dice::{Dice, weighted};
 use super::super::super::tally::{TREE_RIGHT, TREE_WRONG, errno_name};
 use super::super::super::violation::{Kind, Violation};
+use super::super::calm::read_calmly;
 use super::super::daemon::{Daemon, TREE};
 use super::super::mapped;
 use super::super::plan::{Round, STEPS};
-use super::super::reader::{AFTERMATH, CALM_STEPS, read_until_end};
+use super::super::reader::read_until_end;
 use super::plan::choose;
 use super::version::version_of;
 use super::{DIRECTORIES, FILES, Tree, directory, name, path, size};
@@ -118,21 +119,12 @@ impl TreeReader {
     pub fn start_calm(self, desk: &Arc<Desk>) -> JoinHandle<()> {
         let desk = Arc::clone(desk);
         std::thread::spawn(move || {
-            let began = Instant::now();
-            for number in (0..CALM_STEPS).take_while(|_| !desk.is_stopped()) {
-                let step = self.calm_step(number);
-                loop {
-                    let mut opened = None;
-                    let found = self.act(&desk, 0, &step, &mut opened);
-                    let Err(failed) = self.judge(&desk, &step, found, &mut opened) else { break };
-                    if began.elapsed() > AFTERMATH {
-                        let why = errno_name(&failed.error);
-                        let what = format!("{}: {why}, long after its cause had gone", self.words(&step));
-                        return desk.tally().violate(Violation::new(Kind::Error, what));
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            }
+            read_calmly(&desk, |number| {
+                let (step, mut opened) = (self.calm_step(number), None);
+                let found = self.act(&desk, 0, &step, &mut opened);
+                let judged = self.judge(&desk, &step, found, &mut opened);
+                judged.map_err(|failed| (self.words(&step), errno_name(&failed.error).to_string()))
+            });
         })
     }
 
