@@ -4,6 +4,7 @@
 //! blobs are filled by `larder-ondemand`. Descriptors that must outlive the process go to the [`keeper`]. Where
 //! bytes come from is not known here.
 
+mod awake;
 mod content;
 mod erofs;
 mod error;

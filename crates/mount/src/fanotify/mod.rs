@@ -5,7 +5,6 @@
 //! mounted, and only when its superblock is gone the mark goes. An answer that allows needs a proof
 //! ([`question::Present`]). Where the kernel asks for metadata, too ([`metadata`]), its file is watched like the others.
 
-mod awake;
 mod blobs;
 mod erofs_mount;
 mod event;

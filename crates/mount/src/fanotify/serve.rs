@@ -11,7 +11,6 @@ use larder_fscache::ObjectRange;
 use larder_ondemand::{Blob, Cause, Engine, FillError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::awake::Awake;
 use super::blobs::{BlobTable, Device, FileId, Watched};
 use super::event::{self, Access, Event};
 use super::group::Group;
@@ -20,6 +19,7 @@ use super::linger::Linger;
 use super::question::{Present, Question};
 use super::recover::{Recovered, recover};
 use super::retire::Retiring;
+use crate::awake::Awake;
 use crate::erofs::Origin;
 use crate::grace::Grace;
 use crate::keeper::Holder;

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use larder_faults::{Site, point};
 use larder_imagefs::SealedPiece;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use tokio::sync::watch;
@@ -64,8 +63,6 @@ pub(crate) struct HandedOver {
     /// Received, and not answered yet.
     in_hand: AtomicUsize,
     is_late: watch::Sender<bool>,
-    /// Readable then, for threads that wait in [`Channel::receive`].
-    event: Option<OwnedFd>,
 }
 
 impl HandedOver {
@@ -108,15 +105,12 @@ impl HandedOver {
     /// In one order with the counting in [`Channel::receipt`]: who has counted before sees that it is closed, or is waited for.
     fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        if let Some(event) = &self.event {
-            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
-        }
     }
 }
 
 impl Channel {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        // Reads wait in poll(2): see `receive`.
+        // See `take`.
         if let Err(error) = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK)) {
             tracing::debug!(%error, "/dev/fuse stays blocking");
         }
@@ -124,9 +118,8 @@ impl Channel {
     }
 
     /// One that can [hand over](Self::hand_over).
-    pub(crate) fn with_successor(fd: OwnedFd) -> io::Result<Self> {
-        let event = Some(eventfd(0, EventfdFlags::CLOEXEC)?);
-        Ok(Self::handed_over_with(fd, Arc::new(HandedOver { event, ..HandedOver::default() })))
+    pub(crate) fn with_successor(fd: OwnedFd) -> Self {
+        Self::handed_over_with(fd, Arc::default())
     }
 
     /// One that is handed over when `handed_over` says so.
@@ -170,24 +163,11 @@ impl Channel {
         self.fd.as_fd()
     }
 
-    /// Reads one request into `buffer`; `None` when the file system has been unmounted, or handed
-    /// over. Blocks.
-    ///
-    /// It waits outside of the read: a reader that is killed while it waits inside may still be given a request, which
-    /// the kernel then cannot copy and ends with EIO, so that it is not sent again to the next worker
-    /// (`fuse_dev_do_read` in fs/fuse/dev.c, v6.12).
-    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(&'a [u8], Receipt)>> {
-        loop {
-            self.wait()?;
-            match self.take(buffer)? {
-                Taken::Request(len, receipt) => return Ok(Some((&buffer[..len], receipt))),
-                Taken::Nothing => {}
-                Taken::End => return Ok(None),
-            }
-        }
-    }
-
     /// Reads one request into `buffer`, if there is one.
+    ///
+    /// Who waits for one waits outside of the read: a reader that is killed while it waits inside may still be given a request,
+    /// which the kernel then cannot copy and ends with EIO, so that it is not sent again to the next worker
+    /// (`fuse_dev_do_read` in fs/fuse/dev.c, v6.12).
     pub(super) fn take(&self, buffer: &mut [u8]) -> io::Result<Taken> {
         let receipt = self.receipt();
         loop {
@@ -202,19 +182,6 @@ impl Channel {
                 Err(Errno::NODEV) => return Ok(Taken::End),
                 Err(error) => return Err(error.into()),
             }
-        }
-    }
-
-    fn wait(&self) -> io::Result<()> {
-        let device = PollFd::new(&*self.fd, PollFlags::IN);
-        let event = self.handed_over.as_ref().and_then(|handed_over| handed_over.event.as_ref());
-        let waited = match event {
-            Some(event) => poll(&mut [device, PollFd::new(event, PollFlags::IN)], None),
-            None => poll(&mut [device], None),
-        };
-        match waited {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 

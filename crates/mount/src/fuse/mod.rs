@@ -36,7 +36,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::channel::HandedOver;
 use self::device::Style;
-use self::pool::{Pool, Served};
+use self::pool::Served;
 use self::refusing::Refusing;
 use crate::keeper::{self, Holder};
 use crate::target::{self, Spot, What};
@@ -50,10 +50,8 @@ pub use file_system::{
     Size, Validity,
 };
 pub use image::{ImageContents, ImageServer};
+pub(crate) use pool::Pool;
 pub(crate) use serve::Server;
-
-/// Stack of a serving thread: it parses, it does not recurse.
-pub(crate) const STACK_BYTES: usize = 256 * 1024;
 
 /// How long a worker that makes way waits for what it has to answer itself; everybody else waits meanwhile.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -244,22 +242,16 @@ impl OwnMount {
         threads: NonZero<usize>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<(), Error> {
-        let thread = |number: usize| {
-            let server = Server::new(Arc::clone(fs), self.channel.clone(), runtime.clone());
-            std::thread::Builder::new()
-                .name(format!("fuse-{number}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || server.run())
+        let serve = || {
+            let pool = Pool::with_threads(threads.get())?;
+            pool.serve(Server::new(Arc::clone(fs), self.channel.clone(), runtime.clone()))?;
+            Ok(pool)
         };
-        let started: Result<Vec<_>, _> = (0..threads.get()).map(thread).collect();
-        let threads = started.map_err(|source| {
+        let pool = serve().map_err(|source| {
             device::undo(&self.target);
             kernel("starting a thread")(source)
         })?;
-        for thread in threads {
-            // A thread that panicked has said so; the others go on.
-            let _ = thread.join();
-        }
+        pool.join();
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! [`Pool`]: a few threads that serve every mount of this process, however many there are.
 //!
-//! They wait in one epoll(7), edge-triggered: each request of a mount wakes one of them, which answers until the mount has
-//! no more. A second thread that is woken meanwhile reads from the same mount, unless its file system has a state: then
-//! requests are answered in the order in which they come.
+//! They wait in one epoll(7), in which a mount tells one of them at a time (EPOLLONESHOT) that it has a request: that one
+//! answers until there is no more. Were each request told, the next one of a reader that has just been answered would wake a second
+//! thread beside the one that is about to look for it. A file system without a state is told of to others as soon as there is
+//! work for them: a long answer, or requests that come faster than they are answered. One with a state is answered in the
+//! order in which requests come.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,28 +12,41 @@ use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
-use super::STACK_BYTES;
 use super::serve::{Buffers, Server};
+use crate::awake::Awake;
 
+/// Stack of a serving thread: it parses, it does not recurse.
+const STACK_BYTES: usize = 256 * 1024;
 /// More threads than that do not make a worker's answers come sooner: what takes long goes to the runtime.
 const THREADS_MAX: usize = 4;
+/// A long answer must not hold up a short one.
+const THREADS_MIN: usize = 2;
 /// The number of the event that says that this pool is closed.
 const CLOSED: u64 = 0;
+/// What a mount tells: that there is a request, once.
+const WANTED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ONESHOT);
+/// A request that comes this soon after an answer belongs to a run. A halted processor of a virtual machine takes most of
+/// that to wake.
+const RUN: Duration = Duration::from_micros(150);
+/// How long a run may pause.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// The threads, and what they serve. When it is dropped they go on until the last mount is gone.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
 }
 
 /// A mount in a pool.
-pub(super) struct Served {
+pub(crate) struct Served {
     shared: Arc<Shared>,
     number: u64,
     is_over: Arc<AtomicBool>,
@@ -57,6 +72,8 @@ impl Served {
 struct Shared {
     epoll: OwnedFd,
     closed: OwnedFd,
+    /// Threads.
+    wanted: usize,
     state: Mutex<State>,
 }
 
@@ -65,7 +82,7 @@ struct State {
     lines: HashMap<u64, Arc<Line>>,
     /// Numbers of lines are never used twice: an event that is late finds nobody.
     last: u64,
-    threads: usize,
+    threads: Vec<JoinHandle<()>>,
     is_closed: bool,
 }
 
@@ -75,35 +92,39 @@ struct Line {
     is_over: Arc<AtomicBool>,
     /// Held by the thread that answers, where the order matters.
     turn: Mutex<()>,
-    /// Whether there may be a request that the thread whose turn it is has not seen.
-    has_more: AtomicBool,
     /// Somebody else answers from now on.
     is_left: AtomicBool,
 }
 
 impl Pool {
+    /// With as many threads as there are processors, within limits.
     pub fn new() -> io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self::with_threads(processors.clamp(THREADS_MIN, THREADS_MAX))
+    }
+
+    /// With so many threads, which start with the first mount.
+    pub fn with_threads(threads: usize) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let closed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Level-triggered, so that it wakes every thread.
         epoll::add(&epoll, &closed, epoll::EventData::new_u64(CLOSED), epoll::EventFlags::IN)?;
-        Ok(Self { shared: Arc::new(Shared { epoll, closed, state: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { epoll, closed, wanted: threads, state: Mutex::default() }) })
     }
 
     /// Serves a mount until it is unmounted.
     pub fn serve(&self, server: Server) -> io::Result<Served> {
         self.start_threads()?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let (turn, has_more, is_left) = (Mutex::new(()), AtomicBool::new(false), AtomicBool::new(false));
-        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, has_more, is_left });
+        let (turn, is_left) = (Mutex::new(()), AtomicBool::new(false));
+        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, is_left });
         let mut state = self.shared.lock();
         state.last += 1;
         let number = state.last;
-        let wanted = epoll::EventFlags::IN | epoll::EventFlags::ET;
         // Entered first: the event may come before this returns.
         state.lines.insert(number, Arc::clone(&line));
         let added =
-            epoll::add(&self.shared.epoll, line.server.device(), epoll::EventData::new_u64(number), wanted);
+            epoll::add(&self.shared.epoll, line.server.device(), epoll::EventData::new_u64(number), WANTED);
         if let Err(error) = added {
             state.lines.remove(&number);
             return Err(error.into());
@@ -116,19 +137,28 @@ impl Pool {
         self.shared.lock().lines.is_empty()
     }
 
+    /// Waits until the last mount is gone and the threads have ended.
+    pub fn join(self) {
+        let threads = std::mem::take(&mut self.shared.lock().threads);
+        drop(self);
+        for thread in threads {
+            // A thread that panicked has said so; the others go on.
+            let _ = thread.join();
+        }
+    }
+
     fn start_threads(&self) -> io::Result<()> {
-        let wanted = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(2, THREADS_MAX);
         let mut state = self.shared.lock();
-        while state.threads < wanted {
+        while state.threads.len() < self.shared.wanted {
             let shared = Arc::clone(&self.shared);
             let started = std::thread::Builder::new()
-                .name(format!("fuse-{}", state.threads))
+                .name(format!("fuse-{}", state.threads.len()))
                 .stack_size(STACK_BYTES)
                 .spawn(move || shared.run());
             match started {
-                Ok(_) => state.threads += 1,
+                Ok(thread) => state.threads.push(thread),
                 // One serves all, if need be.
-                Err(_) if state.threads > 0 => break,
+                Err(_) if !state.threads.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
@@ -148,8 +178,11 @@ impl Shared {
     fn run(&self) {
         let mut buffers = Buffers::default();
         let mut events = Vec::with_capacity(1);
+        let (mut awake, mut answered) = (Awake::new(), Instant::now());
         loop {
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+            let at_most = awake.is_said().then_some(&PAUSE);
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), at_most) {
+                Ok(0) => awake.rest(),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "waiting for requests failed: a thread less serves them");
@@ -159,8 +192,11 @@ impl Shared {
             for event in events.drain(..) {
                 match event.data.u64() {
                     CLOSED => return,
-                    // One answer that is never given is bad enough: the other mounts go on.
-                    number => drop(catch_unwind(AssertUnwindSafe(|| self.answer(number, &mut buffers)))),
+                    number => {
+                        awake.asked(answered.elapsed() < RUN);
+                        self.answer(number, &mut buffers);
+                        answered = Instant::now();
+                    }
                 }
             }
         }
@@ -168,9 +204,25 @@ impl Shared {
 
     fn answer(&self, number: u64, buffers: &mut Buffers) {
         let Some(line) = self.lock().lines.get(&number).map(Arc::clone) else { return };
-        if line.answer(buffers) && self.take_out(number).is_some() {
+        let tell_others = || self.tell_again(number);
+        // One answer that is never given is bad enough: this mount and the others go on.
+        let answered = catch_unwind(AssertUnwindSafe(|| line.answer(buffers, &tell_others)));
+        if matches!(answered, Ok(true)) && self.take_out(number).is_some() {
             // One that is handed over goes on elsewhere.
             line.is_over.store(!line.server.is_handed_over(), Ordering::Release);
+        }
+        self.tell_again(number);
+    }
+
+    /// Has the line `number` tell of its next request, or of one that is there now; unless it was taken out. Its descriptor may
+    /// be in the epoll for another line by then, so that this is looked at under the lock.
+    fn tell_again(&self, number: u64) {
+        let state = self.lock();
+        let Some(line) = state.lines.get(&number) else { return };
+        let told =
+            epoll::modify(&self.epoll, line.server.device(), epoll::EventData::new_u64(number), WANTED);
+        if let Err(error) = told {
+            tracing::error!(%error, "a mount is answered no more");
         }
     }
 
@@ -200,26 +252,161 @@ impl Shared {
 
 impl Line {
     /// Answers what there is; returns whether the connection has ended.
-    fn answer(&self, buffers: &mut Buffers) -> bool {
+    fn answer(&self, buffers: &mut Buffers, tell_others: &dyn Fn()) -> bool {
         if self.server.is_stateless() {
-            return self.server.answer_all(buffers);
+            return self.server.answer_all(buffers, tell_others);
         }
-        self.has_more.store(true, Ordering::SeqCst);
-        // Whoever has the turn looks once more after giving it back.
-        while self.has_more.load(Ordering::SeqCst) {
-            let _turn = match self.turn.try_lock() {
-                Ok(turn) => turn,
-                Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-                Err(TryLockError::WouldBlock) => return false,
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_left.load(Ordering::SeqCst) && self.server.answer_all(buffers, &|| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use zerocopy::IntoBytes as _;
+
+    use super::super::abi::InHeader;
+    use super::super::channel::{Channel, HandedOver};
+    use super::super::dir::Listing;
+    use super::super::file_system::{
+        Attributes, Data, Entry, Errno as Number, FileSystem, ListAt, NodeId, Outcome, ReadAt, Size, Validity,
+    };
+    use super::*;
+
+    const GETATTR: u32 = 3;
+    const READLINK: u32 = 5;
+    const READ: u32 = 15;
+    const LONG: u32 = 128 << 10;
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Answers GETATTR with an error at once, READ when it is told to, and panics at READLINK.
+    struct Slow(Mutex<mpsc::Receiver<()>>);
+
+    impl FileSystem for Slow {
+        fn lookup(&self, _: NodeId, _: &[u8]) -> Outcome<Entry> {
+            Outcome::error(libc::ENOENT)
+        }
+
+        fn getattr(&self, _: NodeId) -> Outcome<(Attributes, Validity)> {
+            Outcome::error(libc::ENOENT)
+        }
+
+        fn readlink(&self, _: NodeId) -> Outcome<Vec<u8>> {
+            panic!("as it was asked to");
+        }
+
+        fn read(&self, _: ReadAt, _: &mut Vec<u8>) -> Outcome<Data> {
+            let _ = self.0.lock().unwrap().recv_timeout(LIMIT);
+            Outcome::error(libc::ENOENT)
+        }
+
+        fn readdir(&self, _: ListAt, _: Listing) -> Outcome<Listing> {
+            Outcome::error(libc::ENOENT)
+        }
+
+        fn statfs(&self) -> Size {
+            Size::default()
+        }
+
+        fn xattr(&self, _: NodeId, _: &[u8]) -> Result<Option<Vec<u8>>, Number> {
+            Ok(None)
+        }
+
+        fn xattrs(&self, _: NodeId) -> Result<Vec<Vec<u8>>, Number> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// A pool that serves [`Slow`] to a kernel that is a socket.
+    struct Rig {
+        kernel: OwnedFd,
+        pool: Pool,
+        served: Served,
+        ours: OwnedFd,
+        go_on: mpsc::Sender<()>,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (ours, kernel) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (go_on, waits) = mpsc::channel();
+            let pool = Pool::with_threads(2).unwrap();
+            let fs = Arc::new(Slow(Mutex::new(waits)));
+            let channel = Channel::handed_over_with(ours.try_clone().unwrap(), Arc::<HandedOver>::default());
+            let served = pool.serve(Server::new(fs, channel, runtime.handle().clone())).unwrap();
+            Self { kernel, pool, served, ours, go_on, runtime }
+        }
+
+        fn ask(&self, opcode: u32, unique: u64, size: u32) {
+            // `struct fuse_read_in`: handle and offset, then the size.
+            let body = [0, 0, u64::from(size), 0, 0];
+            let len = u32::try_from(size_of::<InHeader>() + size_of_val(&body)).unwrap();
+            let header = InHeader {
+                len,
+                opcode,
+                unique,
+                nodeid: 1,
+                uid: 0,
+                gid: 0,
+                pid: 0,
+                total_extlen: 0,
+                padding: 0,
             };
-            self.has_more.store(false, Ordering::SeqCst);
-            if self.is_left.load(Ordering::SeqCst) {
-                return false;
-            }
-            if self.server.answer_all(buffers) {
-                return true;
-            }
+            rustix::io::write(&self.kernel, &[header.as_bytes(), body.as_bytes()].concat()).unwrap();
         }
-        false
+
+        /// The number of the next answer.
+        fn answered(&self) -> u64 {
+            let device = rustix::event::PollFd::new(&self.kernel, rustix::event::PollFlags::IN);
+            let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+            assert_eq!(rustix::event::poll(&mut [device], Some(&limit)), Ok(1), "nothing is answered");
+            let mut answer = [0; 64];
+            rustix::io::read(&self.kernel, &mut answer).unwrap();
+            u64::from_ne_bytes(answer[8..16].try_into().unwrap())
+        }
+    }
+
+    #[test]
+    fn p3_a_long_answer_holds_up_no_short_one() {
+        let rig = Rig::new();
+        rig.ask(READ, 1, LONG);
+        rig.ask(GETATTR, 2, 0);
+        assert_eq!(rig.answered(), 2);
+        rig.go_on.send(()).unwrap();
+        assert_eq!(rig.answered(), 1);
+    }
+
+    #[test]
+    fn p4_a_mount_goes_on_after_an_answer_that_panics() {
+        let rig = Rig::new();
+        for unique in [2, 4, 6] {
+            rig.ask(READLINK, unique - 1, 0);
+            rig.ask(GETATTR, unique, 0);
+            assert_eq!(rig.answered(), unique);
+        }
+    }
+
+    /// As a mount that nobody took up is, when it is taken up: the same descriptor is served anew.
+    #[test]
+    fn p4_who_was_served_before_tells_nothing_in_the_name_of_who_is_served_now() {
+        let Rig { kernel, pool, served, ours, go_on, runtime } = Rig::new();
+        let before = served.number;
+        let shared = Arc::clone(&served.shared);
+        served.end();
+        let (_go_on, waits) = mpsc::channel();
+        let channel = Channel::handed_over_with(ours.try_clone().unwrap(), Arc::<HandedOver>::default());
+        let fs = Arc::new(Slow(Mutex::new(waits)));
+        let served = pool.serve(Server::new(fs, channel, runtime.handle().clone())).unwrap();
+        // What a thread does that was answering until now.
+        shared.tell_again(before);
+        let rig = Rig { kernel, pool, served, ours, go_on, runtime };
+        rig.ask(GETATTR, 2, 0);
+        assert_eq!(rig.answered(), 2);
     }
 }

@@ -30,6 +30,12 @@ const BACKGROUND_MAX: u16 = 64;
 /// A backing file must lie on a real file system, not on another stacked one.
 const STACK_DEPTH_MAX: u32 = 1;
 
+/// Requests that one thread finds waiting, one after the other, before another is to help it: one reader, who waits for each
+/// answer, has none waiting.
+const REQUESTS_IN_A_ROW: u32 = 4;
+/// Answering so many bytes takes longer than waking another thread.
+const LONG_READ_BYTES: u32 = 32 << 10;
+
 /// Serves one mount.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -59,6 +65,13 @@ impl Default for Buffers {
     }
 }
 
+/// Whether answering a request takes so long that others should not wait for it.
+fn takes_long(request: &[u8]) -> bool {
+    let Some(request) = Request::parse(request) else { return false };
+    request.opcode() == Opcode::Read
+        && request.arguments::<ReadIn>().is_some_and(|asked| asked.size >= LONG_READ_BYTES)
+}
+
 /// What a handler says: the body of the answer, or an error number.
 type Answer = Result<Vec<u8>, i32>;
 
@@ -67,24 +80,20 @@ impl Server {
         Self { fs, channel, runtime, in_hand: InHand::default() }
     }
 
-    /// Answers requests until the file system is unmounted. Blocks.
-    pub(crate) fn run(&self) {
-        let Buffers { mut request, mut answer } = Buffers::default();
-        loop {
-            match self.channel.receive(&mut request) {
-                Ok(Some((bytes, _receipt))) => self.take(bytes, &mut answer),
-                Ok(None) => return,
-                Err(error) => return cannot_receive(&error),
-            }
-        }
-    }
-
-    /// Answers the requests that are there, or hands them on; returns whether the connection has ended.
-    pub(super) fn answer_all(&self, buffers: &mut Buffers) -> bool {
+    /// Answers the requests that are there, or hands them on; returns whether the connection has ended. Calls `tell_others`
+    /// when it would be of use if somebody else answered some.
+    pub(super) fn answer_all(&self, buffers: &mut Buffers, tell_others: &dyn Fn()) -> bool {
         let Buffers { request, answer } = buffers;
+        let mut taken = 0_u32;
         loop {
             match self.channel.take(request) {
-                Ok(Taken::Request(len, _receipt)) => self.take(&request[..len], answer),
+                Ok(Taken::Request(len, _receipt)) => {
+                    taken = taken.saturating_add(1);
+                    if taken == REQUESTS_IN_A_ROW || takes_long(&request[..len]) {
+                        tell_others();
+                    }
+                    self.take(&request[..len], answer);
+                }
                 Ok(Taken::Nothing) => return false,
                 Ok(Taken::End) => return true,
                 Err(error) => {

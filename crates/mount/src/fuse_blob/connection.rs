@@ -15,12 +15,9 @@ use rustix::mount::{
 use tokio::runtime::Handle;
 
 use crate::Error;
-use crate::fuse::{Channel, FileSystem, STACK_BYTES, Server};
+use crate::fuse::{Channel, FileSystem, Pool, Server};
 use crate::keeper::Holder;
 
-/// Threads that serve. One waits for the disk while another answers what is in memory; what is not here waits in the
-/// runtime.
-const THREADS: usize = 2;
 /// The keeper's names.
 const DEVICE: &str = "fuse-blob/device";
 const ROOT: &str = "fuse-blob/root";
@@ -56,13 +53,13 @@ impl Connection {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        Ok(Self { channel: Channel::with_successor(device)?, root })
+        Ok(Self { channel: Channel::with_successor(device), root })
     }
 
     /// The one of an earlier worker.
     pub(super) fn inherit(holder: &dyn Holder) -> io::Result<Option<Self>> {
         let (Some(device), Some(root)) = (holder.take(DEVICE)?, holder.take(ROOT)?) else { return Ok(None) };
-        Ok(Some(Self { channel: Channel::with_successor(device)?, root }))
+        Ok(Some(Self { channel: Channel::with_successor(device), root }))
     }
 
     /// Gives it to `holder`, whole or not at all.
@@ -100,14 +97,8 @@ impl Connection {
 
     /// Serves `files` until nothing of the FUSE is mounted or held any more. What takes time goes to `runtime`.
     pub(crate) fn serve(&self, files: Arc<dyn FileSystem>, runtime: &Handle) -> io::Result<()> {
-        let server = Server::new(files, self.channel.clone(), runtime.clone());
-        for number in 0..THREADS {
-            let server = server.clone();
-            std::thread::Builder::new()
-                .name(format!("fuse-blob-{number}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || server.run())?;
-        }
+        // Its threads end by themselves.
+        Pool::new()?.serve(Server::new(files, self.channel.clone(), runtime.clone()))?;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ const AS_LONG_AS_IT_TAKES: i32 = -1;
 
 /// Whether the processors are kept awake.
 #[derive(Debug)]
-pub(super) struct Awake {
+pub(crate) struct Awake {
     /// None where it is of no use, or not allowed.
     device: Option<File>,
     questions: u32,
@@ -31,7 +31,7 @@ pub(super) struct Awake {
 
 impl Awake {
     /// The processors of this machine.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         let device = (processors <= PROCESSORS_MAX)
             .then(|| File::options().write(true).open(DEVICE))
@@ -40,7 +40,7 @@ impl Awake {
     }
 
     /// A question has come, as one of a run or not.
-    pub(super) fn asked(&mut self, in_run: bool) {
+    pub(crate) fn asked(&mut self, in_run: bool) {
         if !in_run {
             return self.rest();
         }
@@ -50,8 +50,13 @@ impl Awake {
         }
     }
 
+    /// Whether the processors are kept awake now, so that the end of the run must not be missed.
+    pub(crate) fn is_said(&self) -> bool {
+        self.questions >= QUESTIONS_MIN && self.device.is_some()
+    }
+
     /// No run is going on.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.questions >= QUESTIONS_MIN {
             self.say(AS_LONG_AS_IT_TAKES);
         }
