@@ -1,8 +1,8 @@
 //! Warm: what programs do with a complete image, through each front end and through its peer.
 //!
 //! The kernel's own EROFS is measured against a plain mount of copies of the same files. So is what the file system in
-//! user space passes through; the rest of it against Debian's erofsfuse, each time with nothing in the kernel's caches but the
-//! backing files: what they hold comes from neither program.
+//! user space passes through; the rest of it against Debian's erofsfuse, each time once and with nothing in the kernel's caches
+//! but the backing files: what they hold comes from neither program.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ use super::super::warm::{copy_backing_files, fill_in_turns, random_file};
 use super::FRONT_ENDS;
 use super::deeds::{DEEDS, Deed, FILE, FILE_BYTES, FILES, MANY, PROGRAM};
 use super::peer::{Peer, PeerKind};
+
+/// How many times as many rounds there are of what is done once.
+const ROUNDS_OF_ONE: usize = 2;
 
 /// Measures each front end that works here.
 pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
@@ -47,7 +50,7 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             let backing = [larder.backing_files()?, copies.clone()].concat();
             for deed in *deeds {
                 let (ours, theirs) = (&*ours, peer.target());
-                let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing };
+                let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing, program: binary };
                 rows.push(pair.compare(deed, rounds, *goal)?);
             }
         }
@@ -87,6 +90,8 @@ struct Pair<'a> {
     theirs: &'a Path,
     /// What both of them read.
     backing: &'a [PathBuf],
+    /// The program that is in the image, elsewhere.
+    program: &'a Path,
 }
 
 impl Pair<'_> {
@@ -95,9 +100,13 @@ impl Pair<'_> {
         drop_caches()?;
         fill_in_turns(&self.ours.join(FILE), &self.theirs.join(FILE))?;
         for root in [self.ours, self.theirs] {
-            (deed.run)(root)?;
+            (deed.run)(root, deed.times)?;
         }
         let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
+        let rounds = match self.kind {
+            PeerKind::Native => rounds,
+            PeerKind::Erofsfuse => rounds * ROUNDS_OF_ONE,
+        };
         for round in 0..rounds.max(1) {
             // Whoever comes second may find warmer caches: swap.
             if round % 2 == 0 {
@@ -119,13 +128,19 @@ impl Pair<'_> {
     }
 
     fn measure(&self, deed: &Deed, root: &Path) -> anyhow::Result<f64> {
-        if self.kind == PeerKind::Erofsfuse {
-            drop_caches()?;
-            for file in self.backing {
-                io::copy(&mut std::fs::File::open(file)?, &mut io::sink())?;
+        let times = match self.kind {
+            PeerKind::Native => deed.times,
+            PeerKind::Erofsfuse => {
+                drop_caches()?;
+                for file in self.backing {
+                    io::copy(&mut std::fs::File::open(file)?, &mut io::sink())?;
+                }
+                // Its libraries are this machine's.
+                timed(Command::new(self.program).arg("--version"))?;
+                1
             }
-        }
-        Ok((deed.run)(root)?.as_secs_f64())
+        };
+        Ok((deed.run)(root, times)?.as_secs_f64())
     }
 }
 
