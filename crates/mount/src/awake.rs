@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 /// Questions of a run before it is worth while: telling all processors costs about as much as one answer.
@@ -18,14 +19,14 @@ const DEVICE: &str = "/dev/cpu_dma_latency";
 
 /// Microseconds that waking may take.
 const AT_ONCE: i32 = 0;
-/// As if nothing had been said: PM_QOS_DEFAULT_VALUE.
-const AS_LONG_AS_IT_TAKES: i32 = -1;
 
 /// Whether the processors are kept awake.
 #[derive(Debug)]
 pub(crate) struct Awake {
     /// None where it is of no use, or not allowed.
-    device: Option<File>,
+    device: Option<PathBuf>,
+    /// Open as long as they are.
+    said: Option<File>,
     questions: u32,
 }
 
@@ -33,10 +34,11 @@ impl Awake {
     /// The processors of this machine.
     pub(crate) fn new() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
-        let device = (processors <= PROCESSORS_MAX)
-            .then(|| File::options().write(true).open(DEVICE))
-            .and_then(|opened| opened.inspect_err(|error| tracing::debug!(%error, "{DEVICE}")).ok());
-        Self { device, questions: 0 }
+        Self::through((processors <= PROCESSORS_MAX).then(|| DEVICE.into()))
+    }
+
+    fn through(device: Option<PathBuf>) -> Self {
+        Self { device, said: None, questions: 0 }
     }
 
     /// A question has come, as one of a run or not.
@@ -46,28 +48,32 @@ impl Awake {
         }
         self.questions = self.questions.saturating_add(1);
         if self.questions == QUESTIONS_MIN {
-            self.say(AT_ONCE);
+            self.say();
         }
     }
 
     /// Whether the processors are kept awake now, so that the end of the run must not be missed.
     pub(crate) fn is_said(&self) -> bool {
-        self.questions >= QUESTIONS_MIN && self.device.is_some()
+        self.said.is_some()
     }
 
     /// No run is going on.
     pub(crate) fn rest(&mut self) {
-        if self.questions >= QUESTIONS_MIN {
-            self.say(AS_LONG_AS_IT_TAKES);
-        }
-        self.questions = 0;
+        (self.said, self.questions) = (None, 0);
     }
 
-    fn say(&mut self, microseconds: i32) {
-        let Some(device) = &mut self.device else { return };
-        if let Err(error) = device.write_all(&microseconds.to_ne_bytes()) {
-            tracing::debug!(%error, "{DEVICE}");
-            self.device = None;
+    fn say(&mut self) {
+        let Some(device) = &self.device else { return };
+        let said = File::options().write(true).open(device).and_then(|mut file| {
+            file.write_all(&AT_ONCE.to_ne_bytes())?;
+            Ok(file)
+        });
+        match said {
+            Ok(file) => self.said = Some(file),
+            Err(error) => {
+                tracing::debug!(%error, "{DEVICE}");
+                self.device = None;
+            }
         }
     }
 }
@@ -79,19 +85,28 @@ mod tests {
     #[test]
     fn the_processors_are_kept_awake_from_the_sixteenth_question_of_a_run_to_its_end() {
         let file = tempfile::NamedTempFile::new().expect("space");
-        let said = || {
-            let bytes = std::fs::read(file.path()).expect("there");
-            bytes.chunks(4).map(|four| i32::from_ne_bytes(four.try_into().expect("four"))).collect::<Vec<_>>()
-        };
-        let device = File::options().write(true).open(file.path()).expect("there");
-        let mut awake = Awake { device: Some(device), questions: 0 };
+        let said = || std::fs::read(file.path()).expect("there");
+        let mut awake = Awake::through(Some(file.path().to_owned()));
         (0..15).for_each(|_| awake.asked(true));
+        assert!(!awake.is_said());
         awake.rest();
-        assert_eq!(said(), Vec::<i32>::new(), "too short");
+        (0..15).for_each(|_| awake.asked(true));
+        assert_eq!((awake.is_said(), said()), (false, Vec::new()), "too short");
         (0..40).for_each(|_| awake.asked(true));
-        assert_eq!(said(), [AT_ONCE], "said once");
+        assert_eq!((awake.is_said(), said()), (true, AT_ONCE.to_ne_bytes().to_vec()), "said once");
         awake.asked(false);
+        assert!(!awake.is_said(), "nothing is open any more");
+    }
+
+    #[test]
+    fn who_is_not_allowed_to_is_asked_no_more() {
+        let dir = tempfile::tempdir().expect("space");
+        let path = dir.path().join("device");
+        let mut awake = Awake::through(Some(path.clone()));
+        (0..16).for_each(|_| awake.asked(true));
         awake.rest();
-        assert_eq!(said(), [AT_ONCE, AS_LONG_AS_IT_TAKES]);
+        std::fs::write(&path, "").expect("space");
+        (0..16).for_each(|_| awake.asked(true));
+        assert!(!awake.is_said());
     }
 }
