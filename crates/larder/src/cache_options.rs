@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::str::FromStr;
 
 use larder_cachefiles::{Limits, Percentages, Tag};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::errors::{Kind, told};
 use crate::output::size::Size;
@@ -12,7 +12,7 @@ use crate::output::size::Size;
 /// How much disk the cache may take. What is not set is as in cachefiles: run 7, cull 5, stop 1 percent, no quota.
 ///
 /// Parsed from options and from the `[cache]` table of the configuration file alike, under the same names.
-#[derive(clap::Args, Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[command(next_help_heading = "Cache limits")]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CacheOptions {
@@ -46,7 +46,7 @@ pub struct CacheOptions {
 }
 
 /// Hundredths of what a file system has: 0 to 99.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "u64")]
 pub struct Percent(pub u8);
 
@@ -78,8 +78,8 @@ impl FromStr for Percent {
 }
 
 /// The name of a cache.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TagName(Tag);
 
 impl TryFrom<String> for TagName {
@@ -87,6 +87,12 @@ impl TryFrom<String> for TagName {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+impl From<TagName> for String {
+    fn from(TagName(tag): TagName) -> Self {
+        tag.to_string()
     }
 }
 

@@ -4,14 +4,15 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cache_options::CacheOptions;
 use crate::errors::{Kind, tell};
 
 /// The configuration file. It is read when a daemon is started, whoever starts it; the worker gets the result on its
-/// command line, so that a file which was broken meanwhile cannot keep the next worker from its mounts.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+/// command line, so that a file which was broken meanwhile cannot keep the next worker from its mounts. For the same reason whoever takes
+/// the place of a keeper that has died goes on without it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How much disk the cache may take.

@@ -99,6 +99,11 @@ impl Paths {
         self.config.join("config.toml")
     }
 
+    /// What the last worker that served was started with.
+    pub fn served_with(&self) -> PathBuf {
+        self.state().join("served-with.json")
+    }
+
     /// Where the detached daemon writes its log.
     pub fn log(&self) -> PathBuf {
         self.state().join("daemon.log")

@@ -16,6 +16,7 @@ mod patience;
 pub mod record;
 pub mod replace;
 pub mod resume;
+pub mod served_with;
 mod signals;
 pub mod stale;
 pub mod stand_in;

@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::patience::{Over, Patience};
+use super::served_with;
 use crate::api::client::Client;
 use crate::api::types::StopRequest;
 use crate::cache_options::CacheOptions;
@@ -44,17 +45,24 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// When the file cannot be used, the limits contradict each other, or the environment has one that is none.
+    /// When the file cannot be used, the limits contradict each other, or the environment has one that is none; never for a
+    /// [successor](is_successor).
     pub fn choose(paths: &Paths, verbose: u8, limits: CacheOptions) -> anyhow::Result<Self> {
         check_start_limit()?;
-        let limits = limits.or(Config::read(&paths.config())?.cache);
-        limits.check()?;
+        let chosen = with_file(paths, limits.clone());
+        let limits = if is_successor() { served_with::heed(paths, limits, chosen) } else { chosen? };
         Ok(Self { verbose, limits })
     }
 }
 
+fn with_file(paths: &Paths, limits: CacheOptions) -> anyhow::Result<CacheOptions> {
+    let limits = limits.or(Config::read(&paths.config())?.cache);
+    limits.check()?;
+    Ok(limits)
+}
+
 /// Whether this process follows a keeper that has died, and whose descriptors the service manager has kept: readers wait for
-/// it, so that it starts, whatever the environment says.
+/// it, so that it starts, whatever the environment and the configuration file say.
 pub fn is_successor() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }

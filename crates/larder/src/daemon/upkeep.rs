@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Daemon, stale};
+use super::{Daemon, served_with, stale};
 
 /// How long bytes may be in the cache before they are durable there. Never on a reader's path.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
@@ -55,6 +55,14 @@ pub async fn show_signs_of_life(keeper: keeper::Client) {
     loop {
         ticks.tick().await;
         keeper.alive();
+    }
+}
+
+/// Writes down what this worker serves with, for whoever takes the place of keeper and worker.
+pub async fn note_options(daemon: Arc<Daemon>) {
+    let note = move || served_with::note(&daemon.paths, &daemon.options.limits);
+    if let Err(error) = spawn_blocking(note).await.map_err(anyhow::Error::from).flatten() {
+        tracing::warn!("{error:#}");
     }
 }
 

@@ -125,6 +125,7 @@ async fn work(
         keeper.ready();
         tokio::spawn(upkeep::show_signs_of_life(keeper.clone()));
     }
+    tokio::spawn(upkeep::note_options(Arc::clone(&daemon)));
     tokio::spawn(upkeep::seal(Arc::clone(&daemon), completed));
     tokio::spawn(upkeep::commit_regularly(Arc::clone(&daemon)));
     tracing::info!(socket = %daemon.paths.socket().display(), mounts = daemon.mounts.all().len(), "ready");

@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bytes::human;
 
 /// An amount of bytes: `2GiB`, `500MB`, `4096`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Size(pub u64);
 
 /// Why a text is no size.
