@@ -96,6 +96,12 @@ pub enum Error {
         /// The mount point.
         target: PathBuf,
     },
+    /// A file system that the mount point's path leads through does not answer.
+    #[error("{}: a file system on the way to it does not answer", target.display())]
+    NoAnswer {
+        /// The mount point.
+        target: PathBuf,
+    },
     /// The mount is in use.
     #[error("{}: the mount is in use", target.display())]
     Busy {
@@ -175,6 +181,9 @@ impl Error {
             Self::NotErofs { .. } | Self::Covered { .. } => Some("unmount what lies over it first"),
             Self::Gone { .. } => Some("mount the image again"),
             Self::Poisoned { .. } => Some("mount the image again, and restart what used it"),
+            Self::NoAnswer { .. } => Some(
+                "bring back what that file system lies on (a server, say), or take it away with `umount --lazy`",
+            ),
             Self::Busy { .. } => Some("end what uses it (`fuser -vm` lists it), or unmount with --lazy"),
             Self::Unmount { .. } => None,
             Self::NoFusermount { .. } => Some("install fuse3, or run the daemon as root"),

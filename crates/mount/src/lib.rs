@@ -14,6 +14,7 @@ mod identity;
 mod mounts;
 mod probe;
 mod target;
+mod walk;
 
 pub mod cachefiles;
 pub mod fanotify;
@@ -28,3 +29,4 @@ pub use front_end::{FrontEnd, FrontEndKind, MountSpec, Mounted, UnknownFrontEnd,
 pub use identity::Identity;
 pub use probe::{Probe, Unavailable, probe};
 pub use target::{Detached, MountPoint, detach_mount_of, mount_of, mount_points};
+pub use walk::check_path;

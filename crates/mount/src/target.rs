@@ -15,7 +15,7 @@ use rustix::mount::UnmountFlags;
 use crate::erofs::Superblock;
 use crate::fuse::device;
 use crate::identity::unique_id;
-use crate::{Error, FrontEndKind, Identity};
+use crate::{Error, FrontEndKind, Identity, walk};
 
 /// Mounts of the same file system that are taken away one after the other: somebody may have bound one to its own place.
 const LAYERS_MAX: usize = 16;
@@ -37,6 +37,7 @@ pub(crate) fn check_free(target: &Path) -> Result<(), Error> {
     if !stack(target)?.is_empty() {
         return refuse(Errno::BUSY.into(), "something is mounted there already");
     }
+    walk::check(target)?;
     match fs::metadata(target) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => refuse(Errno::NOTDIR.into(), "the mount point is no directory"),
@@ -157,6 +158,7 @@ impl Spot {
                 Lies::Covered => break,
                 Lies::OnTop => {}
             }
+            walk::check(&self.target)?;
             // Somebody may have been faster, and what was wanted is so.
             unmount().or_else(|error| if self.lies()? == Lies::Nowhere { Ok(()) } else { Err(error) })?;
         }

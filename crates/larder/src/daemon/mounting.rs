@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use futures_util::future::join_all;
 use larder_faults::{Site, point};
 use larder_image::Reference;
-use larder_mount::{FrontEnd, MountSpec, Mounted};
+use larder_mount::{FrontEnd, MountSpec, Mounted, check_path};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
@@ -136,7 +136,7 @@ impl Daemon {
 
     /// The same, without waiting until its image is closed.
     pub(super) async fn umount_target(&self, target: &Path, lazy: bool) -> anyhow::Result<()> {
-        let target = self.known_target(target);
+        let target = self.known_target(target).await;
         if self.umount_waiting(&target, lazy).await? {
             return Ok(());
         }
@@ -158,11 +158,11 @@ impl Daemon {
         if let Err(error) = work.await.map_err(anyhow::Error::from).flatten() {
             let target = live.record.target.display().to_string();
             reservation.fill(live);
-            let covered = |error: &larder_mount::Error| match error {
-                larder_mount::Error::Covered { .. } => error.hint(),
+            let own_hint = |error: &larder_mount::Error| match error {
+                larder_mount::Error::Covered { .. } | larder_mount::Error::NoAnswer { .. } => error.hint(),
                 _ => None,
             };
-            let hint = error.downcast_ref().and_then(covered);
+            let hint = error.downcast_ref().and_then(own_hint);
             let hint = hint.unwrap_or(
                 "end the processes that use it (`fuser -vm` lists them), or detach it with --lazy",
             );
@@ -191,17 +191,28 @@ impl Daemon {
     }
 
     /// The target as the table knows it: links in the path to it are followed where that does not block.
-    fn known_target(&self, target: &Path) -> PathBuf {
+    async fn known_target(&self, target: &Path) -> PathBuf {
         let is_known = |path: &Path| {
             self.mounts.all().iter().any(|live| live.record.target == path) || self.waiting.contains(path)
         };
         if is_known(target) {
             return target.to_owned();
         }
-        // The parent is looked at, not the mount itself: its daemon, that is we, might be what it waits for.
-        let canonical = || Some(target.parent()?.canonicalize().ok()?.join(target.file_name()?));
-        canonical().filter(|path| is_known(path)).unwrap_or_else(|| target.to_owned())
+        let canonical = spawn_blocking({
+            let target = target.to_owned();
+            move || canonical(&target)
+        });
+        let canonical = canonical.await.ok().flatten();
+        canonical.filter(|path| is_known(path)).unwrap_or_else(|| target.to_owned())
     }
+}
+
+/// The same directory by a path without links, if there is one and whoever leads to it answers. The parent is looked at, not the
+/// mount itself: its daemon, that is we, might be what it waits for. Blocks.
+fn canonical(target: &Path) -> Option<PathBuf> {
+    let parent = target.parent()?;
+    check_path(parent).ok()?;
+    Some(parent.canonicalize().ok()?.join(target.file_name()?))
 }
 
 impl OpenImage {
@@ -300,6 +311,7 @@ pub(super) fn check_target(target: &Path) -> anyhow::Result<PathBuf> {
     if !target.is_absolute() {
         return Err(told(Kind::BadRequest, format!("{}: is no absolute path", target.display()), ""));
     }
+    check_path(target).with_context(place)?;
     let found = target.canonicalize().with_context(place)?;
     if found.is_dir() {
         return Ok(found);

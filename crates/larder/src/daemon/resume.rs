@@ -114,7 +114,7 @@ impl Daemon {
         let (begun, mut pause) = (Instant::now(), RESUME_PAUSE);
         for _ in 1..RESUME_TRIES {
             match self.resume(record.clone()).await {
-                Err(error) if !is_for_good(&error) && begun.elapsed() < RESTORE_MAX => {
+                Err(error) if may_pass_at_once(&error) && begun.elapsed() < RESTORE_MAX => {
                     tracing::warn!(target = %record.target.display(), "not resumed yet: {error:#}");
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -245,6 +245,11 @@ fn abandon_unknown(front_end: &dyn FrontEnd, known: &BTreeSet<String>) {
             tracing::error!(id, %error, "abandon");
         }
     }
+}
+
+/// Whether it is worth to let all other mounts wait a moment more. A file system that does not answer has been waited for.
+fn may_pass_at_once(error: &anyhow::Error) -> bool {
+    !is_for_good(error) && !matches!(error.downcast_ref(), Some(larder_mount::Error::NoAnswer { .. }))
 }
 
 /// Whether there is nothing to take up any more.

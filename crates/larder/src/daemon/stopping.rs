@@ -115,8 +115,12 @@ impl Daemon {
     }
 
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {
-        // They are detached or nothing is, before anything else is unmounted.
-        self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error))?;
+        let waiting = self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error));
+        let left = match waiting {
+            // Nothing else is unmounted either.
+            Err(error) if !lazy => return Err(error),
+            waiting => waiting.err(),
+        };
         loop {
             let mut failed = None;
             for live in self.mounts.all() {
@@ -132,7 +136,7 @@ impl Daemon {
             match failed {
                 Some(error) => return Err(error),
                 // What somebody else could not unmount is there again.
-                None if self.mounts.is_empty_at_last().await => return Ok(()),
+                None if self.mounts.is_empty_at_last().await => return left.map_or(Ok(()), Err),
                 None => {}
             }
         }

@@ -149,15 +149,18 @@ impl Daemon {
         self.detach_waiting(target).await
     }
 
-    /// The same for all of them. On success none is left, and none that somebody else was about to detach.
+    /// The same for all of them, those that can be detached although others cannot. On success none is left, and none that
+    /// somebody else was about to detach.
     pub(super) async fn umount_all_waiting(&self, lazy: bool) -> anyhow::Result<()> {
         // Whoever has the turn has taken one out, and may put it back.
         let _turn = self.waiting.turn.lock().await;
-        for target in self.waiting.targets() {
-            check_lazy(&target, lazy)?;
-            self.detach_waiting(&target).await?;
+        let targets = self.waiting.targets();
+        targets.iter().try_for_each(|target| check_lazy(target, lazy))?;
+        let mut failed = None;
+        for target in targets {
+            failed = failed.or(self.detach_waiting(&target).await.err());
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Detaches one of them, if it is one; to be called by whoever has the turn.

@@ -9,6 +9,7 @@ use std::io::Write as _;
 
 pub mod compare;
 pub mod daemon;
+pub mod dying;
 pub mod files;
 pub mod images;
 pub mod program;
