@@ -105,6 +105,12 @@ impl FrontEnds {
         self.made().iter().all(|front_end| front_end.is_idle())
     }
 
+    /// Has `front_end` for its kind.
+    #[cfg(test)]
+    pub(super) fn insert(&self, front_end: Arc<dyn FrontEnd>) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(front_end.kind(), front_end);
+    }
+
     /// Those that were made.
     pub fn made(&self) -> Vec<Arc<dyn FrontEnd>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

@@ -54,6 +54,9 @@ struct Made {
     boot: String,
     #[serde(flatten)]
     identity: Identity,
+    /// It was taken away since, to be made anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    taken_away: bool,
 }
 
 /// The file of a mount's record: written again with newer figures, but never once it was removed.
@@ -124,12 +127,31 @@ impl MountRecord {
     /// serves stays mounted when it is to be detached and does not look like ours: no reason to give up one that works.
     pub fn note_made(&mut self, identity: Identity, dir: &Path) {
         match (&mut self.made, this_boot()) {
+            (Some(made), _) if made.taken_away => {
+                *made = Made { identity, taken_away: false, boot: made.boot.clone() }
+            }
             (Some(made), _) if made.identity.is_narrowed_by(&identity) => {
                 made.identity.backing = identity.backing
             }
-            (None, Some(boot)) => self.made = Some(Made { boot, identity }),
+            (None, Some(boot)) => self.made = Some(Made { boot, identity, taken_away: false }),
             _ => return,
         }
+        self.save_if_possible(dir);
+    }
+
+    /// Writes down in `dir` that the mount was taken away to be made anew: when it is gone then, nobody has unmounted it.
+    pub fn note_taken_away(&mut self, dir: &Path) {
+        let nothing = || Some(Made { boot: this_boot()?, identity: Identity::default(), taken_away: true });
+        self.made = self.made.take().map(|made| Made { taken_away: true, ..made }).or_else(nothing);
+        self.save_if_possible(dir);
+    }
+
+    /// Whether the mount was taken away to be made anew, and has not been.
+    pub fn is_taken_away(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.taken_away)
+    }
+
+    fn save_if_possible(&self, dir: &Path) {
         if let Err(error) = self.save(dir) {
             tracing::warn!(target = %self.target.display(), "mount_record: {error:#}");
         }
@@ -342,6 +364,24 @@ mod tests {
             let read = read.expect("it is there").identity();
             assert_eq!(read, identity(Some(7), expected), "{noted:?}");
         }
+    }
+
+    #[test]
+    fn a_mount_that_was_taken_away_to_be_made_anew_is_so_until_it_is_made_or_the_machine_starts_again() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let of = |mount_id| Identity { mount_id: Some(mount_id), ..Identity::default() };
+        let read = || MountRecord::load_all(temp.path()).expect("it can be read").pop().expect("it is there");
+        let mut record = record("/mnt/a");
+        record.note_made(of(7), temp.path());
+        record.note_taken_away(temp.path());
+        assert!(read().is_taken_away() && !read().is_of_earlier_boot());
+        assert_eq!(read().identity(), of(7), "what is left of it is still known");
+        record.made.as_mut().expect("it was noted").boot = "0".repeat(32);
+        assert!(record.is_of_earlier_boot());
+        let mut record = read();
+        record.note_made(of(8), temp.path());
+        assert!(!read().is_taken_away());
+        assert_eq!(read().identity(), of(8));
     }
 
     #[test]

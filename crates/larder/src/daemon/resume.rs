@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use larder_fscache::VolumeKey;
 use larder_image::{Digest, LoadedImage, Reference, Version};
-use larder_mount::{FrontEnd, FrontEndKind};
+use larder_mount::{FrontEnd, FrontEndKind, Mounted};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -44,9 +44,9 @@ impl Daemon {
         let records = MountRecord::load_all(&self.paths.mounts())?;
         self.forget_images(&records);
         let known: BTreeSet<String> = records.iter().map(|record| record.id.clone()).collect();
-        for record in records {
+        for mut record in records {
             let target = record.target.clone();
-            match self.resume_patiently(&record).await {
+            match self.resume_patiently(&mut record).await {
                 Ok(()) => tracing::info!(target = %target.display(), image = record.image, "resumed"),
                 Err(error) => {
                     tracing::error!(target = %target.display(), image = record.image, "not resumed: {error:#}");
@@ -110,10 +110,10 @@ impl Daemon {
     }
 
     /// Tries again what may pass: readers wait meanwhile, and so do the other mounts.
-    async fn resume_patiently(&self, record: &MountRecord) -> anyhow::Result<()> {
+    async fn resume_patiently(&self, record: &mut MountRecord) -> anyhow::Result<()> {
         let (begun, mut pause) = (Instant::now(), RESUME_PAUSE);
         for _ in 1..RESUME_TRIES {
-            match self.resume(record.clone()).await {
+            match self.try_to_resume(record).await {
                 Err(error) if may_pass_at_once(&error) && begun.elapsed() < RESTORE_MAX => {
                     tracing::warn!(target = %record.target.display(), "not resumed yet: {error:#}");
                     tokio::time::sleep(pause).await;
@@ -122,10 +122,32 @@ impl Daemon {
                 result => return result,
             }
         }
-        self.resume(record.clone()).await
+        self.try_to_resume(record).await
     }
 
-    pub(super) async fn resume(&self, mut record: MountRecord) -> anyhow::Result<()> {
+    /// Takes a mount up, and notes in its record when the front end has taken it away instead, and could not make it anew.
+    pub(super) async fn try_to_resume(&self, record: &mut MountRecord) -> anyhow::Result<()> {
+        let was_kept = self.keeps(record);
+        let resumed = self.resume(record.clone()).await;
+        if resumed.as_ref().is_err_and(|error| !is_for_good(error)) {
+            self.note_what_is_left(record, was_kept);
+        }
+        resumed
+    }
+
+    /// Whether the keeper has something of the mount.
+    fn keeps(&self, record: &MountRecord) -> bool {
+        let mut front_ends = self.front_ends.made().into_iter().chain([self.trees.front_end()]);
+        front_ends.any(|front_end| front_end.kept_ids().contains(&record.id))
+    }
+
+    fn note_what_is_left(&self, record: &mut MountRecord, was_kept: bool) {
+        if was_kept && !record.is_taken_away() && !self.keeps(record) {
+            record.note_taken_away(&self.paths.mounts());
+        }
+    }
+
+    async fn resume(&self, mut record: MountRecord) -> anyhow::Result<()> {
         if record.is_of_earlier_boot() {
             return Err(larder_mount::Error::Gone { target: record.target }.into());
         }
@@ -143,7 +165,9 @@ impl Daemon {
         let keys = open.keys();
         let mounts = self.paths.mounts();
         let live = spawn_blocking(move || {
-            let mounted = front_end.resume(open.spec(&record))?;
+            let spec = open.spec(&record);
+            let (resume, mount) = (|| front_end.resume(spec.clone()), || front_end.mount(spec.clone()));
+            let mounted = take_up(record.is_taken_away(), resume, mount)?;
             record.note_made(mounted.identity(), &mounts);
             let opening = Cost::new(record.fetched_bytes, record.requests);
             anyhow::Ok(open.into_live(record, opening, mounted))
@@ -209,8 +233,9 @@ impl Daemon {
         }
     }
 
-    /// Has the readers of `record`, which could not be taken up, get errors.
-    pub(super) async fn refuse_readers(&self, record: &MountRecord) {
+    /// Has the readers of `record`, which could not be taken up, get errors. Where that ends the mount, it is to be made anew.
+    pub(super) async fn refuse_readers(&self, record: &mut MountRecord) {
+        let was_kept = self.keeps(record);
         let (front_end, id) = (self.front_end_of(record), record.id.clone());
         let done = spawn_blocking(move || match front_end()? {
             Some(front_end) => Ok(front_end.refuse(&id)?),
@@ -219,6 +244,7 @@ impl Daemon {
         if let Err(error) = done.await.map_err(anyhow::Error::from).flatten() {
             tracing::error!(target = %record.target.display(), "its readers wait: {error:#}");
         }
+        self.note_what_is_left(record, was_kept);
     }
 
     /// Opens the front end that mounted `record`, if this release has it; to be called where blocking is allowed.
@@ -233,6 +259,22 @@ impl Daemon {
             Ok(kind) => front_ends.get(kind).map(Some),
             Err(_) => Ok(None),
         }
+    }
+}
+
+/// Takes a mount up by `resume`; one that `was_taken_away` to be made anew, and is gone for that reason, is made by `mount`. Blocks.
+///
+/// # Errors
+///
+/// Those of both.
+pub(super) fn take_up(
+    was_taken_away: bool,
+    resume: impl FnOnce() -> Result<Box<dyn Mounted>, larder_mount::Error>,
+    mount: impl FnOnce() -> Result<Box<dyn Mounted>, larder_mount::Error>,
+) -> Result<Box<dyn Mounted>, larder_mount::Error> {
+    match resume() {
+        Err(larder_mount::Error::Gone { .. }) if was_taken_away => mount(),
+        resumed => resumed,
     }
 }
 
@@ -256,4 +298,115 @@ fn may_pass_at_once(error: &anyhow::Error) -> bool {
 pub(super) fn is_for_good(error: &anyhow::Error) -> bool {
     use larder_mount::Error::{Gone, Poisoned};
     matches!(error.downcast_ref(), Some(Gone { .. } | Poisoned { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use larder_erofs::writer::{Attributes, Tree};
+    use larder_image::build::{BuildOptions, build};
+    use larder_image::{LayoutRepository, load};
+    use larder_mount::{Error, MountSpec};
+
+    use super::super::testing::{FakeMount, daemon};
+    use super::*;
+
+    /// One that takes the only mount away to make it anew, and has to try that twice.
+    struct Failing {
+        id: String,
+        /// What was asked of it.
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Failing {
+        /// Notes what is asked; tells how often it was before.
+        fn ask(&self, what: &'static str) -> usize {
+            let mut asked = self.asked.lock().expect("no panic");
+            asked.push(what);
+            asked.iter().filter(|before| **before == what).count() - 1
+        }
+    }
+
+    impl FrontEnd for Failing {
+        fn kind(&self) -> FrontEndKind {
+            FrontEndKind::Fuse
+        }
+
+        fn mount(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+            assert_eq!(spec.id, self.id);
+            match self.ask("mount") {
+                0 => Err(Error::NoFusermount { target: spec.target }),
+                _ => Ok(Box::new(FakeMount { target: spec.target, ..FakeMount::at("") })),
+            }
+        }
+
+        fn resume(&self, spec: MountSpec) -> Result<Box<dyn Mounted>, Error> {
+            match self.ask("resume") {
+                0 => Err(Error::NoFusermount { target: spec.target }),
+                _ => Err(Error::Gone { target: spec.target }),
+            }
+        }
+
+        fn abandon(&self, _: &str) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn kept_ids(&self) -> Vec<String> {
+            let is_untouched = self.asked.lock().expect("no panic").is_empty();
+            is_untouched.then(|| self.id.clone()).into_iter().collect()
+        }
+
+        fn hand_over(&self) {}
+    }
+
+    /// The record of an image that an earlier worker has mounted.
+    async fn mounted_before(daemon: &Daemon, dir: &Path) -> MountRecord {
+        let (layout, mut tree) = (dir.join("layout"), Tree::new());
+        tree.add_file(b"file", vec![1; 5000], &Attributes::default()).expect("a name");
+        build(tree, &BuildOptions::default(), &layout).expect("room");
+        let repository = LayoutRepository::open(&layout).expect("a layout");
+        let image = load(&repository, &Version::Only).await.expect("a good one");
+        image.persist(&daemon.paths.images()).expect("room");
+        let (reference, digest) = (format!("oci:{}", layout.display()), image.manifest_digest.to_string());
+        let record = MountRecord::new("/m".into(), reference, false, "fuse".into(), digest);
+        record.save(&daemon.paths.mounts()).expect("room");
+        record
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p3_a_mount_that_was_taken_away_to_be_made_anew_is_made_when_it_can_be() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let mut record = mounted_before(&daemon, dir.path()).await;
+        let failing = Arc::new(Failing { id: record.id.clone(), asked: Mutex::default() });
+        daemon.front_ends.insert(Arc::clone(&failing) as _);
+        let noted = || MountRecord::load_all(&daemon.paths.mounts()).expect("readable").pop();
+        for _ in 0..2 {
+            let error = daemon.try_to_resume(&mut record).await.expect_err("it cannot be made");
+            assert!(!is_for_good(&error), "{error:#}");
+            assert!(noted().expect("it is not forgotten").is_taken_away());
+        }
+        daemon.try_to_resume(&mut record).await.expect("it can be made");
+        assert_eq!(
+            *failing.asked.lock().expect("no panic"),
+            ["resume", "resume", "mount", "resume", "mount"]
+        );
+        assert_eq!(daemon.mounts.all().len(), 1);
+        assert!(!noted().expect("it is mounted").is_taken_away());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mount_that_somebody_has_taken_away_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        let mut record = mounted_before(&daemon, dir.path()).await;
+        let failing = Arc::new(Failing { id: record.id.clone(), asked: Mutex::default() });
+        failing.ask("resume");
+        daemon.front_ends.insert(Arc::clone(&failing) as _);
+        let error = daemon.try_to_resume(&mut record).await.expect_err("it is gone");
+        assert!(is_for_good(&error), "{error:#}");
+        assert_eq!(*failing.asked.lock().expect("no panic"), ["resume", "resume"]);
+    }
 }

@@ -18,6 +18,7 @@ use super::Daemon;
 use super::live::{Cost, Live};
 use super::mounting::{check_target, on_record};
 use super::record::{MountRecord, RecordFile};
+use super::resume::take_up;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell};
 use crate::tree::{Files, TreeFs, connect};
@@ -92,9 +93,8 @@ impl Daemon {
             let mounts = self.paths.mounts();
             move || {
                 let new = record.clone();
-                let mounted = on_record(&mut record, &mounts, || {
-                    attach(store, |fuse, place, fs| Ok(fuse.mount_file_system(place, fs()?)?), &new)
-                })?;
+                let mount = |fuse: &Fuse, place, fs: OpenFs<'_>| Ok(fuse.mount_file_system(place, fs()?)?);
+                let mounted = on_record(&mut record, &mounts, || attach(store, Box::new(mount), &new))?;
                 anyhow::Ok((record, mounted))
             }
         });
@@ -120,7 +120,8 @@ impl Daemon {
             let (store, attach, mounts) =
                 (Arc::clone(&store), self.attach_tree(&record), self.paths.mounts());
             let mut record = record;
-            let resume = |fuse: &Fuse, place, fs: OpenFs<'_>| {
+            let was_taken_away = record.is_taken_away();
+            let resume = move |fuse: &Fuse, place: Place, fs: OpenFs<'_>| {
                 let fs = || {
                     fs().map_err(|source| larder_mount::Error::Kernel {
                         kind: FrontEndKind::Fuse,
@@ -128,10 +129,11 @@ impl Daemon {
                         source,
                     })
                 };
-                Ok(fuse.resume_file_system(place, fs)?)
+                let (again, resume) = (place.clone(), || fuse.resume_file_system(place, fs));
+                Ok(take_up(was_taken_away, resume, || fuse.mount_file_system(again, fs()?))?)
             };
             move || {
-                let mounted = attach(store, resume, &record)?;
+                let mounted = attach(store, Box::new(resume), &record)?;
                 record.note_made(mounted.identity(), &mounts);
                 anyhow::Ok((record, mounted))
             }
@@ -158,10 +160,10 @@ impl Daemon {
                 identity: record.identity(),
             };
             let open = || {
-                let fs = TreeFs::new(store, files, revalidate, &journal)?;
+                let fs = TreeFs::new(Arc::clone(&store), files.clone(), revalidate, &journal)?;
                 Ok(Arc::new(fs) as Arc<dyn FileSystem>)
             };
-            let mounted = attach(&fuse, place.clone(), Box::new(open))?;
+            let mounted = attach(&fuse, place.clone(), &open)?;
             place.read_ahead(READ_AHEAD_BYTES);
             Ok(mounted)
         }
@@ -176,10 +178,10 @@ impl Daemon {
 }
 
 /// Opens the file system of a tree.
-type OpenFs<'a> = Box<dyn FnOnce() -> std::io::Result<Arc<dyn FileSystem>> + 'a>;
+type OpenFs<'a> = &'a dyn Fn() -> std::io::Result<Arc<dyn FileSystem>>;
 
 /// Mounts or resumes.
-type Attach = fn(&Fuse, Place, OpenFs<'_>) -> anyhow::Result<Box<dyn Mounted>>;
+type Attach = Box<dyn FnOnce(&Fuse, Place, OpenFs<'_>) -> anyhow::Result<Box<dyn Mounted>>>;
 
 /// Where the nodes of a mount are noted: beside its record.
 fn journal(mounts: &Path, record: &MountRecord) -> PathBuf {

@@ -97,14 +97,14 @@ pub(super) fn failing(record: MountRecord) -> Mount {
 
 impl Daemon {
     /// Leaves `record`, which could not be taken up because of `error`, for later: its readers get errors until then.
-    pub(super) async fn take_up_later(self: &Arc<Self>, record: MountRecord, error: &anyhow::Error) {
+    pub(super) async fn take_up_later(self: &Arc<Self>, mut record: MountRecord, error: &anyhow::Error) {
         self.waiting.note(&record, error);
-        self.refuse_readers(&record).await;
+        self.refuse_readers(&mut record).await;
         let daemon = Arc::clone(self);
         tokio::spawn(async move { daemon.take_up_in_time(record).await });
     }
 
-    async fn take_up_in_time(self: Arc<Self>, record: MountRecord) {
+    async fn take_up_in_time(self: Arc<Self>, mut record: MountRecord) {
         let mut pause = PAUSE;
         loop {
             tokio::time::sleep(pause).await;
@@ -114,7 +114,7 @@ impl Daemon {
             }
             // A stop that succeeds takes it away; after one that does not it is still to be taken up.
             let Ok(_pass) = self.gate.pass() else { continue };
-            match self.resume(record.clone()).await {
+            match self.try_to_resume(&mut record).await {
                 Ok(()) => {
                     self.waiting.remove(&record.target);
                     tracing::info!(target = %record.target.display(), image = record.image, "resumed after all");
@@ -128,7 +128,7 @@ impl Daemon {
                         return;
                     }
                     // What kept them from being refused, or from being taken up half way, may have passed.
-                    self.refuse_readers(&record).await;
+                    self.refuse_readers(&mut record).await;
                 }
             }
             pause = (pause * 2).min(PAUSE_MAX);
