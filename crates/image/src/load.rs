@@ -117,7 +117,8 @@ pub async fn load(repository: &dyn Repository, version: &Version) -> Result<Load
     let indexes: Vec<_> = composition.layers().map(|plan| fetch_index(repository, plan)).collect();
     let indexes = stream::iter(indexes).buffered(REQUESTS_MAX).try_collect::<Vec<_>>();
     let (config, payloads) = future::try_join(fetch_config(repository, &composition.config), indexes).await?;
-    assemble(repository, Parts { manifest_digest, manifest, config, composition, payloads })
+    let tables = bind(&composition, payloads)?;
+    assemble(repository, Parts { manifest_digest, manifest, config, tables }).await
 }
 
 /// What an image is put together from.
@@ -125,17 +126,26 @@ pub(crate) struct Parts {
     pub manifest_digest: Digest,
     pub manifest: Bytes,
     pub config: Bytes,
-    pub composition: Composition,
-    /// Payloads of the chunk indexes in the order of [`Composition::layers`], verified.
-    pub payloads: Vec<Bytes>,
+    /// The layers in the order of [`Composition::layers`].
+    pub tables: Vec<(Descriptor, Arc<ChunkTable>)>,
 }
 
-/// Binds every index to its layer and opens the blobs.
-pub(crate) fn assemble(repository: &dyn Repository, parts: Parts) -> Result<LoadedImage, Error> {
-    let Parts { manifest_digest, manifest, config, composition, payloads } = parts;
-    let layers =
-        composition.layers().zip(payloads).map(|(plan, payload)| open_layer(repository, plan, payload));
-    let mut layers = layers.collect::<Result<Vec<_>, _>>()?;
+/// Binds every index to its layer; `payloads` are theirs in the order of [`Composition::layers`], verified.
+pub(crate) fn bind(
+    composition: &Composition,
+    payloads: Vec<Bytes>,
+) -> Result<Vec<(Descriptor, Arc<ChunkTable>)>, Error> {
+    composition.layers().zip(payloads).map(|(plan, payload)| bind_one(plan, payload)).collect()
+}
+
+/// Opens the blobs.
+pub(crate) async fn assemble(repository: &dyn Repository, parts: Parts) -> Result<LoadedImage, Error> {
+    let Parts { manifest_digest, manifest, config, tables } = parts;
+    let mut layers = Vec::with_capacity(tables.len());
+    for (descriptor, table) in tables {
+        let source = repository.blob(&descriptor).await?;
+        layers.push(Layer { descriptor, table, source });
+    }
     let metadata = layers.remove(0);
     check_alignment(&layers, &manifest_digest)?;
     let mut image =
@@ -144,13 +154,12 @@ pub(crate) fn assemble(repository: &dyn Repository, parts: Parts) -> Result<Load
     Ok(image)
 }
 
-fn open_layer(repository: &dyn Repository, plan: &LayerPlan, payload: Bytes) -> Result<Layer, Error> {
+fn bind_one(plan: &LayerPlan, payload: Bytes) -> Result<(Descriptor, Arc<ChunkTable>), Error> {
     let blob = plan.descriptor.digest();
     let facts = LayerFacts { blob, encoding: plan.encoding, data_end: plan.data_end() };
     let table = ChunkIndex::parse(payload).and_then(|index| ChunkTable::bind(index, facts));
     let table = table.map_err(|fault| Error::Index { blob: blob.clone(), fault })?;
-    let source = repository.blob(&plan.descriptor)?;
-    Ok(Layer { descriptor: plan.descriptor.clone(), table: Arc::new(table), source })
+    Ok((plan.descriptor.clone(), Arc::new(table)))
 }
 
 /// The cache marks whole blocks, so that a chunk must not end inside one that another chunk shares. The metadata layer
@@ -231,7 +240,7 @@ async fn fetch_config(repository: &dyn Repository, descriptor: &Descriptor) -> R
         return Err(Error::TooLong { place, found: descriptor.size(), limit: DOCUMENT_BYTES_MAX });
     }
     let whole = BlobRange::at(0, descriptor.size()).expect("a range from 0 does not overflow");
-    let bytes = read(&*repository.blob(descriptor)?, whole, &place).await?;
+    let bytes = read(&*repository.blob(descriptor).await?, whole, &place).await?;
     digest::verify(&bytes, descriptor.digest(), &place)?;
     Ok(bytes)
 }
@@ -259,12 +268,12 @@ async fn fetch_index(repository: &dyn Repository, plan: &LayerPlan) -> Result<By
     let place = format!("layer {blob}: chunk index");
     let payload = match &plan.index {
         IndexPlace::Embedded { range, .. } => {
-            let stored = read(&*repository.blob(&plan.descriptor)?, *range, &place).await?;
+            let stored = read(&*repository.blob(&plan.descriptor).await?, *range, &place).await?;
             unframe(stored, plan.encoding).map_err(|fault| Error::Index { blob: blob.clone(), fault })?
         }
         IndexPlace::Standalone(descriptor) => {
             let whole = BlobRange::at(0, descriptor.size()).expect("a range from 0 does not overflow");
-            read(&*repository.blob(descriptor)?, whole, &place).await?
+            read(&*repository.blob(descriptor).await?, whole, &place).await?
         }
     };
     digest::verify(&payload, plan.index_digest(), &place)?;

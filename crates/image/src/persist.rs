@@ -9,7 +9,7 @@ use bytes::Bytes;
 use oci_spec::image::Digest;
 
 use crate::chunk::INDEX_BYTES_MAX;
-use crate::load::{Parts, assemble};
+use crate::load::{Parts, assemble, bind};
 use crate::manifest::Composition;
 use crate::repository::read_bounded;
 use crate::{Error, LoadedImage, Repository, digest};
@@ -33,21 +33,32 @@ impl LoadedImage {
 }
 
 /// Puts together the image whose manifest has the digest `manifest` from what [`LoadedImage::persist`] kept in `dir`,
-/// with blobs from `repository`. Makes no request. Blocks on the file system.
+/// with blobs from `repository`. Makes no request.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] when something is missing, [`Error::DigestMismatch`] when it is damaged; the image has to be loaded
 /// anew then.
-pub fn restore(dir: &Path, manifest: &Digest, repository: &dyn Repository) -> Result<LoadedImage, Error> {
-    let manifest_bytes = kept(dir, manifest)?;
-    let composition = Composition::read(&manifest_bytes, manifest)?;
+pub async fn restore(
+    dir: &Path,
+    manifest: &Digest,
+    repository: &dyn Repository,
+) -> Result<LoadedImage, Error> {
+    let (from, digest) = (dir.to_owned(), manifest.clone());
+    let parts = tokio::task::spawn_blocking(move || kept_parts(&from, digest)).await;
+    let parts =
+        parts.map_err(|source| Error::Stopped { place: dir.display().to_string(), source }).flatten()?;
+    assemble(repository, parts).await
+}
+
+fn kept_parts(dir: &Path, manifest_digest: Digest) -> Result<Parts, Error> {
+    let manifest = kept(dir, &manifest_digest)?;
+    let composition = Composition::read(&manifest, &manifest_digest)?;
     let config = kept(dir, composition.config.digest())?;
     let payloads =
         composition.layers().map(|plan| kept(dir, plan.index_digest())).collect::<Result<_, _>>()?;
-    let parts =
-        Parts { manifest_digest: manifest.clone(), manifest: manifest_bytes, config, composition, payloads };
-    assemble(repository, parts)
+    let tables = bind(&composition, payloads)?;
+    Ok(Parts { manifest_digest, manifest, config, tables })
 }
 
 fn keep(place: &Path, bytes: &Bytes) -> Result<(), Error> {

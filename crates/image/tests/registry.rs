@@ -92,7 +92,7 @@ async fn a_blob_of_another_image_under_the_right_name_is_found_out() {
     let served = Served::new();
     let image = served.load().await.expect("it loads");
     let repository = served.repository();
-    let source = repository.blob(&image.metadata.descriptor).expect("a name");
+    let source = repository.blob(&image.metadata.descriptor).await.expect("a name");
     let other =
         std::fs::read(blob_path(&served.dir.path().join("image"), image.devices[0].descriptor.digest()));
     let other = other.expect("there");

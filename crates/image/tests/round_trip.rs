@@ -198,14 +198,14 @@ async fn an_image_is_restored_without_asking_its_repository() {
     image.persist(&kept).expect("a temporary directory is writable");
     image.persist(&kept).expect("twice does no harm");
     std::fs::remove_file(out.join("index.json")).expect("it was there");
-    let restored = restore(&kept, &image.manifest_digest, &repository).expect("all is kept");
+    let restored = restore(&kept, &image.manifest_digest, &repository).await.expect("all is kept");
     assert_eq!(restored.manifest_digest, image.manifest_digest);
     assert_eq!(restored.image_bytes, image.image_bytes);
     assert!(contents(&restored).await == files().into_iter().collect());
 
     let index = digest::sha256(image.devices[0].table.index().payload());
     common::edit(&kept.join("sha256").join(index.digest()), |bytes| bytes[100] ^= 1);
-    let error = restore(&kept, &image.manifest_digest, &repository).expect_err("damaged");
+    let error = restore(&kept, &image.manifest_digest, &repository).await.expect_err("damaged");
     assert!(matches!(error, larder_image::Error::DigestMismatch { .. }), "{error}");
 }
 
@@ -226,8 +226,8 @@ impl Repository for Gated {
         self.inner.manifest(version).await
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
-        Ok(Arc::new(GatedSource { inner: self.inner.blob(descriptor)?, gate: Arc::clone(&self.gate) }))
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
+        Ok(Arc::new(GatedSource { inner: self.inner.blob(descriptor).await?, gate: Arc::clone(&self.gate) }))
     }
 
     fn describe(&self) -> String {

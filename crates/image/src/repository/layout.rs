@@ -48,7 +48,12 @@ impl LayoutRepository {
         Ok(read_index(&self.dir)?.tags())
     }
 
-    fn read_manifest(&self, version: &Version) -> Result<Bytes, Error> {
+    /// Reads the document called `version`, as [`Repository::manifest`] does. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_manifest(&self, version: &Version) -> Result<Bytes, Error> {
         if let Version::Digest(digest) = version {
             return self.read_blob(digest);
         }
@@ -62,6 +67,31 @@ impl LayoutRepository {
         // A manifest is what its name says or an error, in this place as well as for whoever asks by digest.
         digest::verify(&bytes, &entry.digest, &format!("{}: manifest", self.describe()))?;
         Ok(bytes)
+    }
+
+    /// Opens a blob, as [`Repository::blob`] does. Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
+        let digest = descriptor.digest();
+        digest::require_sha256(digest, &self.describe())?;
+        let source = DirectorySource::open_exact(blob_path(&self.dir, digest), descriptor.size());
+        let source = source.map_err(|source| Error::remote(format!("blob {digest}"), source))?;
+        Ok(Arc::new(source))
+    }
+
+    /// Works on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let repository = self.clone();
+        tokio::task::spawn_blocking(move || work(&repository)).await.unwrap_or_else(|stopped| {
+            Err(Error::Io { path: self.dir.clone(), action, source: std::io::Error::other(stopped) })
+        })
     }
 
     fn read_blob(&self, digest: &Digest) -> Result<Bytes, Error> {
@@ -85,19 +115,13 @@ fn find<'a>(index: &'a IndexDocument, version: &Version) -> Option<&'a ManifestE
 #[async_trait]
 impl Repository for LayoutRepository {
     async fn manifest(&self, version: &Version) -> Result<Bytes, Error> {
-        let (repository, version) = (self.clone(), version.clone());
-        let read = tokio::task::spawn_blocking(move || repository.read_manifest(&version)).await;
-        read.unwrap_or_else(|stopped| {
-            Err(Error::Io { path: self.dir.clone(), action: "read", source: std::io::Error::other(stopped) })
-        })
+        let version = version.clone();
+        self.blocking("read", move |repository| repository.read_manifest(&version)).await
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
-        let digest = descriptor.digest();
-        digest::require_sha256(digest, &self.describe())?;
-        let source = DirectorySource::open_exact(blob_path(&self.dir, digest), descriptor.size());
-        let source = source.map_err(|source| Error::remote(format!("blob {digest}"), source))?;
-        Ok(Arc::new(source))
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
+        let descriptor = descriptor.clone();
+        self.blocking("open", move |repository| repository.open_blob(&descriptor)).await
     }
 
     fn describe(&self) -> String {

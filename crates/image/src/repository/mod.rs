@@ -30,12 +30,12 @@ pub trait Repository: Send + Sync {
     /// [`Error::NoSuchImage`] where the place can tell, [`Error::Remote`] or [`Error::Io`] when it cannot be had.
     async fn manifest(&self, version: &Version) -> Result<Bytes, Error>;
 
-    /// Returns the blob that `descriptor` describes. Makes no request; may open a local file.
+    /// Returns the blob that `descriptor` describes. Makes no request; may wait until a local file is open.
     ///
     /// # Errors
     ///
     /// [`Error::Remote`] when it cannot be opened, [`Error::DigestKind`] when its digest is no SHA-256.
-    fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error>;
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error>;
 
     /// What the place is called in messages.
     fn describe(&self) -> String;

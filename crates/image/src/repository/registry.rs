@@ -34,7 +34,7 @@ impl Repository for RegistryRepository {
         Ok(fetched.bytes)
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Arc<dyn RangeSource>, Error> {
         let digest = descriptor.digest();
         crate::digest::require_sha256(digest, "blob")?;
         Ok(self.0.blob(digest, descriptor.size()))

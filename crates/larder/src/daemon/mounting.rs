@@ -20,7 +20,7 @@ use super::stale;
 use super::table::Reservation;
 use crate::api::types::{Mount, MountRequest};
 use crate::errors::{Kind, tell, told};
-use crate::store::{OpenImage, Place, connect};
+use crate::store::{OpenImage, Place, connect_in_time};
 
 /// How long an unmount waits until its image is closed: much longer than that takes where nothing hangs.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Daemon {
             || tell(Kind::Failed, format!("{reference} cannot be mounted on {}", target.display()), "");
         // Before anything is fetched: a front end that does not work here costs no request.
         let front_end = self.front_end(request.frontend.clone()).await.with_context(cannot)?;
-        let place = self.connect(&reference, request.insecure).await.with_context(cannot)?;
+        let place = connect_in_time(&reference, request.insecure, &self.http).await.with_context(cannot)?;
         let image = larder_image::load(&*place.repository, &place.version).await;
         let image = image.map_err(anyhow::Error::from).with_context(cannot)?;
         let _turn = self.opening.acquire().await?;
@@ -85,11 +85,6 @@ impl Daemon {
     async fn front_end(&self, wanted: Option<String>) -> anyhow::Result<Arc<dyn FrontEnd>> {
         let front_ends = Arc::clone(&self.front_ends);
         spawn_blocking(move || front_ends.choose(wanted.as_deref())).await?
-    }
-
-    async fn connect(&self, reference: &Reference, insecure: bool) -> anyhow::Result<Place> {
-        let (reference, http) = (reference.clone(), self.http.clone());
-        spawn_blocking(move || connect(&reference, insecure, &http)).await?
     }
 
     async fn attach(

@@ -186,9 +186,8 @@ impl Daemon {
 
     /// Puts the image together from what is here; what is damaged is loaded again.
     async fn restore(&self, record: &MountRecord, place: &Place) -> anyhow::Result<LoadedImage> {
-        let (dir, manifest): (_, Digest) = (self.paths.images(), record.manifest.parse()?);
-        let (repository, digest) = (Arc::clone(&place.repository), manifest.clone());
-        match spawn_blocking(move || larder_image::restore(&dir, &digest, &*repository)).await? {
+        let manifest: Digest = record.manifest.parse()?;
+        match larder_image::restore(&self.paths.images(), &manifest, &*place.repository).await {
             Ok(image) => Ok(image),
             Err(error) => {
                 tracing::warn!(image = record.image, %error, "loaded again");

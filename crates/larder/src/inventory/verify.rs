@@ -127,7 +127,8 @@ impl Inventory<'_> {
         let place = connect_patiently(&reference, image.insecure, &verifier.http);
         let volume = VolumeKey::new(&image.volume)?;
         let manifest = image.manifest.parse()?;
-        let loaded = larder_image::restore(self.catalogue.images(), &manifest, &*place.repository)?;
+        let restored = larder_image::restore(self.catalogue.images(), &manifest, &*place.repository);
+        let loaded = verifier.handle.block_on(restored)?;
         let known = |layer: &Layer| Known { image: image.reference().to_owned(), layer: layer.clone() };
         let name = |layer: &Layer| (volume.clone(), layer.table.identity().clone());
         Ok(loaded.layers().map(|layer| (name(layer), known(layer))).collect())

@@ -38,7 +38,7 @@ use crate::errors::{Kind, told};
 pub use blobs::{Blobs, Opened};
 use lazy::Waiting;
 pub use looking::LOOKING_MAX;
-pub use place::{Place, connect, connect_patiently};
+pub use place::{Place, connect, connect_in_time, connect_patiently};
 pub use scratch::Scratch;
 use turns::{Turn, Turns};
 

@@ -40,6 +40,24 @@ pub fn connect(reference: &Reference, insecure: bool, http: &HttpClient) -> anyh
     })
 }
 
+/// The same for an image that is to be mounted: a layout has to be there, and its file system is waited for on few threads, and
+/// not for ever.
+///
+/// # Errors
+///
+/// As there, and when the file system does not answer.
+pub async fn connect_in_time(
+    reference: &Reference,
+    insecure: bool,
+    http: &HttpClient,
+) -> anyhow::Result<Place> {
+    if matches!(reference, Reference::Registry { .. }) {
+        return connect(reference, insecure, http);
+    }
+    let repository = Arc::new(Patient::new(reference, insecure, http).insisting().await?);
+    Ok(Place { repository, version: reference.version().clone(), registry: None })
+}
+
 /// The same for an image whose manifest and indexes are here: a place, or a blob of it, that is away is looked for again
 /// when it is read, and until then what is cached is served. Touches no layout, whose file system may hang.
 pub fn connect_patiently(reference: &Reference, insecure: bool, http: &HttpClient) -> Place {
