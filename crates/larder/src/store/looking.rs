@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use larder_image::Reference;
 use larder_mount::mount_of;
@@ -11,15 +12,25 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 /// Threads that look for places in one file system at once.
 const FILE_SYSTEM_MAX: usize = 2;
 
-/// Threads that look for places at once, hanging ones included: those of a few file systems that hang and of one that does not.
-pub const LOOKING_MAX: usize = 4 * FILE_SYSTEM_MAX;
+/// Threads that look for places at once, but for those that are known to hang.
+const AT_ONCE_MAX: usize = 4 * FILE_SYSTEM_MAX;
+
+/// A thread that has looked for so long hangs, and makes room for another.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Threads that hang and have made room, at most: those of sixteen file systems. What hangs beyond that keeps others from looking.
+const HANGING_MAX: usize = 16 * FILE_SYSTEM_MAX;
+
+/// Threads that look for places, in all.
+pub const LOOKING_MAX: usize = AT_ONCE_MAX + HANGING_MAX;
 
 /// Who looks for places in this process.
 static LOOKING: LazyLock<Looking> = LazyLock::new(Looking::new);
 
-/// Who may look for places: a file system that hangs keeps every permit that it has, and leaves others theirs.
+/// Who may look for places: a file system that hangs keeps the few permits that are its own, and leaves others theirs.
 struct Looking {
     all: Arc<Semaphore>,
+    hanging: Arc<Semaphore>,
     shares: Mutex<BTreeMap<Share, Arc<Semaphore>>>,
 }
 
@@ -31,9 +42,14 @@ enum Share {
 
 /// Leave to look for one place, on one thread.
 pub struct Permit {
+    _leave: Arc<Leave>,
+}
+
+struct Leave {
     _of_place: OwnedSemaphorePermit,
     _of_file_system: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    /// What all share, or what those have who hang.
+    of_all: Mutex<OwnedSemaphorePermit>,
 }
 
 /// Waits for leave to look for where `reference` points. Touches no layout.
@@ -59,7 +75,8 @@ fn file_system_of(dir: &Path) -> String {
 
 impl Looking {
     fn new() -> Self {
-        Self { all: Arc::new(Semaphore::new(LOOKING_MAX)), shares: Mutex::default() }
+        let permits = |permits| Arc::new(Semaphore::new(permits));
+        Self { all: permits(AT_ONCE_MAX), hanging: permits(HANGING_MAX), shares: Mutex::default() }
     }
 
     /// Waits for leave to look for `place`. Its own permit comes first, and what all share last: whoever waits for what hangs has
@@ -72,8 +89,10 @@ impl Looking {
         let of_place = self.share(Share::Place(place), 1).acquire_owned().await?;
         let file_system = self.share(Share::FileSystem(file_system()), FILE_SYSTEM_MAX);
         let of_file_system = file_system.acquire_owned().await?;
-        let of_all = Arc::clone(&self.all).acquire_owned().await?;
-        Ok(Permit { _of_place: of_place, _of_file_system: of_file_system, _of_all: of_all })
+        let of_all = Mutex::new(Arc::clone(&self.all).acquire_owned().await?);
+        let leave = Arc::new(Leave { _of_place: of_place, _of_file_system: of_file_system, of_all });
+        tokio::spawn(make_room_in_time(Arc::downgrade(&leave), Arc::clone(&self.hanging)));
+        Ok(Permit { _leave: leave })
     }
 
     fn share(&self, share: Share, permits: usize) -> Arc<Semaphore> {
@@ -84,17 +103,30 @@ impl Looking {
     }
 }
 
+/// Gives back what all share when whoever has it hangs, as soon as he may.
+async fn make_room_in_time(leave: Weak<Leave>, hanging: Arc<Semaphore>) {
+    tokio::time::sleep(ANSWER_MAX).await;
+    if leave.strong_count() > 0
+        && let Ok(permit) = hanging.acquire_owned().await
+        && let Some(leave) = leave.upgrade()
+    {
+        *leave.of_all.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::iter::from_fn;
 
     use futures_util::FutureExt as _;
+    use tokio::task::unconstrained;
 
     use super::*;
 
     impl Looking {
         fn permit_at_once(&self, place: &str, file_system: &str) -> Option<Permit> {
-            let permit = self.permit(place.to_owned(), || file_system.to_owned()).now_or_never()?;
+            let permit = self.permit(place.to_owned(), || file_system.to_owned());
+            let permit = unconstrained(permit).now_or_never()?;
             Some(permit.expect("never closed"))
         }
 
@@ -106,26 +138,51 @@ mod tests {
         }
     }
 
-    #[test]
-    fn p3_layouts_of_a_file_system_that_hangs_leave_those_of_others_their_permits() {
+    #[tokio::test(start_paused = true)]
+    async fn p3_file_systems_that_hang_leave_room_for_others_however_many_they_are() {
+        let looking = Looking::new();
+        let hang = |n: usize| looking.all_of(&format!("nfs {n}"));
+        let (few, many) = (AT_ONCE_MAX / FILE_SYSTEM_MAX, HANGING_MAX / FILE_SYSTEM_MAX);
+        let mut hung: Vec<_> = (0..few).map(hang).collect();
+        assert!(looking.permit_at_once("disk/1", "disk").is_none(), "it is not known yet that they hang");
+        for n in few..many {
+            tokio::time::sleep(2 * ANSWER_MAX).await;
+            assert_eq!(looking.all_of("disk").len(), FILE_SYSTEM_MAX);
+            hung.push(hang(n));
+        }
+        tokio::time::sleep(2 * ANSWER_MAX).await;
+        let more: Vec<_> = (many..many + few).map(hang).collect();
+        tokio::time::sleep(2 * ANSWER_MAX).await;
+        assert_eq!(hung.iter().chain(&more).map(Vec::len).sum::<usize>(), LOOKING_MAX);
+        assert!(looking.permit_at_once("disk/1", "disk").is_none(), "that is the bound");
+        // As they answer again, others make room.
+        drop(hung);
+        tokio::time::sleep(ANSWER_MAX).await;
+        assert_eq!(looking.all.available_permits(), AT_ONCE_MAX);
+        drop(more);
+        assert_eq!(looking.hanging.available_permits(), HANGING_MAX);
+    }
+
+    #[tokio::test]
+    async fn p3_layouts_of_a_file_system_that_hangs_leave_those_of_others_their_permits() {
         let looking = Looking::new();
         let hung = looking.all_of("nfs");
         assert_eq!(hung.len(), FILE_SYSTEM_MAX);
         let place = || Box::pin(looking.permit("nfs/more".into(), || "nfs".into()));
-        let mut waiting: Vec<_> = (0..2 * LOOKING_MAX).map(|_| place()).collect();
+        let mut waiting: Vec<_> = (0..2 * AT_ONCE_MAX).map(|_| place()).collect();
         assert!(waiting.iter_mut().all(|waits| waits.now_or_never().is_none()));
         let others: Vec<_> =
             ["disk", "other nfs", "more", "one too many"].map(|name| looking.all_of(name)).into();
         assert_eq!(others[0].len(), FILE_SYSTEM_MAX);
-        assert_eq!(hung.len() + others.iter().map(Vec::len).sum::<usize>(), LOOKING_MAX);
+        assert_eq!(hung.len() + others.iter().map(Vec::len).sum::<usize>(), AT_ONCE_MAX);
         drop((hung, others, waiting));
         assert!(looking.permit_at_once("disk/1", "disk").is_some());
         let shares = looking.shares.lock().expect("nobody panics with it");
         assert!(shares.len() <= 2, "{:?} are left of nobody", shares.keys());
     }
 
-    #[test]
-    fn images_of_one_layout_have_one_permit() {
+    #[tokio::test]
+    async fn images_of_one_layout_have_one_permit() {
         let looking = Looking::new();
         let hung = looking.permit_at_once("layout", "disk");
         assert!(hung.is_some() && looking.permit_at_once("layout", "disk").is_none());
