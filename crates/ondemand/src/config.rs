@@ -90,9 +90,15 @@ impl EngineConfig {
     /// faster.
     const FILE_SYSTEM_LANES_MAX: usize = 8;
 
-    /// Threads that read sources on this machine at most, hanging ones included: those of a few file systems that hang and of one
-    /// that does not.
-    pub const LANES_MAX: usize = 4 * Self::FILE_SYSTEM_LANES_MAX;
+    /// Threads that read sources on this machine at most, but for those that are known to hang.
+    pub(crate) const READING_MAX: usize = 4 * Self::FILE_SYSTEM_LANES_MAX;
+
+    /// Threads that are known to hang and have made room for others, at most. A file system has two of them if it never answered,
+    /// and else no more than it had when it stopped. What hangs beyond that takes from [`READING_MAX`](Self::READING_MAX).
+    pub(crate) const HANGING_MAX: usize = 64;
+
+    /// Threads that read sources on this machine, in all.
+    pub const LANES_MAX: usize = Self::READING_MAX + Self::HANGING_MAX;
 
     pub(crate) fn budgets(&self) -> PerPriority<u64> {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);

@@ -15,6 +15,7 @@ use crate::{
     flight::BookingId,
     held::HeldBlob,
     inbox::Inbox,
+    permit::LanePermit,
     plan::{Request, Wanted, plan},
     schedule::Wish,
     settle::{Arrived, Settled, Tries, settle},
@@ -354,8 +355,9 @@ impl Trip {
         let permit = self.engine.lanes.take(file_system).await;
         let here = Arc::clone(source);
         let read = self.engine.handle.spawn_blocking(move || {
-            let _permit = permit;
-            here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new()))
+            let read = here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new()));
+            permit.iter().for_each(LanePermit::read_one);
+            read
         });
         let read = read.await.unwrap_or_else(|stopped| {
             Err(larder_remote::Error::Io { place: source.describe(), source: std::io::Error::other(stopped) })

@@ -226,6 +226,24 @@ async fn p2_a_file_system_that_hangs_keeps_no_reader_of_another_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p2_many_file_systems_that_hang_keep_no_reader_of_another_waiting() {
+    let engine = engine_with(EngineConfig { stall: Duration::from_millis(100), ..few_lanes() });
+    let (hung, well) =
+        ((0..16).map(|n| Rig::on(n, 4 * MIB, Duration::ZERO)), Rig::on(99, 4 * MIB, Duration::ZERO));
+    let hung: Vec<_> = hung.collect();
+    let mut readers = Vec::new();
+    for rig in &hung {
+        readers.push(rig.hang(&engine).await);
+    }
+    at_once(engine.fill(&well.blob, at(0, 4 * MIB), DEMAND)).await.expect("the bytes are good");
+    well.assert_whole();
+    hung.iter().for_each(|rig| rig.source.hanging.set(false));
+    for reader in readers {
+        reader.await.expect("it does not panic").expect("it only took long");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p2_a_prefetch_that_hangs_keeps_nobody_elses_waiting() {
     let stall = Duration::from_millis(100);
     let engine = engine_with(EngineConfig { stall, prefetch_bytes: 1, ..few_lanes() });
