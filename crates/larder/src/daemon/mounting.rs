@@ -324,7 +324,8 @@ mod tests {
     use bytes::Bytes;
     use larder_fscache::ObjectRange;
     use larder_ondemand::Cause;
-    use larder_remote::{BlobRange, RangeSource, ReadHere};
+    use larder_remote::{BlobRange, RangeSource};
+    use tokio::task::block_in_place;
 
     use super::super::testing::{Door, Doorkeeper, FakeMount, daemon, until};
     use super::*;
@@ -333,7 +334,7 @@ mod tests {
     /// Longer than anything takes that goes on at all.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A file in a file system that hangs.
+    /// A source that does not come back to whoever asks it: the task that does has the blob, and cannot be given up.
     struct Hangs(Arc<Door>);
 
     #[async_trait]
@@ -343,25 +344,11 @@ mod tests {
         }
 
         fn describe(&self) -> String {
-            "a file in a file system that hangs".into()
+            "a source that hangs".into()
         }
 
-        async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
-            self.read_here(range, Vec::new())
-        }
-
-        fn here(&self) -> Option<&dyn ReadHere> {
-            Some(self)
-        }
-    }
-
-    impl ReadHere for Hangs {
-        fn file_system(&self) -> u64 {
-            0
-        }
-
-        fn read_here(&self, _: BlobRange, _: Vec<u8>) -> Result<Bytes, larder_remote::Error> {
-            self.0.go_through();
+        async fn read_range(&self, _: BlobRange) -> Result<Bytes, larder_remote::Error> {
+            block_in_place(|| self.0.go_through());
             Ok(Bytes::from(vec![0; 1 << 20]))
         }
     }
