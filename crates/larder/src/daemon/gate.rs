@@ -1,4 +1,4 @@
-//! [`Gate`]: who may mount while others stop the daemon.
+//! [`Gate`]: who may mount while others stop the daemon, and whether it ends or another worker goes on.
 
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,8 @@ struct State {
     stops: usize,
     /// A stop has succeeded: the daemon ends once nobody reads any more.
     ending: bool,
+    /// Another worker is about to take over.
+    handed_over: bool,
 }
 
 impl State {
@@ -50,14 +52,34 @@ impl State {
         self.stops -= 1;
     }
 
-    /// Closes it for good; tells whether it was not yet.
-    fn end(&mut self) -> bool {
+    /// Closes it for good, unless another worker goes on.
+    fn end(&mut self) -> End {
         assert!(
             self.stops > 0 && self.passes == 0,
             "a mount that nobody knows would be left alone: {self:?}"
         );
-        !std::mem::replace(&mut self.ending, true)
+        match std::mem::replace(&mut self.ending, !self.handed_over) {
+            _ if self.handed_over => End::HandedOver,
+            true => End::Another,
+            false => End::First,
+        }
     }
+
+    fn hand_over(&mut self) -> bool {
+        self.handed_over |= !self.ending;
+        self.handed_over
+    }
+}
+
+/// What comes of a stop that has succeeded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// It is the first one: the daemon is to end.
+    First,
+    /// Another one has ended it.
+    Another,
+    /// Nothing: the worker that takes over goes on, and is to be stopped.
+    HandedOver,
 }
 
 impl Gate {
@@ -76,6 +98,12 @@ impl Gate {
     /// Whether the daemon is stopping.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed()
+    }
+
+    /// Decides that another worker takes over; tells whether it is so. Not after a stop that has succeeded: the daemon would go on,
+    /// and nobody would end it.
+    pub(super) fn hand_over(&self) -> bool {
+        self.lock().hand_over()
     }
 
     /// Lets nobody mount any more until what is returned is dropped. Returns when nobody is about to.
@@ -117,8 +145,8 @@ impl Drop for Pass<'_> {
 pub(super) struct Closed<'a>(&'a Gate);
 
 impl Closed<'_> {
-    /// The stop has succeeded: nobody mounts ever again. Tells whether it is the first that has.
-    pub(super) fn for_good(self) -> bool {
+    /// The stop has succeeded: nobody mounts ever again, unless another worker takes over.
+    pub(super) fn for_good(self) -> End {
         self.0.lock().end()
     }
 }
@@ -145,9 +173,9 @@ mod tests {
         let (one, other) = (close(&gate), close(&gate));
         drop(one);
         gate.pass().expect_err("the other one may still succeed");
-        assert!(other.for_good());
+        assert_eq!(other.for_good(), End::First);
         gate.pass().expect_err("it has");
-        assert!(!close(&gate).for_good(), "another one has ended it");
+        assert_eq!(close(&gate).for_good(), End::Another);
     }
 
     #[test]
@@ -168,9 +196,21 @@ mod tests {
     fn p1_a_stop_that_fails_after_another_has_succeeded_opens_nothing() {
         let gate = Gate::default();
         let (one, other) = (close(&gate), close(&gate));
-        assert!(one.for_good());
+        assert_eq!(one.for_good(), End::First);
         drop(other);
         gate.pass().expect_err("the daemon ends");
+    }
+
+    #[test]
+    fn p4_either_a_stop_ends_the_daemon_or_another_worker_takes_over() {
+        let gate = Gate::default();
+        assert_eq!(close(&gate).for_good(), End::First);
+        assert!(!gate.hand_over(), "it ends");
+        let gate = Gate::default();
+        let stop = close(&gate);
+        assert!(gate.hand_over() && gate.hand_over(), "the stop may still fail");
+        assert_eq!(stop.for_good(), End::HandedOver);
+        assert!(gate.hand_over());
     }
 
     #[test]

@@ -211,6 +211,8 @@ impl StandIn {
         let (mut try_again, complaints) = (false, Complaints::default());
         loop {
             tokio::select! {
+                // A stop that has succeeded goes before whoever is to take over.
+                biased;
                 () = self.stop.notified() => return self.end().await,
                 () = self.make_way.notified() => return Ok(self.hand_over()),
                 _ = signals.replace.recv() => return Ok(self.hand_over()),

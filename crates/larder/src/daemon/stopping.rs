@@ -8,7 +8,9 @@ use larder_mount::FrontEnd;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::gate::End;
 use super::{Daemon, listener};
+use crate::errors::{Kind, told};
 
 /// Between two looks at whether a detached mount is still read.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -27,16 +29,23 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When a mount is in use and `lazy` is false: the daemon goes on, with what is still mounted.
+    /// When a mount is in use and `lazy` is false, or cannot be detached: the daemon goes on, with what is still mounted. When
+    /// another worker takes over meanwhile.
     pub async fn stop(self: &Arc<Self>, lazy: bool) -> anyhow::Result<()> {
         // Until this one is done nobody mounts, whatever other stops come to.
         let closed = self.gate.close().await;
         self.unmount_all(lazy).await?;
-        if closed.for_good() {
-            let daemon = Arc::clone(self);
-            tokio::spawn(async move { daemon.end().await });
+        match closed.for_good() {
+            End::First => {
+                let daemon = Arc::clone(self);
+                tokio::spawn(async move { daemon.end().await });
+                Ok(())
+            }
+            End::Another => Ok(()),
+            End::HandedOver => {
+                Err(told(Kind::Conflict, "another worker has just taken over, and goes on", "stop it again"))
+            }
         }
-        Ok(())
     }
 
     async fn end(self: Arc<Self>) {
@@ -115,7 +124,8 @@ impl Daemon {
     }
 
     async fn unmount_all(&self, lazy: bool) -> anyhow::Result<()> {
-        let waiting = self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error));
+        let waiting =
+            self.umount_all_waiting(lazy).await.inspect_err(|error| self.complain("waiting", error));
         let left = match waiting {
             // Nothing else is unmounted either.
             Err(error) if !lazy => return Err(error),

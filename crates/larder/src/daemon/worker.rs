@@ -230,8 +230,14 @@ async fn wait_for_end(daemon: &Arc<Daemon>, mut signals: Signals) -> anyhow::Res
             () = daemon.stopped.notified() => return Ok(ExitCode::SUCCESS),
             _ = signals.terminate.recv() => {}
             _ = signals.interrupt.recv() => {}
-            _ = signals.replace.recv() => return hand_over(daemon).await,
-            () = daemon.make_way.notified() => return hand_over(daemon).await,
+            _ = signals.replace.recv() => match daemon.gate.hand_over() {
+                true => return hand_over(daemon).await,
+                false => continue,
+            },
+            () = daemon.make_way.notified() => match daemon.gate.hand_over() {
+                true => return hand_over(daemon).await,
+                false => continue,
+            },
             () = sleep(TRY_AGAIN), if try_again => {}
             Some(done) = stop.join_next() => {
                 try_again = signals::is_to_be_tried_again(&daemon.complaints, done.map_err(anyhow::Error::from).flatten());
@@ -274,5 +280,22 @@ mod tests {
         let code =
             timeout(LONG, ends).await.expect("it hears that, too").expect("no panic").expect("it ends");
         assert_eq!(code, ExitCode::from(AGAIN));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn p4_a_daemon_that_a_stop_has_ended_makes_way_for_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let daemon = daemon(dir.path());
+        daemon.gate.close().await.for_good();
+        let signals = Signals::new().expect("a runtime with signals");
+        daemon.make_way.notify_one();
+        let mut ends = tokio::spawn({
+            let daemon = Arc::clone(&daemon);
+            async move { wait_for_end(&daemon, signals).await }
+        });
+        timeout(Duration::from_millis(500), &mut ends).await.expect_err("it waits for the last reader");
+        daemon.stopped.notify_one();
+        let code = timeout(LONG, ends).await.expect("it hears that").expect("no panic").expect("it ends");
+        assert_eq!(code, ExitCode::SUCCESS);
     }
 }
