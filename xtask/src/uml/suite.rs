@@ -42,6 +42,7 @@ const PARTS: &[Part] = &[
     },
     tests("larder-cachefiles", "fs_verity"),
     tests("larder-mount", "kernel_mount"),
+    tests("larder-mount", "mount_identity"),
     tests("larder-mount", "never_begun"),
     tests("larder-mount", "cachefiles_mount"),
     tests("larder-mount", "worker_killed"),
