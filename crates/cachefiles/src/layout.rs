@@ -2,6 +2,8 @@
 
 use larder_fscache::{CookieKey, VolumeKey};
 
+use crate::object::Name;
+
 /// The folder of unfinished files, below the root.
 pub(crate) const TMP: &str = "tmp";
 /// The folder of volumes, below the root.
@@ -67,6 +69,11 @@ impl Place {
     pub fn of_held(name: &str) -> Option<(VolumeKey, CookieKey)> {
         let (volume, cookie) = name.strip_prefix("fill/")?.split_once('/')?;
         Some((VolumeKey::new(volume).ok()?, CookieKey::new(cookie).ok()?))
+    }
+
+    /// What the object is known by.
+    pub fn object(&self) -> Name {
+        (self.volume.clone(), self.cookie.clone())
     }
 
     /// Volume and key in one: what the header of the live map is compared with.

@@ -130,7 +130,7 @@ impl Store {
             };
             let map = self.storage.stat(&place.map)?.map_or(0, |map| map.stored);
             self.index.break_seal()?;
-            let row = Row { stored: data.stored.saturating_add(map), ..old };
+            let row = Row { stored: data.stored.saturating_add(map), seen: self.sight(&place, &data), ..old };
             self.ledger.settle(old.charge(), row.charge());
             self.index.put(&name, row);
             Ok(())

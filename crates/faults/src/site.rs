@@ -46,6 +46,8 @@ sites! {
     CachefilesCreate = "cachefiles.create", Call;
     /// `openat` of what exists
     CachefilesOpen = "cachefiles.open", Call;
+    /// `name_to_handle_at`, `open_by_handle_at`
+    CachefilesHandle = "cachefiles.handle", Call;
     /// `renameat`
     CachefilesRename = "cachefiles.rename", Call;
     /// `unlinkat`

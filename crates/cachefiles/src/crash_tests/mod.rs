@@ -2,6 +2,7 @@
 
 mod charges;
 mod faults;
+mod handles;
 mod sequences;
 mod steps;
 mod taking;

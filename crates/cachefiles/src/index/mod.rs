@@ -6,6 +6,9 @@
 //! all rows once (a million in well under a second) and takes the oldest thousands, as cachefilesd does with
 //! its table; that halves what a change costs. That an object was used is noted beside the rows, and goes into
 //! them many at a time.
+//!
+//! A row also says how its file is found without a look into the folder. No hint is needed to be right for that either:
+//! whoever opens a file so sees whether its path leads to it.
 
 mod row;
 mod seal;
@@ -25,6 +28,7 @@ use larder_fscache::{CookieKey, VolumeKey};
 
 use crate::error::is_full;
 use crate::object::Name;
+use crate::storage::Sighting;
 
 pub(crate) use row::Row;
 use touched::Touched;
@@ -157,6 +161,29 @@ impl Index {
         let key = key_of(name);
         let state = self.lock();
         self.find(&state, &key).map(|row| state.touched.told(&key, row))
+    }
+
+    /// How the file of an object was seen last. Nobody may change the row meanwhile, so that others need not wait for what is
+    /// read.
+    pub fn seen(&self, name: &Name) -> Option<Sighting> {
+        let key = key_of(name);
+        {
+            let state = self.lock();
+            if state.closed {
+                return None;
+            }
+            if let Some(pending) = state.pending.get(&key) {
+                return pending.and_then(|row| row.seen);
+            }
+        }
+        self.find_stored(&key).and_then(|row| row.seen)
+    }
+
+    /// Notes how the file of an object was seen, if it has a row.
+    pub fn see(&self, name: &Name, seen: Option<Sighting>) {
+        if !self.is_closed() {
+            self.update(name, |row| row.seen = seen);
+        }
     }
 
     /// Sets the row of an object.
@@ -407,9 +434,14 @@ impl Index {
     }
 
     fn find(&self, state: &State, key: &str) -> Option<Row> {
-        if let Some(pending) = state.pending.get(key) {
-            return *pending;
+        match state.pending.get(key) {
+            Some(pending) => *pending,
+            None => self.find_stored(key),
         }
+    }
+
+    /// What the database says, which does not know of what is pending.
+    fn find_stored(&self, key: &str) -> Option<Row> {
         let read = self.with_db(|db| {
             let transaction = db.begin_read()?;
             let table = match transaction.open_table(OBJECTS) {

@@ -3,6 +3,8 @@
 use zerocopy::byteorder::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::storage::Sighting;
+
 const COMPLETE: u8 = 1;
 const PINNED: u8 = 2;
 
@@ -17,8 +19,11 @@ pub(crate) struct Row {
     pub used_ms: u64,
     pub complete: bool,
     pub pinned: bool,
+    /// How its file is found without a look into the folder; none when that is not known.
+    pub seen: Option<Sighting>,
 }
 
+/// How a row begins; what follows is the sighting, if there is one.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Stored {
@@ -52,17 +57,19 @@ impl Row {
             used_ms: U64::new(self.used_ms),
             flags,
         };
-        stored.as_bytes().to_vec()
+        let seen = self.seen.and_then(|seen| seen.encode()).unwrap_or_default();
+        [stored.as_bytes(), &seen].concat()
     }
 
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let stored = Stored::read_from_bytes(bytes).ok()?;
+        let (stored, seen) = Stored::read_from_prefix(bytes).ok()?;
         Some(Self {
             size: stored.size.get(),
             stored: stored.stored.get(),
             used_ms: stored.used_ms.get(),
             complete: stored.flags & COMPLETE != 0,
             pinned: stored.flags & PINNED != 0,
+            seen: Sighting::parse(seen),
         })
     }
 }
@@ -70,17 +77,23 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::FileHandle;
 
     #[test]
     fn a_row_reads_back_as_it_was_written() {
         for flags in 0..4 {
             let [complete, pinned] = [1, 2].map(|bit| flags & bit != 0);
-            let row = Row { size: 1, stored: 2, used_ms: u64::MAX, complete, pinned };
-            assert_eq!(row.encode().len(), 25);
+            let row = Row { size: 1, stored: 2, used_ms: u64::MAX, complete, pinned, seen: None };
+            assert_eq!(row.encode().len(), 25, "as in version 2 of the index");
+            assert_eq!(Row::parse(&row.encode()), Some(row));
+            let handle = FileHandle::new(1, &[8; 8]).expect("short");
+            let row = Row { seen: Some(Sighting { dir: handle, file: handle, changed_ns: 3 }), ..row };
+            assert_eq!(row.encode().len(), 50);
             assert_eq!(Row::parse(&row.encode()), Some(row));
         }
         assert_eq!(Row::parse(&[0; 24]), None);
-        assert_eq!(Row::parse(&[0; 26]), None);
+        let unseen = Row { seen: None, ..Row::default() };
+        assert_eq!(Row::parse(&[0; 26]), Some(unseen), "what follows is no sighting");
     }
 
     #[test]

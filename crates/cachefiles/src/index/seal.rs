@@ -12,13 +12,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Version of the index's rows; another one is rebuilt.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// That of the release before, whose rows say nothing of handles: as ours may.
+const VERSION_BEFORE: u32 = 2;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Seals the index at `path`, which is closed. A seal that a power loss takes back, or tears, is none.
 pub(super) fn seal(path: &Path) -> io::Result<()> {
-    fs::write(place(path), line(path)?)
+    fs::write(place(path), Sum::of(path)?.line(VERSION))
 }
 
 /// Says whether the index at `path` is just as it was sealed, and breaks the seal, durably: nothing can be changed before.
@@ -30,7 +32,11 @@ pub(super) fn unseal(path: &Path) -> io::Result<bool> {
         Err(error) => return Err(error),
     };
     break_seal(path)?;
-    Ok(path.try_exists()? && line(path)?.as_bytes() == sealed)
+    if !path.try_exists()? {
+        return Ok(false);
+    }
+    let sum = Sum::of(path)?;
+    Ok([VERSION, VERSION_BEFORE].iter().any(|version| sum.line(*version).as_bytes() == sealed))
 }
 
 /// Removes the seal, durably: nothing can be changed before.
@@ -47,16 +53,29 @@ fn place(path: &Path) -> PathBuf {
     path.with_extension("seal")
 }
 
-fn line(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut piece, mut len, mut crc) = (vec![0; PIECE_BYTES], 0, 0);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(format!("larder index {VERSION} {len} {crc:08x}\n")),
-            read => {
-                len += read;
-                crc = crc32c::crc32c_append(crc, &piece[..read]);
+/// What a seal says of a file.
+struct Sum {
+    len: usize,
+    crc: u32,
+}
+
+impl Sum {
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let (mut piece, mut len, mut crc) = (vec![0; PIECE_BYTES], 0, 0);
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(Self { len, crc }),
+                read => {
+                    len += read;
+                    crc = crc32c::crc32c_append(crc, &piece[..read]);
+                }
             }
         }
+    }
+
+    fn line(&self, version: u32) -> String {
+        let Self { len, crc } = self;
+        format!("larder index {version} {len} {crc:08x}\n")
     }
 }

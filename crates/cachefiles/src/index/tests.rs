@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::storage::FileHandle;
 
 #[derive(Clone, Debug)]
 enum Step {
     Put { volume: u8, cookie: u8, row: Row },
     Touch { volume: u8, cookie: u8, used_ms: u64 },
     Fold,
+    See { volume: u8, cookie: u8, seen: Option<Sighting> },
     Remove { volume: u8, cookie: u8 },
     RemoveVolume { volume: u8 },
     Flush,
@@ -19,8 +21,29 @@ enum Step {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (0..1u64 << 40, 0..1u64 << 40, any::<u64>(), any::<bool>(), any::<bool>())
-        .prop_map(|(size, stored, used_ms, complete, pinned)| Row { size, stored, used_ms, complete, pinned })
+    (
+        0..1u64 << 40,
+        0..1u64 << 40,
+        any::<u64>(),
+        any::<bool>(),
+        any::<bool>(),
+        proptest::option::of(sighting()),
+    )
+        .prop_map(|(size, stored, used_ms, complete, pinned, seen)| Row {
+            size,
+            stored,
+            used_ms,
+            complete,
+            pinned,
+            seen,
+        })
+}
+
+fn sighting() -> impl Strategy<Value = Sighting> {
+    (any::<[u8; 8]>(), any::<[u8; 8]>(), any::<u64>()).prop_map(|(dir, file, changed_ns)| {
+        let [dir, file] = [dir, file].map(|bytes| FileHandle::new(1, &bytes).expect("short"));
+        Sighting { dir, file, changed_ns }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -28,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0u8..3, 0u8..9, row()).prop_map(|(volume, cookie, row)| Step::Put { volume, cookie, row }),
         4 => (0u8..3, 0u8..9, any::<u64>())
             .prop_map(|(volume, cookie, used_ms)| Step::Touch { volume, cookie, used_ms }),
+        2 => (0u8..3, 0u8..9, proptest::option::of(sighting()))
+            .prop_map(|(volume, cookie, seen)| Step::See { volume, cookie, seen }),
         1 => Just(Step::Fold),
         3 => (0u8..3, 0u8..9).prop_map(|(volume, cookie)| Step::Remove { volume, cookie }),
         1 => (0u8..3).prop_map(|volume| Step::RemoveVolume { volume }),
@@ -81,6 +106,13 @@ proptest! {
                         row.used_ms = later;
                     }
                 }
+                Step::See { volume, cookie, seen } => {
+                    let name = name(volume, cookie);
+                    index.see(&name, seen);
+                    if let Some(row) = model.get_mut(&name) {
+                        row.seen = seen;
+                    }
+                }
                 Step::Fold => {
                     let touched = index.lock().touched.clone();
                     index.fold_in(&touched);
@@ -123,9 +155,30 @@ proptest! {
             let stored = model.values().map(|row| row.stored).sum();
             prop_assert_eq!(index.totals(), Totals { objects: model.len() as u64, stored });
             for cookie in 0..9 {
-                prop_assert_eq!(index.get(&name(1, cookie)), model.get(&name(1, cookie)).copied());
+                let row = model.get(&name(1, cookie)).copied();
+                prop_assert_eq!(index.seen(&name(1, cookie)), row.and_then(|row| row.seen));
+                prop_assert_eq!(index.get(&name(1, cookie)), row);
             }
         }
+    }
+}
+
+#[test]
+fn an_index_of_the_release_before_is_read_and_one_of_a_later_release_is_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, seal) = (dir.path().join("index.redb"), dir.path().join("index.seal"));
+    for (version, is_read) in [("2", true), ("3", true), ("4", false), ("1", false)] {
+        let (index, _) = Index::open(&path).expect("writable");
+        index.put(&name(0, 0), Row::default());
+        index.close(Sums::default());
+        drop(index);
+        let sealed = fs::read_to_string(&seal).expect("closed");
+        fs::write(&seal, sealed.replace("larder index 3 ", &format!("larder index {version} ")))
+            .expect("ours");
+        let (index, sums) = Index::open(&path).expect("writable");
+        assert_eq!((sums.is_some(), all(&index).len()), (is_read, usize::from(is_read)), "{version}");
+        index.remove(&name(0, 0));
+        index.close(Sums::default());
     }
 }
 

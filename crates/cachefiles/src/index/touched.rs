@@ -1,7 +1,7 @@
 //! [`Touched`]: when objects were used last, as far as their rows do not say it yet.
 //!
-//! To note the time in the row a look-up would have to read the row, one more read of the disk among three. Here it is
-//! noted without: whoever reads a row asks here too. Names stand here as hashes; should two ever share one, an object
+//! To note the time in the row a look-up would have to change the row, and where files are not opened by their handles, to read
+//! it, which is one more read of the disk. Here it is noted without: whoever reads a row asks here too. Names stand here as hashes; should two ever share one, an object
 //! counts as used that was not, and is culled later.
 
 use std::collections::HashMap;

@@ -21,6 +21,11 @@ use crate::live::LiveMap;
 /// The mode of a sealed data file.
 const SEALED_MODE: u32 = 0o444;
 
+/// The file that has the object's name is not the one that it has open.
+pub(super) fn another_has_the_name() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it in the cache")
+}
+
 impl CacheFile {
     pub(super) fn commit_now(&self) -> Result<(), Error> {
         let Some(_commit) = self.store.commits.begin() else {
@@ -111,7 +116,7 @@ impl CacheFile {
     fn check_name(&self) -> io::Result<()> {
         match self.store.storage.stat(&self.place.data)? {
             Some(found) if (found.dev, found.ino) == self.identity => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed or replaced it in the cache")),
+            _ => Err(another_has_the_name()),
         }
     }
 
@@ -165,6 +170,7 @@ impl CacheFile {
     /// would, when it goes, leave the rest charged for good.
     pub(super) fn settle(&self) {
         let found = self.file.stat().and_then(|stat| Ok((stat, self.store.storage.stat(&self.place.map)?)));
+        let seen = found.as_ref().ok().and_then(|(stat, _)| self.store.sight(&self.place, stat));
         let name = self.name();
         // Nobody else changes what it says of the charge: that is for who has the object.
         let old = self.store.index.get(&name);
@@ -178,6 +184,7 @@ impl CacheFile {
             used_ms: self.store.now_ms(),
             complete: self.is_sealed(),
             pinned: false,
+            seen,
         };
         self.unsettled.store(!looked_at, Ordering::Release);
         self.store.ledger.settle(charged, row.charge());

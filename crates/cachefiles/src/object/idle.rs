@@ -173,9 +173,10 @@ impl Store {
     fn look_again(&self, name: &Name, place: &Place, file: &dyn StorageFile) -> io::Result<()> {
         let old = self.index.get(name);
         let map = self.storage.stat(&place.map)?.map_or(0, |stat| stat.stored);
-        let stored = file.stat()?.stored.saturating_add(map);
+        let found = file.stat()?;
+        let stored = found.stored.saturating_add(map);
         let row = match old {
-            Some(old) => Row { stored, complete: false, ..old },
+            Some(old) => Row { stored, complete: false, seen: self.sight(place, &found), ..old },
             None => match self.look_at(place, self.storage.stat(&place.pin)?.is_some())? {
                 Some(row) => {
                     self.ledger.found(row.charge());

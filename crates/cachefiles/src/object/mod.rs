@@ -4,6 +4,7 @@ mod commit;
 mod idle;
 mod open;
 mod replace;
+mod seen;
 #[cfg(test)]
 mod tests;
 

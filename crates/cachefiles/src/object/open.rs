@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use larder_fscache::Error;
 
-use super::{BLOCK, CacheFile, Durable, Name, OBJECT_BYTES_MAX, Orphaned};
+use super::{BLOCK, CacheFile, Durable, OBJECT_BYTES_MAX, Orphaned, seen};
 use crate::Spec;
 use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
 use crate::durable::{self, Owner};
@@ -16,7 +16,7 @@ use crate::layout::Place;
 use crate::limits::Goal;
 use crate::live::{Identity, LiveMap};
 use crate::seat::Seat;
-use crate::storage::{Access, Stat, Storage, StorageFile};
+use crate::storage::{Access, Sighting, Stat, StorageFile};
 use crate::store::Store;
 
 /// A file whose time is no older than this, in milliseconds, keeps it: each change is one of the file system's journal.
@@ -33,6 +33,8 @@ pub(super) struct Backing {
     pub live: Option<LiveMap>,
     /// Whether what it takes is what the index knows of.
     pub settled: bool,
+    /// How it was seen under its path; none when that is not known.
+    pub seen: Option<Sighting>,
 }
 
 /// Opens the object at `place`, or makes it. The seat is locked. Unless the index was whole before there was a seat, the
@@ -51,14 +53,14 @@ pub(crate) fn open(
     check_size(&place, spec.size)?;
     let found = match held(store, &place, spec).map_err(failed("taking up what the keeper has"))? {
         Some(backing) => Some(backing),
-        None => on_disk(store, &place, spec).map_err(failed("opening the backing file"))?,
+        None => seen::find(store, &place, spec).map_err(failed("opening the backing file"))?,
     };
     let backing = match found {
         Some(backing) => {
             if !index_was_whole {
                 charge_found(store, &place, &backing).map_err(failed("looking at the backing file"))?;
             }
-            store.index.touch(&(place.volume.clone(), place.cookie.clone()), store.now_ms());
+            store.index.touch(&place.object(), store.now_ms());
             backing
         }
         None => create(store, seat, &place, spec, false).map_err(failed("making the backing file"))?,
@@ -80,7 +82,7 @@ pub(super) fn sit_down(
     place: Place,
     backing: Backing,
 ) -> io::Result<CacheFile> {
-    let Backing { file, stat, coherency, live, settled } = backing;
+    let Backing { file, stat, coherency, live, settled, seen } = backing;
     let owner = Owner { instance: coherency.instance, size: coherency.size, block: BLOCK };
     let (live, durable) = match coherency.state {
         State::Complete => (None, Durable { words: Vec::new(), attribute: true, inherited: true }),
@@ -94,8 +96,8 @@ pub(super) fn sit_down(
     keep(store, &place.fill, Some(file.as_fd()));
     keep(store, &place.live, live.as_ref().and_then(LiveMap::memfd));
     // The time of the last use is a matter of the index; the file's own is for a walk, which may take it from the hour.
-    if stat.used_ms.saturating_add(TOUCH_MS) <= store.now_ms() {
-        let _ = file.touch();
+    if stat.used_ms.saturating_add(TOUCH_MS) <= store.now_ms() && file.touch().is_ok() {
+        seen::again(store, &place, seen, &*file);
     }
     let present = live.as_ref().map_or(coherency.size, |live| live.presence().present_bytes());
     tracing::debug!(
@@ -149,20 +151,21 @@ fn held(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>
         None => store.storage.stat(&place.data)?.is_some_and(|found| same_file(&found, &stat)),
     };
     let settled = live.is_none();
-    Ok(is_ours.then_some(Backing { file, stat, coherency, live, settled }))
+    Ok(is_ours.then_some(Backing { file, stat, coherency, live, settled, seen: None }))
 }
 
 /// The file on the disk, if it is this object.
 pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>> {
-    let (file, access): (Arc<dyn StorageFile>, _) = match open_any(&*store.storage, &place.data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // What is no regular file is replaced, if it can be.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-        Ok((file, access)) => (file.into(), access),
-    };
+    let (file, access): (Arc<dyn StorageFile>, _) =
+        match open_any(|access| store.storage.open(&place.data, access)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // What is no regular file is replaced, if it can be.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok((file, access)) => (file.into(), access),
+        };
     match check(&*file, place, spec)? {
         Ok((stat, coherency)) => {
             trace_coherency(place, stat.ino, "ok");
@@ -170,7 +173,7 @@ pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<O
                 (State::Begun | State::Partial, Access::Read) => reopened(store, place, &*file)?,
                 _ => file,
             };
-            Ok(Some(Backing { file, stat, coherency, live: None, settled: true }))
+            Ok(Some(Backing { file, stat, coherency, live: None, settled: true, seen: None }))
         }
         Err(why) => {
             tracing::debug!(volume = %place.volume, cookie = %place.cookie, why, "the backing file is another and is dropped");
@@ -181,7 +184,7 @@ pub(super) fn on_disk(store: &Store, place: &Place, spec: &Spec) -> io::Result<O
 }
 
 /// Whether a file is the object: its stat and attribute, or the field that differs.
-fn check(
+pub(super) fn check(
     file: &dyn StorageFile,
     place: &Place,
     spec: &Spec,
@@ -200,20 +203,22 @@ fn check(
     })
 }
 
-fn trace_coherency(place: &Place, ino: u64, why: &'static str) {
+pub(super) fn trace_coherency(place: &Place, ino: u64, why: &'static str) {
     tracing::trace!(volume = %place.volume, cookie = %place.cookie, ino, why, "cachefiles_coherency");
 }
 
 /// A file with fs-verity cannot be opened for writing, nor one that is getting it, and a sealed one only by root.
-fn open_any(storage: &dyn Storage, path: &str) -> io::Result<(Box<dyn StorageFile>, Access)> {
-    match storage.open(path, Access::ReadWrite) {
+pub(super) fn open_any(
+    open: impl Fn(Access) -> io::Result<Box<dyn StorageFile>>,
+) -> io::Result<(Box<dyn StorageFile>, Access)> {
+    match open(Access::ReadWrite) {
         Err(error)
             if matches!(
                 error.kind(),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ExecutableFileBusy
             ) =>
         {
-            Ok((storage.open(path, Access::Read)?, Access::Read))
+            Ok((open(Access::Read)?, Access::Read))
         }
         other => Ok((other?, Access::ReadWrite)),
     }
@@ -227,7 +232,7 @@ fn reopened(store: &Store, place: &Place, file: &dyn StorageFile) -> io::Result<
 
 /// An object that is on the disk is charged already, or was not known: the walk leaves out who is alive.
 fn charge_found(store: &Store, place: &Place, backing: &Backing) -> io::Result<()> {
-    let name = (place.volume.clone(), place.cookie.clone());
+    let name = place.object();
     if store.index.get(&name).is_some() {
         return Ok(());
     }
@@ -238,6 +243,7 @@ fn charge_found(store: &Store, place: &Place, backing: &Backing) -> io::Result<(
         used_ms: store.now_ms(),
         complete: backing.coherency.state == State::Complete,
         pinned: store.storage.stat(&place.pin)?.is_some(),
+        seen: backing.seen,
     };
     store.ledger.found(row.charge());
     store.index.put(&name, row);
@@ -257,7 +263,7 @@ pub(super) fn create(
     // Whoever had the name must not be taken up again under it, however far this gets.
     store.holder.release(&place.live);
     store.holder.release(&place.fill);
-    let name: Name = (place.volume.clone(), place.cookie.clone());
+    let name = place.object();
     let old = store.index.get(&name);
     let row = Row {
         size: spec.size,
@@ -265,6 +271,7 @@ pub(super) fn create(
         used_ms: store.now_ms(),
         complete: false,
         pinned: store.storage.stat(&place.pin)?.is_some(),
+        seen: None,
     };
     let drawn = store.draw(Goal { bytes: row.charge(), files: 1 })?;
     let made = make_file(store, place, spec);
@@ -306,7 +313,7 @@ fn make_file(store: &Store, place: &Place, spec: &Spec) -> io::Result<Backing> {
         storage.rename(tmp, &place.data)?;
         // An old map vouches for nothing any more; it only takes space.
         storage.unlink(&place.map)?;
-        Ok(Backing { file: file.into(), stat, coherency, live: None, settled: false })
+        Ok(Backing { file: file.into(), stat, coherency, live: None, settled: false, seen: None })
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use larder_fscache::{CacheObject, Error};
 
+use super::commit::another_has_the_name;
 use super::open::{FILLING_MODE, check_size, create, sit_down};
 use super::{BLOCK, Backing, CacheFile};
 use crate::Spec;
@@ -12,7 +13,7 @@ use crate::coherency::{Coherency, InstanceId, OBJECT_ATTR, State};
 use crate::index::Row;
 use crate::layout::Place;
 use crate::seat::Seat;
-use crate::storage::Access;
+use crate::storage::{Access, StorageFile};
 use crate::store::Store;
 
 /// Withdraws who sits there, and puts a fresh, empty object in its place, durably. What the old one had open stays
@@ -79,7 +80,7 @@ fn forget(store: &Store, seat: &Seat, place: &Place, orphaned: Option<u64>) {
                 store.storage.unlink(&place.data).and_then(|_| store.storage.unlink(&place.map)).map(drop);
             if gone.is_err() {
                 // What is still there when the old object is closed is charged by itself, and can be culled.
-                let row = Row { stored: charge, ..row.unwrap_or_default() };
+                let row = Row { stored: charge, seen: None, ..row.unwrap_or_default() };
                 store.ledger.settle(0, row.charge());
                 store.index.put(&name, row);
             }
@@ -151,7 +152,7 @@ impl CacheFile {
         keep_first(&mut kept, whole);
         let file = if self.is_sealed() {
             self.file.set_mode(FILLING_MODE)?;
-            self.store.storage.open(&self.place.data, Access::ReadWrite)?.into()
+            self.opened_for_writing()?
         } else {
             Arc::clone(&self.file)
         };
@@ -172,7 +173,14 @@ impl CacheFile {
         );
         file.fsync()?;
         let stat = file.stat()?;
-        Ok((Backing { file, stat, coherency, live: None, settled: false }, kept))
+        Ok((Backing { file, stat, coherency, live: None, settled: false, seen: None }, kept))
+    }
+
+    /// What the path leads to, if that is the object's file.
+    fn opened_for_writing(&self) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.store.storage.open(&self.place.data, Access::ReadWrite)?;
+        let stat = file.stat()?;
+        if (stat.dev, stat.ino) == self.identity { Ok(file.into()) } else { Err(another_has_the_name()) }
     }
 
     /// Marks what an object on the same file had.

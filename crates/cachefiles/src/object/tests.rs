@@ -256,6 +256,18 @@ fn p1_a_data_file_that_was_replaced_is_not_vouched_for() {
 }
 
 #[test]
+fn p1_a_complete_object_whose_file_was_replaced_by_hand_is_not_resized_with_the_other_file() {
+    let machine = Machine::new();
+    let (cache, object) = machine.start();
+    fill(&*object, 0, usize::try_from(SIZE).expect("small"));
+    object.commit().expect("a healthy disk");
+    fs::remove_file(machine.data()).expect("there");
+    fs::File::create(machine.data()).expect("space").set_len(SIZE).expect("sparse");
+    let resized = cache.resize(&volume(), &cookie(), &ObjectSpec::of_size(SIZE + 4096)).expect("space");
+    assert_eq!(resized.present_bytes(), 0, "what is there are zeros");
+}
+
+#[test]
 fn a_held_descriptor_is_used_even_when_its_live_map_is_lost() {
     let machine = Machine::new();
     let (cache, object) = machine.start();

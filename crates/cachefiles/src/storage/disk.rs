@@ -1,6 +1,6 @@
 //! [`Disk`]: the storage that is a directory.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,19 +15,21 @@ use rustix::io::Errno;
 
 use larder_faults::{Site, check, length};
 
-use super::{ATTR_BYTES_MAX, Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
-use crate::sys::{enable_verity, is_open_elsewhere};
+use super::{ATTR_BYTES_MAX, Access, AttrName, FileHandle, Kind, Space, Stat, Storage, StorageFile};
+use crate::sys::{MountId, enable_verity, handle_at, is_open_elsewhere, open_by_handle};
 
 /// A directory of the machine. Everything goes through its descriptor: a rename of the root does no harm.
 pub(crate) struct Disk {
     root: OwnedFd,
+    /// The mount of the root; none where nothing can be opened by its handle.
+    handles: Option<MountId>,
 }
 
 impl Disk {
     /// Opens the directory at `root`.
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root })
+        Ok(Self { handles: mount_of_handles(&root), root })
     }
 
     fn open_dir(&self, path: &str) -> io::Result<OwnedFd> {
@@ -35,6 +37,23 @@ impl Disk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(fs::openat(&self.root, path, flags, Mode::empty())?)
     }
+}
+
+/// The mount that `root` lies on, if what is there can be opened by its handle: that takes a file system with handles, and
+/// CAP_DAC_READ_SEARCH.
+fn mount_of_handles(root: &OwnedFd) -> Option<MountId> {
+    let (handle, mount) = handle_at(root.as_fd(), c"").ok().flatten()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open_by_handle(root.as_fd(), &handle, flags).ok().map(|_| mount)
+}
+
+/// How a file is opened that exists.
+fn flags_of(access: Access) -> OFlags {
+    let access = match access {
+        Access::Read => OFlags::RDONLY,
+        Access::ReadWrite => OFlags::RDWR,
+    };
+    access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC
 }
 
 /// The file is the owner's only: other people's images are nobody's business.
@@ -60,12 +79,23 @@ impl Storage for Disk {
 
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn StorageFile>> {
         check(Site::CachefilesOpen)?;
-        let access = match access {
-            Access::Read => OFlags::RDONLY,
-            Access::ReadWrite => OFlags::RDWR,
+        let file = fs::openat(&self.root, path, flags_of(access), Mode::empty())?;
+        Ok(Box::new(DiskFile(file.into())))
+    }
+
+    fn handle_at(&self, path: &str) -> io::Result<Option<FileHandle>> {
+        let Some(ours) = self.handles else { return Ok(None) };
+        check(Site::CachefilesHandle)?;
+        let found = match handle_at(self.root.as_fd(), &CString::new(path)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            found => found?,
         };
-        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = fs::openat(&self.root, path, flags, Mode::empty())?;
+        Ok(found.filter(|(_, mount)| *mount == ours).map(|(handle, _)| handle))
+    }
+
+    fn open_by_handle(&self, handle: &FileHandle, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        check(Site::CachefilesHandle)?;
+        let file = open_by_handle(self.root.as_fd(), handle, flags_of(access) | OFlags::LARGEFILE)?;
         Ok(Box::new(DiskFile(file.into())))
     }
 
@@ -174,11 +204,18 @@ fn stat_of(found: &fs::Stat) -> Stat {
         FileType::Directory => Kind::Dir,
         _ => Kind::Other,
     };
-    let len = u64::try_from(found.st_size).unwrap_or(0);
-    let stored = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
-    let seconds = u64::try_from(found.st_atime).unwrap_or(0);
-    let used_ms = seconds.saturating_mul(1000).saturating_add(found.st_atime_nsec / 1_000_000);
-    Stat { kind, dev: found.st_dev, ino: found.st_ino, len, stored, used_ms }
+    let changed_s = u64::try_from(found.st_ctime).unwrap_or(0);
+    let used_s = u64::try_from(found.st_atime).unwrap_or(0);
+    Stat {
+        kind,
+        dev: found.st_dev,
+        ino: found.st_ino,
+        has_one_name: found.st_nlink == 1,
+        len: u64::try_from(found.st_size).unwrap_or(0),
+        stored: u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512),
+        used_ms: used_s.saturating_mul(1000).saturating_add(found.st_atime_nsec / 1_000_000),
+        changed_ns: changed_s.saturating_mul(1_000_000_000).saturating_add(found.st_ctime_nsec),
+    }
 }
 
 fn attr(fd: &impl AsFd, name: AttrName) -> io::Result<Option<Vec<u8>>> {

@@ -5,6 +5,7 @@
 //! `fsync_dir` on it. Nothing else does.
 
 mod disk;
+mod handle;
 #[cfg(test)]
 pub(crate) mod sim;
 
@@ -14,6 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::layout::folder_of;
 
 pub(crate) use disk::Disk;
+pub(crate) use handle::{FileHandle, Sighting};
 
 /// A directory tree.
 pub(crate) trait Storage: Send + Sync + 'static {
@@ -25,6 +27,13 @@ pub(crate) trait Storage: Send + Sync + 'static {
 
     /// Opens a regular file; a symbolic link is refused.
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn StorageFile>>;
+
+    /// The handle of the file or folder that has a name now, on the mount of the root: what is mounted below has none. `None`
+    /// when nothing has the name, and where files cannot be opened by their handles.
+    fn handle_at(&self, path: &str) -> io::Result<Option<FileHandle>>;
+
+    /// Opens the file with a handle, whatever name it has now, be it none. ESTALE when it is gone.
+    fn open_by_handle(&self, handle: &FileHandle, access: Access) -> io::Result<Box<dyn StorageFile>>;
 
     /// Takes over a descriptor that an earlier process had opened.
     fn adopt(&self, fd: OwnedFd) -> io::Result<Box<dyn StorageFile>>;
@@ -117,12 +126,16 @@ pub(crate) struct Stat {
     pub kind: Kind,
     pub dev: u64,
     pub ino: u64,
+    /// Whether it has one name, no other and no fewer.
+    pub has_one_name: bool,
     /// Length in bytes.
     pub len: u64,
     /// Bytes that it takes on the disk.
     pub stored: u64,
     /// When it was used last, in milliseconds since 1970.
     pub used_ms: u64,
+    /// When anything about it was changed last, its names included, in nanoseconds since 1970.
+    pub changed_ns: u64,
 }
 
 /// Name of an extended attribute.

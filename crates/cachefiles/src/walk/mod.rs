@@ -166,7 +166,7 @@ impl Store {
         let Some(data) = self.storage.stat(&place.data)? else { return Ok(None) };
         let map = self.storage.stat(&place.map)?;
         let stored = data.stored.saturating_add(map.map_or(0, |map| map.stored));
-        Ok(Some(Row { size: data.len, stored, used_ms: data.used_ms, complete: false, pinned }))
+        Ok(Some(Row { size: data.len, stored, used_ms: data.used_ms, complete: false, pinned, seen: None }))
     }
 
     /// The row of an idle object, from its files; none when it is no object of ours and was removed.
@@ -201,6 +201,7 @@ impl Store {
             used_ms: stat.used_ms,
             complete: coherency.state == State::Complete,
             pinned,
+            seen: self.sight(place, &stat),
         }))
     }
 }

@@ -110,11 +110,12 @@ pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// The file's own path, for the mount table, where it fits and still leads to this file.
-pub(crate) fn source_of(file: BorrowedFd<'_>) -> Vec<u8> {
+/// The file's own path, for the mount table, where it fits and still leads to this file. The kernel knows none of a file that
+/// was opened by its handle: then it is the one that is `known`.
+pub(crate) fn source_of(file: BorrowedFd<'_>, known: Option<&Path>) -> Vec<u8> {
     let short = by_descriptor(file);
     let own = || {
-        let path = std::fs::read_link(&short).ok()?;
+        let path = known.map_or_else(|| std::fs::read_link(&short), |path| Ok(path.to_owned())).ok()?;
         let (here, there) = (rustix::fs::fstat(file).ok()?, rustix::fs::stat(&path).ok()?);
         let same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino);
         let bytes = path.as_os_str().as_bytes();

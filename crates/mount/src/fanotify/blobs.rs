@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use larder_ondemand::Blob;
@@ -58,6 +59,11 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn file(&self) -> BorrowedFd<'_> {
         self.watched.file()
+    }
+
+    /// The path of the file, where it has one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.watched.blob.resources().object().path()
     }
 }
 

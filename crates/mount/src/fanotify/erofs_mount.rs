@@ -26,6 +26,13 @@ impl Primary<'_> {
             Self::Watched(device) => device.file(),
         }
     }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Complete(_) => None,
+            Self::Watched(device) => device.path(),
+        }
+    }
 }
 
 /// Mounts `metadata` with its `devices`, in the order of the device table, on `target`.
@@ -42,7 +49,7 @@ pub(super) fn mount(
 }
 
 fn configure(context: &OwnedFd, metadata: Primary<'_>, devices: &[Device]) -> io::Result<()> {
-    fsconfig_set_string(context, "source", source_of(metadata.file()))?;
+    fsconfig_set_string(context, "source", source_of(metadata.file(), metadata.path()))?;
     for device in devices {
         fsconfig_set_string(context, "device", by_descriptor(device.file()))?;
     }

@@ -220,7 +220,7 @@ impl<'a> PlainFiles<'a> {
 
     fn mount(&self, target: &Path, kept: &Kept<'_>) -> Result<Superblock, Error> {
         erofs::mount(target, &Options::default(), Creator::Here, kept, |context| {
-            fsconfig_set_string(context, "source", erofs::source_of(self.metadata.as_fd()))?;
+            fsconfig_set_string(context, "source", erofs::source_of(self.metadata.as_fd(), None))?;
             for device in &self.devices {
                 fsconfig_set_string(context, "device", erofs::by_descriptor(*device))?;
             }

@@ -27,7 +27,10 @@ impl SimFile {
         what: &'static str,
         apply: impl FnOnce(&mut State, u64) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.disk.change(what, |state| apply(state, self.id))
+        self.disk.change(what, |state| {
+            state.nodes.change(self.id);
+            apply(state, self.id)
+        })
     }
 }
 
@@ -56,9 +59,10 @@ impl StorageFile for SimFile {
     }
 
     fn fdatasync(&self) -> io::Result<()> {
-        self.change("fdatasync", |state, id| {
-            let State { nodes, random, .. } = state;
-            if state.syncs_fail {
+        self.disk.change("fdatasync", |state| {
+            let id = self.id;
+            let State { nodes, random, syncs_fail, .. } = state;
+            if *syncs_fail {
                 nodes.node_mut(id).lose_some(|| random.bool());
                 return Err(Errno::IO.into());
             }
@@ -68,9 +72,10 @@ impl StorageFile for SimFile {
     }
 
     fn fsync(&self) -> io::Result<()> {
-        self.change("fsync", |state, id| {
-            let State { nodes, random, .. } = state;
-            if state.syncs_fail {
+        self.disk.change("fsync", |state| {
+            let id = self.id;
+            let State { nodes, random, syncs_fail, .. } = state;
+            if *syncs_fail {
                 nodes.node_mut(id).lose_some(|| random.bool());
                 return Err(Errno::IO.into());
             }
@@ -101,6 +106,7 @@ impl StorageFile for SimFile {
     fn touch(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         let now = state.steps;
+        state.nodes.change(self.id);
         state.nodes.node_mut(self.id).touch(now);
         Ok(())
     }

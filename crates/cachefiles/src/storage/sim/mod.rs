@@ -19,8 +19,8 @@ use rustix::io::Errno;
 
 use self::file::SimFile;
 use self::names::{Entry, Names, attr_path};
-use self::node::Nodes;
-use super::{Access, AttrName, Kind, Space, Stat, Storage, StorageFile};
+use self::node::{Nodes, tick};
+use super::{Access, AttrName, FileHandle, Kind, Space, Stat, Storage, StorageFile};
 use crate::layout::folder_of;
 
 /// The disk, shared by everybody who has it open.
@@ -51,6 +51,8 @@ struct State {
     stopped_in: Option<&'static str>,
     /// Changes and questions so far.
     calls: u64,
+    /// Files that were opened by their handles so far.
+    by_handle: u64,
     failing: Range<u64>,
     syncs_fail: bool,
     full: bool,
@@ -73,6 +75,7 @@ impl SimDisk {
             stop: None,
             stopped_in: None,
             calls: 0,
+            by_handle: 0,
             failing: 0..0,
             syncs_fail: false,
             full: false,
@@ -91,6 +94,16 @@ impl SimDisk {
     /// Number of changes and questions made so far.
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+
+    /// Number of files that were opened by their handles so far.
+    pub fn opened_by_handle(&self) -> u64 {
+        self.lock().by_handle
+    }
+
+    /// The inode number of the descriptor that stands for the file of this name. No call that could fail.
+    pub fn id_of(&self, path: &str) -> Option<u64> {
+        self.lock().file(path).ok()
     }
 
     /// Ends the process (by a panic that carries [`Stopped`]) in a later change.
@@ -141,6 +154,16 @@ impl SimDisk {
         let mut state = self.lock();
         let State { nodes, random, .. } = &mut *state;
         nodes.each(|node| node.sync_some(|| random.bool()));
+    }
+
+    /// Makes everything durable.
+    pub fn sync(&self) {
+        let mut state = self.lock();
+        state.nodes.each(|node| {
+            node.sync_some(|| true);
+            node.sync_attrs();
+        });
+        state.names.sync_all();
     }
 
     /// What is left after the power failed: the synced state, and any subset of the rest.
@@ -200,19 +223,19 @@ impl State {
     fn file(&self, path: &str) -> io::Result<u64> {
         match self.names.get(path) {
             Some(Entry::File(id)) => Ok(id),
-            Some(Entry::Dir) => Err(Errno::ISDIR.into()),
+            Some(Entry::Dir(_)) => Err(Errno::ISDIR.into()),
             Some(Entry::Attr(_)) => Err(Errno::INVAL.into()),
             None => Err(Errno::NOENT.into()),
         }
     }
 
     fn stat(&self, id: u64) -> Stat {
-        let stat = self.nodes.node(id).stat();
+        let stat = Stat { has_one_name: self.names.has_name(id), ..self.nodes.node(id).stat() };
         if self.dense { Stat { stored: stat.len, ..stat } } else { stat }
     }
 
     fn need_dir(&self, path: &str) -> io::Result<()> {
-        let found = path.is_empty() || self.names.get(path) == Some(Entry::Dir);
+        let found = path.is_empty() || matches!(self.names.get(path), Some(Entry::Dir(_)));
         if found { Ok(()) } else { Err(Errno::NOENT.into()) }
     }
 
@@ -229,7 +252,7 @@ impl Storage for SimDisk {
         self.change("mkdir", |state| {
             state.need_dir(folder_of(path))?;
             state.need_space()?;
-            state.names.change(None, Some((path, Entry::Dir)));
+            state.names.change(None, Some((path, Entry::Dir(tick()))));
             Ok(true)
         })
     }
@@ -254,6 +277,27 @@ impl Storage for SimDisk {
         Ok(self.handle(&state, id))
     }
 
+    fn handle_at(&self, path: &str) -> io::Result<Option<FileHandle>> {
+        let mut state = self.lock();
+        state.call()?;
+        let numbers = match state.names.get(path) {
+            Some(Entry::Dir(number)) => [0, number],
+            Some(Entry::File(id)) => [state.nodes.node(id).ino(), id],
+            Some(Entry::Attr(_)) | None => return Ok(None),
+        };
+        Ok(FileHandle::new(1, numbers.map(u64::to_le_bytes).as_flattened()))
+    }
+
+    fn open_by_handle(&self, handle: &FileHandle, _access: Access) -> io::Result<Box<dyn StorageFile>> {
+        let mut state = self.lock();
+        state.call()?;
+        let (numbers, _) = handle.bytes().as_chunks();
+        let [ino, id] = (*numbers.first_chunk().ok_or(Errno::STALE)?).map(u64::from_le_bytes);
+        let id = state.nodes.of_handle(&state.names, ino, id).ok_or(Errno::STALE)?;
+        state.by_handle += 1;
+        Ok(self.handle(&state, id))
+    }
+
     fn adopt(&self, fd: OwnedFd) -> io::Result<Box<dyn StorageFile>> {
         let id = rustix::fs::fstat(&fd)?.st_ino;
         let state = self.lock();
@@ -267,8 +311,13 @@ impl Storage for SimDisk {
         self.change("rename", |state| {
             state.need_dir(folder_of(to))?;
             let entry = state.names.get(from).ok_or(Errno::NOENT)?;
-            if entry == Entry::Dir && state.names.get(to).is_some() {
+            if matches!(entry, Entry::Dir(_)) && state.names.get(to).is_some() {
                 return Err(Errno::EXIST.into());
+            }
+            for path in [from, to] {
+                if let Ok(id) = state.file(path) {
+                    state.nodes.change(id);
+                }
             }
             state.names.change(Some(from), Some((to, entry)));
             Ok(())
@@ -321,7 +370,8 @@ impl Storage for SimDisk {
             return Ok(false);
         }
         self.change("unlink", |state| {
-            state.file(path)?;
+            let id = state.file(path)?;
+            state.nodes.change(id);
             state.names.change(Some(path), None);
             Ok(true)
         })
@@ -345,7 +395,16 @@ impl Storage for SimDisk {
         Ok(match state.names.get(path) {
             None => None,
             Some(Entry::Attr(_)) => None,
-            Some(Entry::Dir) => Some(Stat { kind: Kind::Dir, dev: 1, ino: 0, len: 0, stored: 0, used_ms: 0 }),
+            Some(Entry::Dir(_)) => Some(Stat {
+                kind: Kind::Dir,
+                dev: 1,
+                ino: 0,
+                has_one_name: false,
+                len: 0,
+                stored: 0,
+                used_ms: 0,
+                changed_ns: 0,
+            }),
             Some(Entry::File(id)) => Some(state.stat(id)),
         })
     }

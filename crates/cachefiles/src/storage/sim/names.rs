@@ -8,7 +8,8 @@ use crate::layout::folder_of;
 /// What a name stands for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Entry {
-    Dir,
+    /// A folder, and the number that no other has.
+    Dir(u64),
     File(u64),
     /// An attribute of the folder it lies in: made, lost and synced as a name in it is.
     Attr(Arc<[u8]>),
@@ -41,9 +42,9 @@ impl Change {
             names.insert(path.clone(), entry.clone());
         }
         match (removed, &self.added) {
-            (Some((from, Entry::Dir)), Some((to, Entry::Dir))) => move_inside(names, from, to),
+            (Some((from, Entry::Dir(_))), Some((to, Entry::Dir(_)))) => move_inside(names, from, to),
             // Only attributes can be left in a folder that is removed.
-            (Some((path, Entry::Dir)), None) => {
+            (Some((path, Entry::Dir(_))), None) => {
                 let prefix = format!("{path}/");
                 names.retain(|inside, _| !inside.starts_with(&prefix));
             }
@@ -116,6 +117,16 @@ impl Names {
         covered.iter().rev().for_each(|change| change.apply(&mut self.synced));
     }
 
+    pub fn sync_all(&mut self) {
+        self.unsynced.clear();
+        self.synced = self.now.clone();
+    }
+
+    /// Whether the file has a name.
+    pub fn has_name(&self, id: u64) -> bool {
+        self.now.values().any(|found| *found == Entry::File(id))
+    }
+
     /// Whether any state that a crash could leave, or the present one, has the file.
     pub fn mentions(&self, id: u64) -> bool {
         let entry = Entry::File(id);
@@ -136,7 +147,7 @@ impl Names {
         let mut reachable = BTreeMap::new();
         for (path, entry) in names {
             let dir = folder_of(&path);
-            if dir.is_empty() || reachable.get(dir) == Some(&Entry::Dir) {
+            if dir.is_empty() || matches!(reachable.get(dir), Some(Entry::Dir(_))) {
                 reachable.insert(path, entry);
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 
@@ -11,6 +12,12 @@ use crate::storage::{AttrName, Kind, Stat};
 
 /// What is written and lost as one.
 pub(super) const PAGE: usize = 4096;
+
+/// A number that is greater than any before: the time of a change, or the number of a folder.
+pub(super) fn tick() -> u64 {
+    static TICKS: AtomicU64 = AtomicU64::new(1);
+    TICKS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// All files, by an identifier that is never used again (unlike the inode number).
 #[derive(Default)]
@@ -27,6 +34,7 @@ pub(super) struct Node {
     attrs: Attrs,
     synced_attrs: Attrs,
     used_ms: u64,
+    changed: u64,
 }
 
 /// Attributes of a file.
@@ -49,6 +57,7 @@ impl Nodes {
             attrs: Attrs::new(),
             synced_attrs: Attrs::new(),
             used_ms: 0,
+            changed: tick(),
         };
         self.0.insert(id, node);
         id
@@ -64,6 +73,18 @@ impl Nodes {
 
     pub fn node_mut(&mut self, id: u64) -> &mut Node {
         self.0.get_mut(&id).expect("an open file is not forgotten")
+    }
+
+    /// Takes note of the time of a change to a file, or to its names.
+    pub fn change(&mut self, id: u64) {
+        self.node_mut(id).changed = tick();
+    }
+
+    /// The file with an inode number, and the identifier, which is its generation, unless it has neither a name nor anybody
+    /// who has it open.
+    pub fn of_handle(&self, names: &Names, ino: u64, id: u64) -> Option<u64> {
+        let node = self.0.get(&id).filter(|node| node.ino == ino)?;
+        (names.has_name(id) || Arc::strong_count(&node.token) > 1).then_some(id)
     }
 
     pub fn token(&self, id: u64) -> Arc<OwnedFd> {
@@ -108,10 +129,16 @@ impl Node {
             kind: Kind::File,
             dev: 1,
             ino: self.ino,
+            has_one_name: true,
             len: self.now.len() as u64,
             stored: stored as u64,
             used_ms: self.used_ms,
+            changed_ns: self.changed,
         }
+    }
+
+    pub fn ino(&self) -> u64 {
+        self.ino
     }
 
     pub fn attr(&self, name: AttrName) -> Option<Vec<u8>> {
@@ -187,6 +214,7 @@ impl Node {
             attrs: attrs.clone(),
             synced_attrs: attrs,
             used_ms: self.used_ms,
+            changed: self.changed,
         }
     }
 }
