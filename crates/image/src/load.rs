@@ -12,8 +12,8 @@ use crate::chunk::{
     ChunkIndex, ChunkTable, Encoding, INDEX_BYTES_MAX, IndexFault, LayerFacts, split_skippable,
 };
 use crate::manifest::{
-    Composition, DOCUMENT_BYTES_MAX, DeviceFault, IndexDocument, IndexPlace, LayerPlan, Unsupported,
-    host_architecture,
+    CONTENTS_FILE, Composition, DOCUMENT_BYTES_MAX, DeviceFault, IndexDocument, IndexPlace, LayerPlan,
+    Unsupported, host_architecture, keys,
 };
 use crate::{Error, Repository, Version, digest};
 
@@ -49,6 +49,14 @@ pub struct Layer {
     pub table: Arc<ChunkTable>,
     /// The blob.
     pub source: Arc<dyn RangeSource>,
+}
+
+impl Layer {
+    /// Whether its data are said to be the contents of one file. A claim: what counts is what the metadata say.
+    pub fn is_one_file(&self) -> bool {
+        let annotations = self.descriptor.annotations().as_ref();
+        annotations.and_then(|all| all.get(keys::CONTENTS)).is_some_and(|value| value == CONTENTS_FILE)
+    }
 }
 
 impl LoadedImage {

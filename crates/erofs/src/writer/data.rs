@@ -4,11 +4,12 @@ use std::io::Read;
 
 use sha2::{Digest, Sha256};
 
-use super::dedup::ChunkTable;
+use super::dedup::{ChunkKey, ChunkTable};
 use super::image::{IndexRules, Metabox, Place, Records};
 use super::node::NodeId;
 use super::options::{Geometry, Options};
 use super::order::order;
+use super::own::{self, ArchiveOwn, OwnBlobs, OwnContents, OwnDevice};
 use super::pipeline;
 use super::plan::Planner;
 use super::reader::{self, Batch, Chunk, ChunkContent};
@@ -38,6 +39,13 @@ pub enum DataDevice {
         /// What that dictionary says of it.
         slot: DictionaryDevice,
     },
+    /// A blob that one file has of its own, or several with the same contents.
+    Own {
+        /// Its number among those that were kept, in the order in which they were written.
+        number: usize,
+        /// Its length: that of the file, not rounded up. The image reads only whole blocks of it.
+        bytes: u64,
+    },
 }
 
 impl DataDevice {
@@ -45,6 +53,8 @@ impl DataDevice {
     pub(super) fn blocks(&self, block: BlockSize) -> u64 {
         match self {
             Self::Blob { bytes } => block.blocks(*bytes),
+            // What it has of a last block is read elsewhere.
+            Self::Own { bytes, .. } => bytes >> block.bits(),
             Self::Dictionary { slot, .. } => slot.blocks,
         }
     }
@@ -93,7 +103,9 @@ pub(super) struct Totals {
 /// Reads the files of `tree` and writes their data to `blob`.
 ///
 /// A content that was seen before, here or in a dictionary, is not written again; neither are zeros. Each
-/// file begins at a block boundary. Blocks on `blob` and on the file systems read from.
+/// file begins at a block boundary. Files with [blobs of their own](Options::own_blob_bytes) are written there, zeros
+/// and all; nothing else refers to these, except for files with the same contents. Blocks on `blob` and on the file
+/// systems read from.
 ///
 /// # Errors
 ///
@@ -112,9 +124,10 @@ pub fn write_data(tree: Tree, options: &Options<'_>, blob: &mut dyn BlobSink) ->
     let mut emitter = Emitter::new(&size, geometry, options, blob);
     let worker =
         || -> pipeline::Worker<'_, Batch> { Box::new(|batch| reader::read(&tree, &files, geometry, batch)) };
-    let planner = Planner::new(&tree, &files, geometry);
+    let own = own::of_tree(&tree, &files, options.own_blob_bytes, geometry)?;
+    let planner = Planner::new(&tree, &files, geometry, &own);
     pipeline::run(planner, options.jobs.get(), &worker, &mut |batch| emitter.take(batch))?;
-    let emitted = emitter.finish(files.len());
+    let emitted = emitter.finish(files.len())?;
     written(tree, order, &files, geometry, options, emitted)
 }
 
@@ -156,10 +169,11 @@ pub fn write_data_from_tar<R: Read + Send>(
             Ok(())
         })
     };
-    let batches = TarBatches::new(Entries::new(archive), Adder::new(Tree::new(), *tar), geometry);
+    let own = ArchiveOwn::new(options.own_blob_bytes, geometry);
+    let batches = TarBatches::new(Entries::new(archive), Adder::new(Tree::new(), *tar), geometry, own);
     let batches = pipeline::run(batches, options.jobs.get(), &worker, &mut |batch| emitter.take(batch))?;
     let (tree, files) = batches.finish()?;
-    let emitted = emitter.finish(files.len());
+    let emitted = emitter.finish(files.len())?;
     let order = order(&tree);
     written(tree, order, &files, geometry, options, emitted)
 }
@@ -183,13 +197,15 @@ fn written(
     files: &[NodeId],
     geometry: Geometry,
     options: &Options<'_>,
-    Emitted { runs, content, totals }: Emitted,
+    Emitted { runs, own_bytes, content, totals }: Emitted,
 ) -> Result<WrittenData, Error> {
     let mut file_of = vec![NO_FILE; tree.nodes.len()];
     for (file, &node) in (0..).zip(files) {
         file_of[index(node)] = file;
     }
-    let (devices, device_ids) = devices(&options.dictionaries, &runs, totals.blob_bytes)?;
+    let first_own = own::first_device(&options.dictionaries);
+    let own = own::devices(&tree, &order, (files, &runs), first_own, &own_bytes);
+    let (devices, device_ids) = devices(&options.dictionaries, &runs, totals.blob_bytes, &own)?;
     Ok(WrittenData {
         tree,
         order,
@@ -212,7 +228,8 @@ fn written(
 impl WrittenData {
     /// The devices that the image refers to, in the order in which it must be given tags and mounted.
     ///
-    /// The blob comes first, if it holds anything; dictionaries' devices follow, those in use only.
+    /// The blob comes first, if it holds anything; dictionaries' devices follow, then the blobs that files have of their
+    /// own, those in use only.
     pub fn devices(&self) -> &[DataDevice] {
         &self.devices
     }
@@ -231,6 +248,7 @@ struct Emitter<'a> {
     /// Chunks of the file at hand that have a place.
     chunks_done: u64,
     next_block: u64,
+    own: OwnBlobs,
     content: Sha256,
     totals: Totals,
 }
@@ -252,6 +270,7 @@ impl<'a> Emitter<'a> {
             runs: FileRuns::default(),
             chunks_done: 0,
             next_block: 0,
+            own: OwnBlobs::default(),
             content: Sha256::new(),
             totals: Totals::default(),
         }
@@ -261,8 +280,11 @@ impl<'a> Emitter<'a> {
         // What is new and adjacent goes out in one call.
         let mut pending = 0..0;
         for chunk in &batch.chunks {
-            self.go_to(index(chunk.file));
+            self.go_to(index(chunk.file))?;
             self.skip_to(chunk.at >> self.geometry.chunk_bits);
+            if let ChunkContent::Own(key) | ChunkContent::OwnTail(key) = chunk.content {
+                self.write_own(key, &batch.buffer[chunk.offset..chunk.offset + chunk.len])?;
+            }
             let target = self.place(chunk)?;
             if let Placed::New(_) = target {
                 if pending.end != chunk.offset {
@@ -287,8 +309,12 @@ impl<'a> Emitter<'a> {
         self.totals.file_bytes += len;
         let (key, shared) = match chunk.content {
             ChunkContent::Zeros => return Ok(Placed::Known(Target::Hole)),
+            ChunkContent::Own(_) => {
+                let block = chunk.at >> self.geometry.block.bits();
+                return self.own_place(self.own.bytes.len(), block).map(Placed::Known);
+            }
             ChunkContent::Shared(key) => (key, true),
-            ChunkContent::Whole(key) => (key, false),
+            ChunkContent::Whole(key) | ChunkContent::OwnTail(key) => (key, false),
         };
         if shared {
             let mut first_device = 1;
@@ -325,28 +351,68 @@ impl<'a> Emitter<'a> {
         self.blob.write(bytes).map_err(|source| Error::WriteBlob { source })
     }
 
+    /// Writes a chunk to the blob that its file has of its own, as long as it is: only the last one may be part of a block.
+    fn write_own(&mut self, key: ChunkKey, bytes: &[u8]) -> Result<(), Error> {
+        let failed = |source| Error::WriteBlob { source };
+        if self.own.at_hand.is_none() {
+            self.blob.begin_own().map_err(failed)?;
+        }
+        self.own.at_hand.get_or_insert_default().add(key, bytes.len() as u64);
+        self.content.update(key.bytes());
+        self.blob.write_own(bytes).map_err(failed)
+    }
+
+    /// Ends such a blob, and drops it when one before has the same bytes.
+    fn end_own(&mut self, contents: OwnContents) -> Result<(), Error> {
+        let bytes = contents.bytes;
+        let (number, is_new) = self.own.number(contents);
+        self.blob.end_own(is_new).map_err(|source| Error::WriteBlob { source })?;
+        if !is_new {
+            self.totals.deduplicated_bytes += own::tail_at(bytes, self.geometry).min(bytes);
+            self.runs.move_first(self.own_place(number, 0)?);
+        }
+        Ok(())
+    }
+
+    /// A block of the blob `number` that a file has of its own; one that is being written has the next number.
+    fn own_place(&self, number: usize, block: u64) -> Result<Target, Error> {
+        let device = u16::try_from(own::first_device(self.dictionaries) + number).ok();
+        let at = device.and_then(|device| BlockRef::new(device, block));
+        at.map(Target::Data).ok_or(Error::TooLarge { what: "more than 65,535 devices" })
+    }
+
     /// Makes `file` the file at hand; what was not read of those before it is holes.
-    fn go_to(&mut self, file: usize) {
+    fn go_to(&mut self, file: usize) -> Result<(), Error> {
         while self.runs.files() <= file {
-            self.end_file();
+            self.end_file()?;
             self.runs.begin_file();
             self.chunks_done = 0;
         }
+        Ok(())
     }
 
-    fn end_file(&mut self) {
+    fn end_file(&mut self) -> Result<(), Error> {
+        if let Some(contents) = self.own.at_hand.take() {
+            self.end_own(contents)?;
+        }
         if let Some(at_hand) = self.runs.files().checked_sub(1) {
             self.skip_to((self.size)(at_hand).div_ceil(self.geometry.chunk_bytes()));
         }
+        Ok(())
     }
 
     /// Ends the last of `files` files.
-    fn finish(mut self, files: usize) -> Emitted {
+    fn finish(mut self, files: usize) -> Result<Emitted, Error> {
         if let Some(last) = files.checked_sub(1) {
-            self.go_to(last);
+            self.go_to(last)?;
         }
-        self.end_file();
-        Emitted { runs: self.runs, content: self.content.finalize().into(), totals: self.totals }
+        self.end_file()?;
+        Ok(Emitted {
+            runs: self.runs,
+            own_bytes: self.own.bytes,
+            content: self.content.finalize().into(),
+            totals: self.totals,
+        })
     }
 
     /// Fills up the file at hand with holes, up to chunk `chunk`.
@@ -360,6 +426,8 @@ impl<'a> Emitter<'a> {
 /// What all batches came to.
 struct Emitted {
     runs: FileRuns,
+    /// Lengths of the blobs that files have of their own.
+    own_bytes: Vec<u64>,
     content: [u8; 32],
     totals: Totals,
 }
@@ -384,6 +452,7 @@ fn devices(
     dictionaries: &[Dictionary],
     runs: &FileRuns,
     blob_bytes: u64,
+    own: &[OwnDevice],
 ) -> Result<(Vec<DataDevice>, Vec<u16>), Error> {
     let mut all = vec![DataDevice::Blob { bytes: blob_bytes }];
     for (dictionary, entry) in dictionaries.iter().enumerate() {
@@ -392,10 +461,14 @@ fn devices(
     }
     let mut used = vec![false; all.len()];
     for run in runs.all() {
-        if let Target::Data(at) = run.target {
-            used[at.device()] = true;
+        if let Target::Data(at) = run.target
+            && let Some(used) = used.get_mut(at.device())
+        {
+            *used = true;
         }
     }
+    all.extend(own.iter().enumerate().map(|(number, own)| DataDevice::Own { number, bytes: own.bytes }));
+    used.extend(own.iter().map(|own| own.is_used));
     let mut ids = vec![0; all.len()];
     let mut devices = Vec::new();
     for (index, device) in all.into_iter().enumerate().filter(|&(index, _)| used[index]) {

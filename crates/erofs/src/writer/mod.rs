@@ -62,6 +62,7 @@ mod emit;
 mod layout;
 mod metadata;
 mod order;
+mod own;
 mod share;
 
 mod overlay;
@@ -79,6 +80,7 @@ pub use image_options::{Fragments, Hint, Hints, ImageOptions, InodeForm, Options
 pub use merge::{Layer, MergeOptions};
 pub use metadata::Summary;
 pub use options::{Attributes, Options};
+pub use own::OWN_BLOBS_MAX;
 pub use scan::{ScanEntry, ScanOptions, ScanReport};
 pub use sink::{BlobSink, WriteSink};
 pub use tar::{

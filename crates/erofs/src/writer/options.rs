@@ -18,6 +18,9 @@ pub struct Options<'a> {
     pub jobs: NonZero<usize>,
     /// Other images whose data may be referred to, best first.
     pub dictionaries: Vec<Dictionary>,
+    /// Files of at least so many bytes, and of a unit of deduplication, get blobs of their own, where the [sink](super::BlobSink) has any; see
+    /// [`OWN_BLOBS_MAX`](super::OWN_BLOBS_MAX).
+    pub own_blob_bytes: Option<NonZero<u64>>,
     /// Told how many bytes of file contents have been dealt with so far, holes included.
     pub progress: Option<&'a dyn Fn(u64)>,
 }
@@ -30,6 +33,7 @@ impl Default for Options<'_> {
             timestamp: None,
             jobs: NonZero::<usize>::MIN,
             dictionaries: Vec::new(),
+            own_blob_bytes: None,
             progress: None,
         }
     }
@@ -37,13 +41,15 @@ impl Default for Options<'_> {
 
 impl fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { block_bits, chunk_bits, timestamp, jobs, dictionaries, progress: _ } = self;
+        let Self { block_bits, chunk_bits, timestamp, jobs, dictionaries, own_blob_bytes, progress: _ } =
+            self;
         f.debug_struct("Options")
             .field("block_bits", block_bits)
             .field("chunk_bits", chunk_bits)
             .field("timestamp", timestamp)
             .field("jobs", jobs)
             .field("dictionaries", &dictionaries.len())
+            .field("own_blob_bytes", own_blob_bytes)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! [`Planner`]: cuts the files into batches of reads, in the order in which they will be written.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 
 use super::node::{Content, HostFile, NodeId};
 use super::options::Geometry;
+use super::own;
 use super::pipeline::Feed;
 use super::reader::Batch;
 use super::text::index;
@@ -31,8 +33,25 @@ pub(super) struct Segment {
     /// Where it begins; a multiple of the unit of deduplication.
     pub start: u64,
     pub len: u64,
+    pub storage: Storage,
+}
+
+/// How a piece of a file is stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Storage {
+    /// Each content once for all that are equal, zeros nowhere.
+    Shared,
     /// Part of a chunk larger than the unit: stored as it is, next to its neighbours.
-    pub whole: bool,
+    Whole,
+    /// Zeros and all, in a blob of the file's own; and from byte `tail_at` on as `Whole`, too.
+    Own { tail_at: u64 },
+}
+
+impl Storage {
+    /// How a file is stored whose chunks have `grown`, or not.
+    pub(super) fn of(grown: bool) -> Self {
+        if grown { Self::Whole } else { Self::Shared }
+    }
 }
 
 /// Gives out the files' segments, in order.
@@ -40,6 +59,8 @@ pub(super) struct Planner<'a> {
     tree: &'a Tree,
     files: &'a [NodeId],
     geometry: Geometry,
+    /// Numbers of the files with blobs of their own.
+    own: &'a BTreeSet<usize>,
     file: usize,
     at: u64,
     /// The file at hand when it is sparse.
@@ -54,8 +75,13 @@ impl Feed<Batch> for Planner<'_> {
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(tree: &'a Tree, files: &'a [NodeId], geometry: Geometry) -> Self {
-        Self { tree, files, geometry, file: 0, at: 0, open: None }
+    pub(super) fn new(
+        tree: &'a Tree,
+        files: &'a [NodeId],
+        geometry: Geometry,
+        own: &'a BTreeSet<usize>,
+    ) -> Self {
+        Self { tree, files, geometry, own, file: 0, at: 0, open: None }
     }
 
     /// Fills `segments` with the next batch; leaves it empty at the end.
@@ -65,7 +91,7 @@ impl<'a> Planner<'a> {
         while segments.len() < BATCH_SEGMENTS && self.file < self.files.len() {
             let size = self.tree.nodes[index(self.files[self.file])].size;
             let data = if self.at < size { self.next_data(size)? } else { None };
-            let Some((start, end, whole)) = data else {
+            let Some((start, end, storage)) = data else {
                 self.file += 1;
                 self.at = 0;
                 self.open = None;
@@ -81,7 +107,7 @@ impl<'a> Planner<'a> {
             }
             let file =
                 u32::try_from(self.file).map_err(|_| Error::TooLarge { what: "more than 2^32 files" })?;
-            segments.push(Segment { file, start, len: most, whole });
+            segments.push(Segment { file, start, len: most, storage });
             self.at = start + most;
             room = room.saturating_sub(most.next_multiple_of(self.geometry.block.bytes()));
         }
@@ -89,36 +115,44 @@ impl<'a> Planner<'a> {
     }
 
     /// The next range of the file at hand that holds data, rounded to its chunks.
-    fn next_data(&mut self, size: u64) -> Result<Option<(u64, u64, bool)>, Error> {
+    fn next_data(&mut self, size: u64) -> Result<Option<(u64, u64, Storage)>, Error> {
+        if self.own.contains(&self.file) {
+            let tail_at = own::tail_at(size, self.geometry);
+            return Ok(Some((self.at, size, Storage::Own { tail_at })));
+        }
         let grown = grown_chunk(size, self.geometry.chunk_bytes());
-        let whole = grown > self.geometry.chunk_bytes();
+        let storage = Storage::of(grown > self.geometry.chunk_bytes());
         let found = match self.tree.nodes[index(self.files[self.file])].content {
             Content::Host(host) if host.sparse => self.seek_data(host, size)?,
             Content::Layer { layer, nid } => self.tree.layers[index(layer)].next_data(nid, self.at)?,
-            _ => return Ok(Some((self.at, size, whole))),
+            _ => return Ok(Some((self.at, size, storage))),
         };
         let Some((data, hole)) = found else { return Ok(None) };
         let start = (data / grown * grown).max(self.at);
         let end = hole.checked_next_multiple_of(grown).map_or(size, |end| end.min(size));
-        Ok(Some((start, end, whole)))
+        Ok(Some((start, end, storage)))
     }
 
     /// Asks the file system where the next data begins and ends.
     fn seek_data(&mut self, host: HostFile, size: u64) -> Result<Option<(u64, u64)>, Error> {
-        let name = self.tree.text.get(host.name);
-        let failed = |errno: Errno| Error::Scan {
-            path: self.tree.host.path(&self.tree.text, host.dir, name),
-            source: errno.into(),
-        };
         let file = match &self.open {
             Some(file) => file,
-            None => {
-                let file = self.tree.host.open_file(&self.tree.text, host.dir, name).map_err(failed)?;
-                self.open.insert(file.into())
-            }
+            None => self.open.insert(open(self.tree, host)?),
         };
-        next_data(file, self.at, size).map_err(failed)
+        next_data(file, self.at, size).map_err(|errno| scan_failed(self.tree, host, errno))
     }
+}
+
+/// Opens a file of the host.
+pub(super) fn open(tree: &Tree, host: HostFile) -> Result<File, Error> {
+    let opened = tree.host.open_file(&tree.text, host.dir, tree.text.get(host.name));
+    opened.map(File::from).map_err(|errno| scan_failed(tree, host, errno))
+}
+
+/// The error for a file of the host that could not be read.
+pub(super) fn scan_failed(tree: &Tree, host: HostFile, errno: Errno) -> Error {
+    let path = tree.host.path(&tree.text, host.dir, tree.text.get(host.name));
+    Error::Scan { path, source: errno.into() }
 }
 
 /// Bytes that a buffer must have to take any batch.

@@ -9,7 +9,7 @@ use super::dedup::{ChunkKey, is_zero};
 use super::host::stat_fd;
 use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Geometry;
-use super::plan::Segment;
+use super::plan::{Segment, Storage};
 use super::text::index;
 use super::tree::Tree;
 use crate::{Error, Timestamp};
@@ -44,6 +44,10 @@ pub(super) enum ChunkContent {
     Shared(ChunkKey),
     /// To be stored where it is, next to its neighbours in a larger chunk.
     Whole(ChunkKey),
+    /// To be stored in the blob that its file has of its own.
+    Own(ChunkKey),
+    /// There, and where it is besides, next to its neighbours.
+    OwnTail(ChunkKey),
 }
 
 impl Batch {
@@ -169,12 +173,12 @@ fn cut(bytes: &[u8], segment: &Segment, offset: usize, geometry: Geometry, chunk
     let unit = 1 << geometry.chunk_bits;
     let mut at = segment.start;
     for (number, chunk) in bytes.chunks(unit).enumerate() {
-        let content = if segment.whole {
-            ChunkContent::Whole(ChunkKey::of(chunk))
-        } else if is_zero(chunk) {
-            ChunkContent::Zeros
-        } else {
-            ChunkContent::Shared(ChunkKey::of(chunk))
+        let content = match segment.storage {
+            Storage::Own { tail_at } if at < tail_at => ChunkContent::Own(ChunkKey::of(chunk)),
+            Storage::Own { .. } => ChunkContent::OwnTail(ChunkKey::of(chunk)),
+            Storage::Whole => ChunkContent::Whole(ChunkKey::of(chunk)),
+            Storage::Shared if is_zero(chunk) => ChunkContent::Zeros,
+            Storage::Shared => ChunkContent::Shared(ChunkKey::of(chunk)),
         };
         chunks.push(Chunk {
             file: segment.file,

@@ -91,6 +91,14 @@ impl FileRuns {
         self.runs.push(Run { chunks, target });
     }
 
+    /// Moves the first run of the file at hand elsewhere.
+    pub(super) fn move_first(&mut self, target: Target) {
+        let start = self.starts.last().copied().unwrap_or(0);
+        if let Some(first) = self.runs.get_mut(start) {
+            first.target = target;
+        }
+    }
+
     /// Moves all data by so many blocks.
     #[cfg(test)]
     pub(super) fn shift(&mut self, blocks: u64) {

@@ -82,6 +82,11 @@ impl Destination {
         fs::rename(&blob.path, &path).map_err(|source| failed(&path, "write", source))
     }
 
+    /// Removes a blob that is not needed.
+    pub fn drop_blob(&self, blob: &StagedBlob) -> Result<(), Error> {
+        fs::remove_file(&blob.path).map_err(|source| failed(&blob.path, "remove", source))
+    }
+
     /// Writes a small blob and returns its digest.
     pub fn add_document(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = sha256(bytes);

@@ -6,7 +6,7 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::pack::PackedBlob;
 use crate::chunk::{ChunkHash, Encoding};
-use crate::manifest::{DescriptorDocument, Role, keys, types};
+use crate::manifest::{CONTENTS_FILE, DescriptorDocument, Role, keys, types};
 
 /// A layer of another image that becomes a device of this one, with the index that follows it where it has one.
 pub(super) struct DeviceLayer {
@@ -42,6 +42,12 @@ impl PackedBlob {
             annotations,
         }
     }
+}
+
+/// Notes that a layer's data are the contents of one file.
+pub(super) fn of_file(mut layer: DescriptorDocument) -> DescriptorDocument {
+    layer.annotations.insert(keys::CONTENTS.to_owned(), CONTENTS_FILE.to_owned());
+    layer
 }
 
 /// Writes down a descriptor that was read.

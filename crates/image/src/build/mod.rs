@@ -1,9 +1,11 @@
 //! Building: a tree of files, or a tar archive, becomes an image in an OCI image layout.
 //!
-//! The file data goes into one blob, cut into chunks, and everything else into a metadata blob. Whatever is written
+//! The file data goes into one blob, cut into chunks, or for large files into blobs of their own where that is asked for,
+//! and everything else into a metadata blob. Whatever is written
 //! lies beside its destination until the image is complete. The same tree and options give the same bytes on every
 //! machine, with any number of threads; memory is bounded whatever the size of the tree's data.
 
+mod blobs;
 mod destination;
 mod dictionary;
 mod layer;
@@ -22,6 +24,7 @@ use larder_erofs::writer::{
 };
 use oci_spec::image::Digest;
 
+use self::blobs::{Blobs, PackedBlobs};
 use self::destination::Destination;
 use self::dictionary::{Base, DEDUP_BITS};
 use self::options::METADATA_CHUNK_BYTES;
@@ -42,6 +45,8 @@ pub struct BuildReport {
     pub manifest_digest: Digest,
     /// The blob with the file data, unless every byte of it was found elsewhere.
     pub data: Option<BuiltLayer>,
+    /// Blobs of single files, in the order of the image's devices.
+    pub files: Vec<BuiltLayer>,
     /// The EROFS image.
     pub metadata: BuiltLayer,
     /// Devices that were taken over from other images.
@@ -79,7 +84,7 @@ pub struct BuiltLayer {
 /// [`Error::Destination`] when `out_dir` is something else than a layout, [`Error::Option`], [`Error::Erofs`] when the
 /// tree cannot be read, [`Error::Io`]. Nothing is left then but what was there before.
 pub fn build(tree: Tree, options: &BuildOptions<'_>, out_dir: &Path) -> Result<BuildReport, Error> {
-    build_from(|options, packer| write_data(tree, options, packer), options, out_dir)
+    build_from(|options, blobs| write_data(tree, options, blobs), options, out_dir)
 }
 
 /// Builds an image of a tar archive, which is read from front to back and never unpacked to disk.
@@ -96,12 +101,12 @@ pub fn build_from_tar(
     options: &BuildOptions<'_>,
     out_dir: &Path,
 ) -> Result<BuildReport, Error> {
-    build_from(|options, packer| write_data_from_tar(archive, tar, options, packer), options, out_dir)
+    build_from(|options, blobs| write_data_from_tar(archive, tar, options, blobs), options, out_dir)
 }
 
-/// Builds an image whose data blob is what `write` makes.
+/// Builds an image whose data blobs are what `write` makes.
 fn build_from(
-    write: impl FnOnce(&writer::Options<'_>, &mut Packer) -> Result<WrittenData, larder_erofs::Error>,
+    write: impl FnOnce(&writer::Options<'_>, &mut Blobs<'_>) -> Result<WrittenData, larder_erofs::Error>,
     options: &BuildOptions<'_>,
     out_dir: &Path,
 ) -> Result<BuildReport, Error> {
@@ -116,7 +121,7 @@ fn build_from(
     }
     let job = Job { options, destination, bases };
     let (written, data) = job.pack_data(write, dictionaries)?;
-    let devices = job.devices(&written, data.as_ref())?;
+    let devices = job.devices(&written, &data)?;
     let (summary, metadata) = job.pack_metadata(&written, &devices)?;
     drop(written);
     let mut layers: Vec<_> = devices.iter().flat_map(|device| device.layers.iter().cloned()).collect();
@@ -124,8 +129,9 @@ fn build_from(
     let manifest_digest = job.publish(layers)?;
     Ok(BuildReport {
         manifest_digest,
-        devices_shared: devices.len() - usize::from(data.is_some()),
-        data: data.as_ref().map(BuiltLayer::of),
+        devices_shared: devices.iter().filter(|device| device.is_shared).count(),
+        data: data.shared.as_ref().map(BuiltLayer::of),
+        files: data.own.iter().flatten().map(BuiltLayer::of).collect(),
         metadata: BuiltLayer::of(&metadata),
         inodes: summary.inodes,
         file_bytes: summary.file_bytes,
@@ -156,27 +162,44 @@ struct Job<'a> {
 struct Device {
     tag: DeviceTag,
     layers: Vec<DescriptorDocument>,
+    /// Whether it was taken over from another image.
+    is_shared: bool,
+}
+
+impl Device {
+    fn new(layer: DescriptorDocument) -> Self {
+        Self { tag: tag_of(&layer.digest), layers: vec![layer], is_shared: false }
+    }
 }
 
 impl Job<'_> {
-    /// Writes the data blob; there is none when nothing is new.
+    /// Writes the data blobs.
     fn pack_data(
         &self,
-        write: impl FnOnce(&writer::Options<'_>, &mut Packer) -> Result<WrittenData, larder_erofs::Error>,
+        write: impl FnOnce(&writer::Options<'_>, &mut Blobs<'_>) -> Result<WrittenData, larder_erofs::Error>,
         dictionaries: Vec<writer::Dictionary>,
-    ) -> Result<(WrittenData, Option<PackedBlob>), Error> {
+    ) -> Result<(WrittenData, PackedBlobs), Error> {
         let options = writer::Options {
             chunk_bits: DEDUP_BITS,
             timestamp: self.options.timestamp,
             jobs: self.options.jobs,
             dictionaries,
+            own_blob_bytes: self.options.own_blob_bytes,
             progress: self.options.progress,
             ..writer::Options::default()
         };
         let chunk_bytes = NonZero::<usize>::try_from(self.options.chunk_bytes).map_err(|_| {
             Error::Option { option: "chunk size", value: String::new(), reason: "it is too large" }
         })?;
-        self.pack("data", chunk_bytes, |packer| write(&options, packer))
+        let mut blobs = Blobs::new(&self.destination, self.pack_options(chunk_bytes))?;
+        let written = write(&options, &mut blobs).map_err(Error::erofs)?;
+        let packed = blobs.finish(written.devices())?;
+        Ok((written, packed))
+    }
+
+    fn pack_options(&self, chunk_bytes: NonZero<usize>) -> PackOptions {
+        let &BuildOptions { compression, chunk_hash, jobs, .. } = self.options;
+        PackOptions { chunk_bytes, compression, chunk_hash, jobs }
     }
 
     fn pack_metadata(
@@ -185,39 +208,24 @@ impl Job<'_> {
         devices: &[Device],
     ) -> Result<(Summary, PackedBlob), Error> {
         let tags: Vec<_> = devices.iter().map(|device| device.tag).collect();
-        let (summary, blob) = self.pack("metadata", METADATA_CHUNK_BYTES, |packer| {
-            written.write_metadata(&tags, &mut PackWriter(packer))
-        })?;
-        Ok((summary, blob.expect("an EROFS image has a superblock")))
-    }
-
-    /// Packs what `write` produces and gives the blob its name; an empty one is dropped.
-    fn pack<T>(
-        &self,
-        name: &'static str,
-        chunk_bytes: NonZero<usize>,
-        write: impl FnOnce(&mut Packer) -> Result<T, larder_erofs::Error>,
-    ) -> Result<(T, Option<PackedBlob>), Error> {
-        let (staged, file) = self.destination.create_blob(name)?;
-        let pack_failed = |source| Error::Pack { what: name, source };
-        let &BuildOptions { compression, chunk_hash, jobs, .. } = self.options;
-        let options = PackOptions { chunk_bytes, compression, chunk_hash, jobs };
-        let mut packer = Packer::new(file, options).map_err(pack_failed)?;
-        let written = write(&mut packer).map_err(Error::erofs)?;
+        let (staged, file) = self.destination.create_blob("metadata")?;
+        let pack_failed = |source| Error::Pack { what: "metadata", source };
+        let mut packer = Packer::new(file, self.pack_options(METADATA_CHUNK_BYTES)).map_err(pack_failed)?;
+        let summary = written.write_metadata(&tags, &mut PackWriter(&mut packer)).map_err(Error::erofs)?;
         let blob = packer.finish().map_err(pack_failed)?;
-        if blob.index.count() == 0 {
-            return Ok((written, None));
-        }
         self.destination.add_blob(staged, &blob.digest)?;
-        Ok((written, Some(blob)))
+        Ok((summary, blob))
     }
 
     /// Lists the devices in the order in which the image counts them, with every blob in place.
-    fn devices(&self, written: &WrittenData, data: Option<&PackedBlob>) -> Result<Vec<Device>, Error> {
+    fn devices(&self, written: &WrittenData, data: &PackedBlobs) -> Result<Vec<Device>, Error> {
+        let written_blob = |blob: Option<&PackedBlob>| {
+            blob.expect("a blob that the image refers to was written").describe(Role::Device)
+        };
         let describe = |device: &DataDevice| match *device {
-            DataDevice::Blob { .. } => {
-                let blob = data.expect("a blob that the image refers to was written");
-                Ok(Device { tag: tag_of(&blob.digest), layers: vec![blob.describe(Role::Device)] })
+            DataDevice::Blob { .. } => Ok(Device::new(written_blob(data.shared.as_ref()))),
+            DataDevice::Own { number, .. } => {
+                Ok(Device::new(layer::of_file(written_blob(data.own[number].as_ref()))))
             }
             DataDevice::Dictionary { dictionary, device, .. } => self.shared_device(dictionary, device),
         };
@@ -232,7 +240,7 @@ impl Job<'_> {
             self.destination.take_blob(base.dir(), descriptor.digest())?;
             layers.push(layer::rewrite(descriptor));
         }
-        Ok(Device { tag: tag_of(shared.descriptor.digest()), layers })
+        Ok(Device { tag: tag_of(shared.descriptor.digest()), layers, is_shared: true })
     }
 
     /// Writes configuration and manifest, and makes the image visible.

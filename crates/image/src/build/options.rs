@@ -58,6 +58,11 @@ pub struct BuildOptions<'a> {
     pub architecture: Option<String>,
     /// Images whose data may be referred to, best first.
     pub dedup_against: Vec<DedupSource>,
+    /// Files of at least so many bytes, and of 64 KiB, get blobs of their own, exactly as long as they are: [`OWN_BLOBS_MAX`] of them,
+    /// the largest, or the first of an archive; sparse files never do. Nothing is deduplicated against their parts.
+    ///
+    /// [`OWN_BLOBS_MAX`]: larder_erofs::writer::OWN_BLOBS_MAX
+    pub own_blob_bytes: Option<NonZero<u64>>,
     /// What the image is called in its layout.
     pub tag: String,
     /// Told how many bytes of file contents have been dealt with so far, holes included.
@@ -74,6 +79,7 @@ impl Default for BuildOptions<'_> {
             timestamp: None,
             architecture: None,
             dedup_against: Vec::new(),
+            own_blob_bytes: None,
             tag: "latest".to_owned(),
             progress: None,
         }
@@ -89,6 +95,7 @@ impl fmt::Debug for BuildOptions<'_> {
             .field("jobs", &self.jobs)
             .field("timestamp", &self.timestamp)
             .field("dedup_against", &self.dedup_against)
+            .field("own_blob_bytes", &self.own_blob_bytes)
             .field("tag", &self.tag)
             .finish_non_exhaustive()
     }

@@ -15,8 +15,12 @@ pub(crate) mod keys {
     pub const INDEX_TARGET: &str = "org.erofs.chunk-index.target";
     pub const UNCOMPRESSED_DIGEST: &str = "org.erofs.uncompressed-digest";
     pub const ROLE: &str = "org.erofs.role";
+    pub const CONTENTS: &str = "vnd.larder.contents";
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 }
+
+/// Value of `vnd.larder.contents` of a layer whose data are the contents of one file.
+pub(crate) const CONTENTS_FILE: &str = "file";
 
 /// What a layer is for: `org.erofs.role`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -13,7 +13,7 @@ pub use annotation::Role;
 pub use classify::{Composition, IndexPlace, LayerPlan};
 pub use fault::{DeviceFault, ManifestFault, Unsupported};
 
-pub(crate) use annotation::keys;
+pub(crate) use annotation::{CONTENTS_FILE, keys};
 pub(crate) use index::{IndexDocument, ManifestEntry, Platform, host_architecture};
 pub(crate) use media_type::types;
 pub(crate) use write::{ConfigDocument, DescriptorDocument, ManifestDocument, canonical};

@@ -4,8 +4,9 @@ use std::io::Read;
 
 use super::super::node::NodeId;
 use super::super::options::Geometry;
+use super::super::own::{self, ArchiveOwn};
 use super::super::pipeline::Feed;
-use super::super::plan::{BATCH_SEGMENTS, Segment, batch_bytes, grown_chunk};
+use super::super::plan::{BATCH_SEGMENTS, Segment, Storage, batch_bytes, grown_chunk};
 use super::super::reader::Batch;
 use super::super::tree::Tree;
 use super::claims::HoleUnits;
@@ -17,14 +18,23 @@ use crate::Error;
 pub(in crate::writer) struct TarBatches<'a, R> {
     files: TarFiles<'a, R>,
     geometry: Geometry,
+    own: ArchiveOwn,
     file: Option<Contents>,
+    /// Whether that has a blob of its own.
+    is_own: bool,
     /// Up to here the file at hand is stored, holes or not: they lie in chunks that hold data too.
     until: u64,
 }
 
 impl<'a, R: Read> TarBatches<'a, R> {
-    pub(in crate::writer) fn new(entries: Entries<R>, adder: Adder<'a>, geometry: Geometry) -> Self {
-        Self { files: TarFiles::new(entries, adder), geometry, file: None, until: 0 }
+    pub(in crate::writer) fn new(
+        entries: Entries<R>,
+        adder: Adder<'a>,
+        geometry: Geometry,
+        own: ArchiveOwn,
+    ) -> Self {
+        let files = TarFiles::new(entries, adder);
+        Self { files, geometry, own, file: None, is_own: false, until: 0 }
     }
 
     /// Reads on to the end of the stream; returns the tree, and its files with data in the order of the archive.
@@ -41,6 +51,7 @@ impl<'a, R: Read> TarBatches<'a, R> {
                 Ok(HoleUnits { read: chunk, table: chunk })
             })?;
             let Some((_, contents)) = next else { return Ok(None) };
+            self.is_own = self.own.takes(contents.size, contents.data() != Some(0..contents.size));
             self.file = Some(contents);
             self.until = 0;
         }
@@ -63,7 +74,11 @@ impl<'a, R: Read> TarBatches<'a, R> {
         if len == 0 {
             return Ok(None);
         }
-        Ok(Some(Segment { file: self.files.number()?, start: contents.at, len, whole }))
+        let storage = match self.is_own {
+            true => Storage::Own { tail_at: own::tail_at(contents.size, self.geometry) },
+            false => Storage::of(whole),
+        };
+        Ok(Some(Segment { file: self.files.number()?, start: contents.at, len, storage }))
     }
 }
 
