@@ -1,24 +1,34 @@
 //! [`ImageFs`]: reads files of an image.
 
+use std::os::{fd::OwnedFd, unix::fs::FileExt as _};
 use std::{fmt, io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use larder_erofs::{DeviceId, Image, Inode, Nid};
+use larder_erofs::{DeviceId, ExtentKind, Image, Inode, LogicalAddr, Nid};
 use larder_fscache::{IoSource, ObjectRange, OnHole, ReadFlags};
 use larder_ondemand::{Blob, Cause, Engine};
 
 use crate::{
     Error,
     request::{From, Request, Slice, merge},
-    sealed::SealedPiece,
+    sealed::{self, SealedPiece},
 };
+
+/// Extents of a file that are looked at for whether it is all of a device: a terabyte in chunks of 16 MiB, of which each extent has a
+/// few.
+const EXTENTS_MAX: usize = 1 << 16;
+
+/// The longest tail of a file that is compared with that of its device.
+const TAIL_BYTES_MAX: u64 = 32 << 20;
 
 /// An image whose devices are blobs filled on demand. Cloning is cheap.
 #[derive(Clone)]
 pub struct ImageFs {
     image: Image,
     devices: Arc<[Arc<Blob>]>,
+    /// Lengths of the devices, sorted: most files have none of them.
+    lengths: Arc<[u64]>,
     engine: Arc<Engine>,
 }
 
@@ -35,7 +45,9 @@ impl ImageFs {
         if expected != found {
             return Err(Error::DeviceCount { expected, found });
         }
-        Ok(Self { image, devices: devices.into(), engine })
+        let mut lengths: Vec<u64> = devices.iter().map(|blob| blob.size()).collect();
+        lengths.sort_unstable();
+        Ok(Self { image, devices: devices.into(), lengths: lengths.into(), engine })
     }
 
     /// The image: names, attributes, links and xattrs are asked of it.
@@ -95,6 +107,69 @@ impl ImageFs {
         }
         self.engine.touch(blob, range);
         Ok(Some(SealedPiece { blob: Arc::clone(blob), range }))
+    }
+
+    /// The device that is as long as `inode`, whose bytes stand there from the first on, except for a short tail that may lie elsewhere:
+    /// whether the device has the same is told by [`whole_file`](Self::whole_file). `None` also when the metadata cannot be read.
+    pub fn whole_device(&self, inode: &Inode) -> Option<DeviceId> {
+        self.whole(inode).map(|(device, _)| device)
+    }
+
+    /// The same, and where the tail begins.
+    fn whole(&self, inode: &Inode) -> Option<(DeviceId, u64)> {
+        self.lengths.binary_search(&inode.size).ok()?;
+        let mut found = None;
+        let mut at = 0;
+        for extent in self.image.extents(inode, LogicalAddr::new(0)).take(EXTENTS_MAX) {
+            let extent = extent.ok()?;
+            let ExtentKind::Device { device, pa } = extent.kind else { break };
+            if pa.get() != at || *found.get_or_insert(device) != device {
+                break;
+            }
+            at += extent.len;
+        }
+        let device = found?;
+        let is_whole = self.device(inode.nid, device).ok()?.size() == inode.size;
+        (is_whole && inode.size - at <= TAIL_BYTES_MAX).then_some((device, at))
+    }
+
+    /// Whether all of a device is here for good.
+    pub fn is_sealed(&self, device: DeviceId) -> bool {
+        let blob = device.slot().and_then(|slot| self.devices.get(slot));
+        blob.is_some_and(|blob| SealedPiece::file_of(blob).is_some())
+    }
+
+    /// The local file with all bytes of `inode` and no others, of which nothing changes any more; opened anew for reading: as long as it
+    /// is open anywhere, nothing is taken out of it. `None` while anything is missing; a tail that is will be brought.
+    pub fn whole_file(&self, inode: &Inode) -> Option<OwnedFd> {
+        let (device, tail_at) = self.whole(inode)?;
+        let file = sealed::open(self.device(inode.nid, device).ok()?)?;
+        let len = usize::try_from(inode.size - tail_at).ok()?;
+        if len == 0 {
+            return Some(file.into());
+        }
+        let mut tails = [vec![0; len], vec![0; len]];
+        file.read_exact_at(&mut tails[0], tail_at).ok()?;
+        match self.read_present(inode, tail_at, &mut tails[1]) {
+            Ok(Some(read)) => (read == len && tails[0] == tails[1]).then(|| file.into()),
+            Ok(None) => {
+                self.bring(inode, tail_at, len);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Has brought what is missing, some time.
+    fn bring(&self, inode: &Inode, at: u64, len: usize) {
+        for slice in Request::new(&self.image, inode, at, len).flatten() {
+            if let From::Device(device, range) = slice.from
+                && let Ok(blob) = self.device(inode.nid, device)
+                && range.end() <= blob.size()
+            {
+                self.engine.spawn_fill(blob, range, Cause::Readahead, |_| {});
+            }
+        }
     }
 
     /// Reads up to `len` bytes from `at`, bringing what is missing: fewer only at the end of the file. `pid` says who

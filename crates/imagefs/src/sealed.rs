@@ -1,6 +1,8 @@
 //! [`SealedPiece`]: bytes that may be read from a local file without asking.
 
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use larder_fscache::{Error, ObjectRange, OnHole};
@@ -11,6 +13,17 @@ use larder_ondemand::Blob;
 pub struct SealedPiece {
     pub(crate) blob: Arc<Blob>,
     pub(crate) range: ObjectRange,
+}
+
+/// Opens the backing file of a complete blob anew, for reading only. `None` while anything can still change, and when it cannot
+/// be opened.
+pub(crate) fn open(blob: &Blob) -> Option<File> {
+    let sealed = SealedPiece::file_of(blob)?;
+    // By its descriptor: its name may be another file's by now.
+    let file = File::open(format!("/proc/self/fd/{}", sealed.as_raw_fd())).ok()?;
+    let (of, found) = (File::from(sealed.try_clone_to_owned().ok()?).metadata().ok()?, file.metadata().ok()?);
+    let is_same = (of.dev(), of.ino()) == (found.dev(), found.ino()) && found.len() == blob.size();
+    is_same.then_some(file)
 }
 
 impl SealedPiece {

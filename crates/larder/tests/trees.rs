@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -403,21 +402,11 @@ fn p4_open_files_and_directories_outlive_killed_workers() {
     assert_eq!(left, Vec::<String>::new(), "nothing is left");
 }
 
-/// Whether the kernel reads local files in place of FUSE's, and lets this user say so.
-fn reads_past_the_worker() -> Result<(), &'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("only root may have the kernel read a local file in place of another");
-    }
-    let config = Command::new("zcat").arg("/proc/config.gz").output().map(|output| output.stdout);
-    let has_option = |config: Vec<u8>| String::from_utf8_lossy(&config).contains("CONFIG_FUSE_PASSTHROUGH=y");
-    if config.is_ok_and(has_option) { Ok(()) } else { Err("this kernel has no FUSE passthrough") }
-}
-
 #[test]
 fn what_the_cache_has_for_good_is_read_while_the_worker_stands_still() {
     let test = "what_the_cache_has_for_good_is_read_while_the_worker_stands_still";
     let Some(larder) = larder(test) else { return };
-    if let Err(why) = reads_past_the_worker() {
+    if let Err(why) = support::reads_past_the_worker() {
         return skip(test, why);
     }
     let server = OddServer::start();

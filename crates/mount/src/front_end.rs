@@ -82,6 +82,9 @@ pub struct MountSpec {
     pub metadata_blob: Option<Arc<Blob>>,
     /// The blobs, in the order of the image's device table.
     pub devices: Vec<Arc<Blob>>,
+    /// Whether some of them are said to be the contents of one file each: where that holds, `fuse` has the kernel read these
+    /// files itself once they are complete. The answer is the same for every worker.
+    pub whole_files: bool,
     /// What the mount table shows where the front end can choose it.
     pub source_name: String,
     /// What [`Mounted::identity`] said of it, for [`FrontEnd::resume`]; empty where that is not known.
@@ -250,6 +253,7 @@ mod tests {
                 metadata: PathBuf::new(),
                 metadata_blob: None,
                 devices: Vec::new(),
+                whole_files: false,
                 source_name: String::new(),
                 identity: Identity::default(),
             };

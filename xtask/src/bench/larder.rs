@@ -63,7 +63,9 @@ impl Larder {
     pub fn wait_until_complete(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
-            if self.status()?["mounts"][0]["state"] == "complete" {
+            let status = self.status()?;
+            let mut mounts = status["mounts"].as_array().into_iter().flatten();
+            if mounts.all(|mount| mount["state"] == "complete") {
                 // The state changes when the last byte is here; the mark goes a commit later.
                 std::thread::sleep(Duration::from_secs(7));
                 return Ok(());

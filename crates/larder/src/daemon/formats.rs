@@ -17,14 +17,14 @@ use crate::paths::Paths;
 
 /// Version of what lies with the keeper: the names of descriptors, the journal, live maps, the node ids that the kernel
 /// remembers. To be raised with any of them.
-const KEPT_VERSION: u32 = 1;
+const KEPT_VERSION: u32 = 2;
 
 /// What this release understands of the mount records.
 const RECORDS: RangeInclusive<u32> = RECORD_VERSION..=RECORD_VERSION;
 /// Of the cache directory, under mounts: without any, one of another version is emptied.
 const CACHE: RangeInclusive<u32> = FORMAT_VERSION..=FORMAT_VERSION;
 /// Of what lies with the keeper.
-const KEPT: RangeInclusive<u32> = KEPT_VERSION..=KEPT_VERSION;
+const KEPT: RangeInclusive<u32> = KEPT_VERSION - 1..=KEPT_VERSION;
 /// Of the keeper's protocol.
 const KEEPER: RangeInclusive<u32> = PROTOCOL_VERSION - 1..=PROTOCOL_VERSION;
 

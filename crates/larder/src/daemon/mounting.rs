@@ -219,6 +219,7 @@ impl OpenImage {
             metadata: self.metadata_path.clone(),
             metadata_blob: self.metadata_blob.clone(),
             devices: self.devices.clone(),
+            whole_files: self.image.devices.iter().any(larder_image::Layer::is_one_file),
             source_name: record.image.clone(),
             identity: record.identity(),
         }

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test uses its part of it")]
 
 use std::io::Write as _;
+use std::process::Command;
 
 pub mod compare;
 pub mod daemon;
@@ -51,4 +52,14 @@ pub fn is_root() -> bool {
 /// Says loudly that a test did not run, and why: past the test harness, which keeps what passing tests print.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// Whether the kernel reads local files in place of FUSE's, and lets this user say so.
+pub fn reads_past_the_worker() -> Result<(), &'static str> {
+    if !is_root() {
+        return Err("only root may have the kernel read a local file in place of another");
+    }
+    let config = Command::new("zcat").arg("/proc/config.gz").output().map(|output| output.stdout);
+    let has_option = |config: Vec<u8>| String::from_utf8_lossy(&config).contains("CONFIG_FUSE_PASSTHROUGH=y");
+    if config.is_ok_and(has_option) { Ok(()) } else { Err("this kernel has no FUSE passthrough") }
 }

@@ -1,4 +1,4 @@
-//! The wire of /dev/fuse: the messages of a read-only server, protocol 7.31 to 7.41.
+//! The wire of /dev/fuse: the messages of a read-only server, protocol 7.31 to 7.45.
 //!
 //! Source of truth: include/uapi/linux/fuse.h (v6.18). Native endian, every structure a multiple of 8 bytes.
 
@@ -12,6 +12,11 @@ pub(crate) const MINOR: u32 = 41;
 pub(crate) const ROOT_ID: u64 = 1;
 /// `error` of the notification that asks for a resend of the requests in hand (since 7.40, Linux 6.9).
 pub(crate) const NOTIFY_RESEND: i32 = 7;
+/// `error` of the notification that a node has changed, [`InvalInodeOut`]; ENOENT means that the kernel does not know it.
+pub(crate) const NOTIFY_INVAL_INODE: i32 = 2;
+/// `error` of the notification that the names of some nodes are to be forgotten unless they are in use, [`PruneOut`] (since
+/// 7.45, Linux 6.18).
+pub(crate) const NOTIFY_PRUNE: i32 = 9;
 
 /// Bits of the INIT exchange that a read-only server wants.
 pub(crate) mod init {
@@ -257,6 +262,26 @@ pub(crate) struct OpenOut {
     pub backing_id: u32,
 }
 
+/// `struct fuse_notify_inval_inode_out`.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct InvalInodeOut {
+    pub ino: u64,
+    /// Negative when only the attributes have changed.
+    pub off: i64,
+    pub len: i64,
+}
+
+/// `struct fuse_notify_prune_out` for one node, whose id follows it.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct PruneOut {
+    pub count: u32,
+    pub padding: u32,
+    pub spare: u64,
+    pub nodeid: u64,
+}
+
 /// `struct fuse_release_in`, for RELEASE and RELEASEDIR.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -360,6 +385,8 @@ mod tests {
         assert_eq!(size_of::<OpenOut>(), 16);
         assert_eq!(size_of::<ReleaseIn>(), 24);
         assert_eq!(size_of::<ForgetOne>(), 16);
+        assert_eq!(size_of::<InvalInodeOut>(), 24);
+        assert_eq!(size_of::<PruneOut>(), 24);
     }
 
     fn request(len: u32, body: &[u8]) -> Vec<u8> {

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use zerocopy::IntoBytes;
 
-use super::abi::{NOTIFY_RESEND, OutHeader};
+use super::abi::{InvalInodeOut, NOTIFY_INVAL_INODE, NOTIFY_PRUNE, NOTIFY_RESEND, OutHeader, PruneOut};
+use super::file_system::{BackingId, Kernel, NodeId};
 use super::pipe::Pipe;
 use crate::sys::fuse as sys;
 
@@ -196,16 +197,6 @@ impl Channel {
         self.send(unique, 0, &parts);
     }
 
-    /// Registers a local file that the kernel is to read in place of a node; only root may (Linux 6.9).
-    pub(crate) fn register(&self, file: &OwnedFd) -> io::Result<u32> {
-        sys::backing_open(self.fd.as_fd(), file.as_fd())
-    }
-
-    /// Takes a registration back; files that are open go on.
-    pub(crate) fn unregister(&self, id: u32) -> io::Result<()> {
-        sys::backing_close(self.fd.as_fd(), id)
-    }
-
     /// Answers request `unique` with an error number.
     pub(crate) fn reply_errno(&self, unique: u64, errno: i32) {
         self.send(unique, -errno.abs(), &[]);
@@ -213,9 +204,14 @@ impl Channel {
 
     /// Asks the kernel for the requests that a predecessor had in hand (since Linux 6.9).
     pub(crate) fn ask_for_resend(&self) -> io::Result<()> {
-        let header = OutHeader { len: 16, error: NOTIFY_RESEND, unique: 0 };
-        rustix::io::write(self.fd.as_fd(), header.as_bytes())?;
-        Ok(())
+        Ok(self.notify(NOTIFY_RESEND, &[])?)
+    }
+
+    fn notify(&self, code: i32, body: &[u8]) -> Result<(), Errno> {
+        let len = u32::try_from(size_of::<OutHeader>() + body.len()).unwrap_or(u32::MAX);
+        let header = OutHeader { len, error: code, unique: 0 };
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(body)];
+        rustix::io::writev(self.fd.as_fd(), &parts).map(drop)
     }
 
     /// Answers request `unique` with a piece of a file, which the kernel copies from where it has it. `false` when
@@ -263,6 +259,33 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+impl Kernel for Channel {
+    fn register(&self, file: BorrowedFd<'_>) -> io::Result<BackingId> {
+        sys::backing_open(self.fd.as_fd(), file).map(BackingId)
+    }
+
+    fn unregister(&self, BackingId(id): BackingId) {
+        if let Err(error) = sys::backing_close(self.fd.as_fd(), id) {
+            tracing::debug!(id, %error, "backing file");
+        }
+    }
+
+    /// Says that attributes of the node have changed: that costs it a question for them. The kernel looks for the node first, among those
+    /// that it has in memory, and waits for nobody (`fuse_reverse_inval_inode` in fs/fuse/inode.c, v6.18).
+    fn knows(&self, NodeId(ino): NodeId) -> io::Result<bool> {
+        match self.notify(NOTIFY_INVAL_INODE, InvalInodeOut { ino, off: -1, len: 0 }.as_bytes()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn forget_unused(&self, NodeId(nodeid): NodeId) -> io::Result<()> {
+        let prune = PruneOut { count: 1, padding: 0, spare: 0, nodeid };
+        Ok(self.notify(NOTIFY_PRUNE, prune.as_bytes())?)
     }
 }
 

@@ -3,8 +3,10 @@
 //! Two file systems implement it: an EROFS image (`image.rs`) and, outside this crate, the tree of a remote store.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -161,12 +163,54 @@ pub struct Size {
     pub block_bytes: u32,
 }
 
+/// What a file system can ask of the kernel that reads from it. No call waits for an answer of the file system.
+pub trait Kernel: Send + Sync {
+    /// Registers a local file that the kernel is to read in place of nodes; only root may (Linux 6.9).
+    ///
+    /// # Errors
+    ///
+    /// EPERM unless [`FileSystem::initialised`] said so; ELOOP for a file on a stacked file system.
+    fn register(&self, file: BorrowedFd<'_>) -> io::Result<BackingId>;
+
+    /// Takes a registration back; files that are open go on.
+    fn unregister(&self, id: BackingId);
+
+    /// Whether the kernel remembers a node.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot tell: the connection has ended.
+    fn knows(&self, node: NodeId) -> io::Result<bool>;
+
+    /// Asks the kernel to forget the names of a node that nobody uses just now, and the node with them if that was all.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL before Linux 6.18.
+    fn forget_unused(&self, node: NodeId) -> io::Result<()>;
+}
+
 /// A read-only file system. Calls come from the loop and must not block on anything but local files.
 pub trait FileSystem: Send + Sync + 'static {
-    /// Whether opening and closing mean something: if not, the kernel stops asking after the first time.
+    /// Whether requests change anything here: they are answered one at a time then, in their order.
     fn has_state(&self) -> bool {
         false
     }
+
+    /// Whether the kernel should agree to read local files in place of nodes.
+    fn wants_passthrough(&self) -> bool {
+        self.has_state()
+    }
+
+    /// Comes first: whom to ask.
+    fn connected(&self, _kernel: Arc<dyn Kernel>) {}
+
+    /// The connection begins; whether the kernel has agreed to [passthrough](Self::wants_passthrough). Not called for one that
+    /// an earlier worker has begun.
+    fn initialised(&self, _passthrough: bool) {}
+
+    /// More may be complete by now: see [`Kernel::forget_unused`].
+    fn refresh(&self) {}
 
     /// Says what `name` in the directory `parent` leads to.
     fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry>;
@@ -187,7 +231,7 @@ pub trait FileSystem: Send + Sync + 'static {
         Outcome::error(libc::EINVAL)
     }
 
-    /// Opens a file; only asked when the file system has state.
+    /// Opens a file. ENOSYS makes the kernel stop asking, for good, and open files by itself.
     fn open(&self, _node: NodeId) -> Outcome<Opened> {
         Outcome::error(libc::ENOSYS)
     }
@@ -203,7 +247,7 @@ pub trait FileSystem: Send + Sync + 'static {
         None
     }
 
-    /// Opens a directory; only asked when the file system has state. Returns its handle.
+    /// Opens a directory; ENOSYS as with files. Returns its handle.
     fn opendir(&self, _node: NodeId) -> Outcome<u64> {
         Outcome::error(libc::ENOSYS)
     }

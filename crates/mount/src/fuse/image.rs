@@ -1,17 +1,20 @@
 //! [`ImageServer`]: an EROFS image as a [`FileSystem`].
 //!
 //! A successor must understand the node ids that its predecessor handed out, so there is no table: an id is a function
-//! of the EROFS nid. For the same reason nothing needs to be forgotten.
+//! of the EROFS nid, and of how its bytes are read ([`Passthrough`]). For the same reason nothing needs to be forgotten.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use larder_erofs::{DirEntry, Error, FileType, Image, Inode, Nid};
+use larder_erofs::{DeviceId, DirEntry, Error, FileType, Image, Inode, Nid};
 use larder_imagefs::ImageFs;
 
 use super::dir::{Listing, Name};
 use super::file_system::{
-    Attributes, Data, Entry, Errno, FileSystem, ListAt, NodeId, Outcome, ReadAt, Size, Validity,
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened, Outcome,
+    ReadAt, Size, Validity,
 };
+use super::passthrough::{PassNode, Passthrough, WholeFile};
 
 /// Reads below that are copied: splice(2) takes more system calls than it saves.
 const SPLICED_BYTES_MIN: usize = 64 * 1024;
@@ -23,6 +26,21 @@ pub trait ImageContents: Send + Sync + 'static {
     /// The image; its metadata are here.
     fn image(&self) -> &Image;
 
+    /// The device that may have all bytes of `inode`, a regular file, from the first to the last, and no others.
+    fn whole_device(&self, _inode: &Inode) -> Option<DeviceId> {
+        None
+    }
+
+    /// Whether all of a device is here for good.
+    fn is_sealed(&self, _device: DeviceId) -> bool {
+        false
+    }
+
+    /// The local file that has all bytes of `inode` for good, and no others, opened anew.
+    fn whole_file(&self, _inode: &Inode) -> Option<OwnedFd> {
+        None
+    }
+
     /// Reads contents of `inode`, a regular file. Fewer bytes than `at` asks for mean the end of the file.
     ///
     /// `buf` is the calling thread's to answer in; it holds what an earlier read left.
@@ -30,16 +48,25 @@ pub trait ImageContents: Send + Sync + 'static {
 }
 
 /// Serves an EROFS image.
-pub struct ImageServer<C>(C);
+pub struct ImageServer<C> {
+    contents: C,
+    /// Present where files may be passed through to the kernel.
+    passthrough: Option<Passthrough>,
+}
 
 impl<C: ImageContents> ImageServer<C> {
-    /// Serves this image.
+    /// Serves this image. The kernel does not ask when files are opened.
     pub fn new(contents: C) -> Self {
-        Self(contents)
+        Self { contents, passthrough: None }
+    }
+
+    /// Serves this image, and has the kernel read [whole files](ImageContents::whole_file) itself where it can.
+    pub(super) fn passing_through(contents: C) -> Self {
+        Self { contents, passthrough: Some(Passthrough::default()) }
     }
 
     fn image(&self) -> &Image {
-        self.0.image()
+        self.contents.image()
     }
 
     fn inode(&self, node: NodeId) -> Result<Inode, Errno> {
@@ -48,8 +75,22 @@ impl<C: ImageContents> ImageServer<C> {
     }
 
     fn entry(&self, inode: &Inode) -> Entry {
-        let id = id_of(inode.nid, self.image().root());
+        let id = match self.whole_file(inode) {
+            Some((passthrough, file)) => passthrough.node(file, || self.contents.whole_file(inode)),
+            None => id_of(inode.nid, self.image().root()),
+        };
         Entry { node: Some((id, self.attributes(inode))), valid: Validity::FOREVER }
+    }
+
+    /// `inode` as a file that may be passed through, now or once it is complete.
+    fn whole_file(&self, inode: &Inode) -> Option<(&Passthrough, WholeFile)> {
+        let passthrough = self.passthrough.as_ref()?;
+        if inode.kind != FileType::Regular {
+            return None;
+        }
+        let device = self.contents.whole_device(inode)?;
+        let plain = id_of(inode.nid, self.image().root());
+        Some((passthrough, WholeFile { plain, nid: inode.nid, device }))
     }
 
     fn attributes(&self, inode: &Inode) -> Attributes {
@@ -95,17 +136,67 @@ impl<C: ImageContents> ImageServer<C> {
         Ok(listing)
     }
 
-    /// `.` and `..` carry no attributes: that is no lookup.
+    /// `.` and `..` carry no attributes: that is no lookup. Neither do files that may be passed through: a name is looked up by
+    /// one at a time, but listed by anybody meanwhile, and the two answers have to be the same node.
     fn attributes_in_listing(&self, entry: &DirEntry) -> Result<Option<Entry>, Errno> {
         if entry.name == b"." || entry.name == b".." {
             return Ok(None);
         }
         let inode = self.image().inode(entry.nid).map_err(|error| failed(&error))?;
-        Ok(Some(self.entry(&inode)))
+        let may_change = self.whole_file(&inode).is_some_and(|(passthrough, _)| passthrough.is_agreed());
+        Ok((!may_change).then(|| self.entry(&inode)))
     }
 }
 
 impl<C: ImageContents> FileSystem for ImageServer<C> {
+    fn wants_passthrough(&self) -> bool {
+        self.passthrough.is_some()
+    }
+
+    fn connected(&self, kernel: Arc<dyn Kernel>) {
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.connected(kernel);
+        }
+    }
+
+    fn initialised(&self, is_agreed: bool) {
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.initialised(is_agreed);
+        }
+    }
+
+    fn refresh(&self) {
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.refresh(|device| self.contents.is_sealed(device));
+        }
+    }
+
+    /// The way is in the node, for every worker alike. A file that is read by asking has nothing to be opened, and its pages stay
+    /// right.
+    fn open(&self, node: NodeId) -> Outcome<Opened> {
+        if let Some(PassNode { backing, .. }) = PassNode::of(node) {
+            let backing = Some(Backing::Known(backing));
+            return Outcome::Now(Ok(Opened { backing, ..Opened::default() }));
+        }
+        match &self.passthrough {
+            Some(passthrough) if !passthrough.is_refused() => {
+                Outcome::Now(Ok(Opened { keep_cache: true, ..Opened::default() }))
+            }
+            _ => Outcome::error(libc::ENOSYS),
+        }
+    }
+
+    fn release(&self, node: NodeId, _handle: u64) -> Option<BackingId> {
+        if self.passthrough.is_some()
+            && PassNode::of(node).is_none()
+            && let Ok(inode) = self.inode(node)
+            && let Some((passthrough, file)) = self.whole_file(&inode)
+        {
+            passthrough.closed(file, self.contents.is_sealed(file.device));
+        }
+        None
+    }
+
     fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry> {
         Outcome::Now(self.find(parent, name))
     }
@@ -122,7 +213,7 @@ impl<C: ImageContents> FileSystem for ImageServer<C> {
 
     fn read(&self, at: ReadAt, buf: &mut Vec<u8>) -> Outcome<Data> {
         match self.inode(at.node) {
-            Ok(inode) if inode.kind == FileType::Regular => self.0.read(inode, at, buf),
+            Ok(inode) if inode.kind == FileType::Regular => self.contents.read(inode, at, buf),
             Ok(_) => Outcome::error(libc::EINVAL),
             Err(errno) => Outcome::error(errno),
         }
@@ -157,6 +248,18 @@ impl<C: ImageContents> FileSystem for ImageServer<C> {
 impl ImageContents for Arc<ImageFs> {
     fn image(&self) -> &Image {
         ImageFs::image(self)
+    }
+
+    fn whole_device(&self, inode: &Inode) -> Option<DeviceId> {
+        ImageFs::whole_device(self, inode)
+    }
+
+    fn is_sealed(&self, device: DeviceId) -> bool {
+        ImageFs::is_sealed(self, device)
+    }
+
+    fn whole_file(&self, inode: &Inode) -> Option<OwnedFd> {
+        ImageFs::whole_file(self, inode)
     }
 
     /// Reads what is here at once; a hole goes to the runtime, so that the loop never waits for a network.
@@ -199,7 +302,11 @@ fn id_of(nid: Nid, root: Nid) -> NodeId {
 
 /// Returns the nid behind a node id; the reader checks that it leads to an inode.
 fn nid_of(id: NodeId, root: Nid) -> Option<Nid> {
-    if id == NodeId::ROOT { Some(root) } else { id.0.checked_sub(FIRST_ID).map(Nid::new) }
+    match PassNode::of(id) {
+        Some(node) => Some(node.nid),
+        None if id == NodeId::ROOT => Some(root),
+        None => id.0.checked_sub(FIRST_ID).map(Nid::new),
+    }
 }
 
 /// Block size of the image, for `st_blksize` and statfs.

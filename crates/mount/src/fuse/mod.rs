@@ -15,6 +15,7 @@ mod file_system;
 mod image;
 mod in_hand;
 mod node;
+mod passthrough;
 mod pipe;
 mod pool;
 mod readahead;
@@ -46,8 +47,8 @@ pub(crate) use channel::Channel;
 pub(crate) use device::fusermount;
 pub use dir::{Listing, Name};
 pub use file_system::{
-    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt,
-    Size, Validity,
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened, Outcome,
+    ReadAt, Size, Validity,
 };
 pub use image::{ImageContents, ImageServer};
 pub(crate) use pool::Pool;
@@ -86,7 +87,10 @@ impl Fuse {
         let image = Image::open(file).map_err(|error| metadata(std::io::Error::other(error)))?;
         let fs = ImageFs::new(image, spec.devices.clone(), Arc::clone(&self.engine));
         let fs = fs.map_err(|error| metadata(std::io::Error::other(error)))?;
-        Ok(Arc::new(ImageServer::new(Arc::new(fs))))
+        let fs = Arc::new(fs);
+        // Without root nothing can be registered, and opening a file would cost a question for nothing.
+        let passes = spec.whole_files && rustix::process::geteuid().is_root();
+        Ok(Arc::new(if passes { ImageServer::passing_through(fs) } else { ImageServer::new(fs) }))
     }
 
     fn channel(&self, fd: OwnedFd) -> Channel {
@@ -100,9 +104,9 @@ impl Fuse {
         fs: Arc<dyn FileSystem>,
         channel: Channel,
     ) -> Result<Box<dyn Mounted>, Error> {
-        let served = self.serve_channel(kept_name(&id), fs, channel)?;
+        let served = self.serve_channel(kept_name(&id), Arc::clone(&fs), channel)?;
         let holder = Arc::clone(&self.holder);
-        Ok(Box::new(FuseMount { holder, id, spot, served }))
+        Ok(Box::new(FuseMount { holder, id, spot, fs, served }))
     }
 
     fn serve_channel(
@@ -380,6 +384,7 @@ struct FuseMount {
     holder: Arc<dyn Holder>,
     id: String,
     spot: Spot,
+    fs: Arc<dyn FileSystem>,
     served: Served,
 }
 
@@ -411,7 +416,9 @@ impl Mounted for FuseMount {
         is_over
     }
 
-    fn on_complete(&self, _: &Arc<Blob>) {}
+    fn on_complete(&self, _: &Arc<Blob>) {
+        self.fs.refresh();
+    }
 }
 
 fn kernel(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
@@ -447,7 +454,7 @@ mod tests {
         let pool = Pool::new().unwrap();
         let served = pool.serve(server).unwrap();
         let (holder, spot) = (Arc::new(keeper::NoKeeper), Spot::of(dir.path(), What::Fuse));
-        let mount = FuseMount { holder, id: "m1".to_owned(), spot, served };
+        let mount = FuseMount { holder, id: "m1".to_owned(), spot, fs: Arc::new(Refusing), served };
         let user = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let forced = rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::FORCE);
         let begun = std::time::Instant::now();

@@ -2,7 +2,7 @@
 //! runtime.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use larder_faults::{Site, point};
@@ -16,7 +16,9 @@ use super::abi::{
 };
 use super::channel::{Channel, Taken};
 use super::dir::Listing;
-use super::file_system::{Backing, BackingId, Data, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt};
+use super::file_system::{
+    Backing, BackingId, Data, FileSystem, Kernel as _, ListAt, NodeId, Opened, Outcome, ReadAt,
+};
 use super::in_hand::{InHand, LOOK};
 use super::node;
 use super::pipe::Pipe;
@@ -77,6 +79,7 @@ type Answer = Result<Vec<u8>, i32>;
 
 impl Server {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, channel: Channel, runtime: Handle) -> Self {
+        fs.connected(Arc::new(channel.clone()));
         Self { fs, channel, runtime, in_hand: InHand::default() }
     }
 
@@ -129,7 +132,6 @@ impl Server {
     fn dispatch(&self, request: &Request<'_>, answering: &mut Answering) {
         point(Site::MountFuseRead);
         let (unique, node) = (request.header.unique, NodeId(request.header.nodeid));
-        let is_stateless = self.is_stateless();
         let answer = match request.opcode() {
             Opcode::Interrupt => return self.interrupt(request),
             Opcode::Forget => return self.forget(request),
@@ -145,24 +147,20 @@ impl Server {
             Opcode::ReadLink => return self.answer(unique, self.fs.readlink(node), |target| target),
             Opcode::ReadDir => return self.readdir(request, false),
             Opcode::ReadDirPlus => return self.readdir(request, true),
-            Opcode::Open if !is_stateless => return self.open(request),
-            Opcode::OpenDir if !is_stateless => {
+            Opcode::Open => return self.open(request),
+            Opcode::OpenDir => {
                 return self.answer(unique, self.fs.opendir(node), |handle| {
                     OpenOut { fh: handle, open_flags: 0, backing_id: 0 }.as_bytes().to_vec()
                 });
             }
-            Opcode::Release if !is_stateless => self.release(request),
-            Opcode::ReleaseDir if !is_stateless => self.releasedir(request),
-            Opcode::Init => init_answer(request, is_stateless),
+            Opcode::Release => self.release(request),
+            Opcode::ReleaseDir => self.releasedir(request),
+            Opcode::Init => self.init(request),
             Opcode::Destroy => Ok(Vec::new()),
             Opcode::StatFs => Ok(self.statfs().as_bytes().to_vec()),
             Opcode::GetXattr => self.getxattr(request),
             Opcode::ListXattr => self.listxattr(request),
             Opcode::Write => Err(Errno::ROFS.raw_os_error()),
-            // Opening and closing need no server: ENOSYS, once, makes the kernel stop asking.
-            Opcode::Open | Opcode::OpenDir | Opcode::Release | Opcode::ReleaseDir => {
-                Err(Errno::NOSYS.raw_os_error())
-            }
             Opcode::Stateless | Opcode::Other => Err(Errno::NOSYS.raw_os_error()),
         };
         match answer {
@@ -203,6 +201,12 @@ impl Server {
                 });
             }
         }
+    }
+
+    fn init(&self, request: &Request<'_>) -> Answer {
+        let (answer, passthrough) = init_answer(request, &*self.fs)?;
+        self.fs.initialised(passthrough);
+        Ok(answer)
     }
 
     fn lookup(&self, request: &Request<'_>) {
@@ -258,12 +262,12 @@ impl Server {
             None => None,
             Some(Backing::Known(id)) => Some(id),
             Some(Backing::New(file)) => {
-                let registered = self.channel.register(&file);
+                let registered = self.channel.register(file.as_fd());
                 let registered = registered.inspect_err(|error| tracing::debug!(%error, "backing file"));
-                let id = registered.ok().map(BackingId);
+                let id = registered.ok();
                 let used = self.fs.backed(node, handle, id);
                 if let Some(id) = id.filter(|id| used != Some(*id)) {
-                    self.unregister(id);
+                    self.channel.unregister(id);
                 }
                 used
             }
@@ -281,15 +285,9 @@ impl Server {
         if let Some(ReleaseIn { fh, .. }) = request.arguments()
             && let Some(id) = self.fs.release(NodeId(request.header.nodeid), fh)
         {
-            self.unregister(id);
+            self.channel.unregister(id);
         }
         Ok(Vec::new())
-    }
-
-    fn unregister(&self, BackingId(id): BackingId) {
-        if let Err(error) = self.channel.unregister(id) {
-            tracing::debug!(id, %error, "backing file");
-        }
     }
 
     fn releasedir(&self, request: &Request<'_>) -> Answer {
@@ -409,7 +407,8 @@ fn cannot_receive(error: &io::Error) {
     tracing::error!(%error, "reading requests failed: the mount is no longer served");
 }
 
-fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
+/// The answer to the kernel's first request, and whether both agree to passthrough.
+fn init_answer(request: &Request<'_>, fs: &dyn FileSystem) -> Result<(Vec<u8>, bool), i32> {
     let offered: InitIn = request.arguments().ok_or(Errno::PROTO.raw_os_error())?;
     if offered.major != MAJOR {
         return Err(Errno::PROTO.raw_os_error());
@@ -420,9 +419,16 @@ fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
             request.body.get(16..20).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
         flags |= u64::from(high) << 32;
     }
-    let wanted = if is_stateless { init::WANTED | init::STATELESS } else { init::WANTED | init::PASSTHROUGH };
+    let mut wanted = init::WANTED;
+    if !fs.has_state() {
+        wanted |= init::STATELESS;
+    }
+    if fs.wants_passthrough() {
+        wanted |= init::PASSTHROUGH;
+    }
     let agreed = flags & wanted;
-    let stack_depth = if agreed & init::PASSTHROUGH != 0 { STACK_DEPTH_MAX } else { 0 };
+    let passthrough = agreed & init::PASSTHROUGH != 0;
+    let stack_depth = if passthrough { STACK_DEPTH_MAX } else { 0 };
     let answer = InitOut {
         major: MAJOR,
         minor: offered.minor.min(MINOR),
@@ -439,7 +445,7 @@ fn init_answer(request: &Request<'_>, is_stateless: bool) -> Answer {
         request_timeout: 0,
         unused: [0; 11],
     };
-    Ok(answer.as_bytes().to_vec())
+    Ok((answer.as_bytes().to_vec(), passthrough))
 }
 
 /// How many bytes of a READ of `size` are answered, up to the end of the file: all, or an error. The kernel takes a short answer for

@@ -209,6 +209,7 @@ impl Worker {
             metadata: dir.join("metadata"),
             metadata_blob: None,
             devices: vec![Arc::clone(&blob)],
+            whole_files: false,
             source_name: "image".to_owned(),
         };
         Self { runtime, engine, holder, source, blob, spec }

@@ -1,8 +1,11 @@
 //! Warm: what programs do with a complete image, through each front end and through its peer.
 //!
-//! The kernel's own EROFS is measured against a plain mount of copies of the same files. So is what the file system in
-//! user space passes through; the rest of it against Debian's erofsfuse, each time once and with nothing in the kernel's caches
+//! The kernel's own EROFS is measured against a plain mount of copies of the same files. So are reads of the file system in
+//! user space; all of it against Debian's erofsfuse, each time once and with nothing in the kernel's caches
 //! but the backing files: what they hold comes from neither program.
+//!
+//! For the file system in user space the large file and the program have blobs of their own, so that the kernel reads them itself
+//! (passthrough). The rows that say so are of an image without, as all others are, where the worker answers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,25 +24,36 @@ const ROUNDS_OF_ONE: usize = 2;
 
 /// Measures each front end that works here.
 pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
-    let image = image(binary, dir)?;
+    let images = images(binary, dir)?;
     let mut rows = Vec::new();
     for front_end in FRONT_ENDS {
         let dir = dir.join(front_end);
         std::fs::create_dir(&dir)?;
         let larder = Larder::new(binary, &dir);
         let ours = dir.join("larder");
-        if let Err(error) = larder.mount_through(front_end, &image, &ours) {
+        if let Err(error) = larder.mount_through(front_end, &images.shared, &ours) {
             eprintln!("bench: without {front_end}: {error:#}");
             continue;
         }
         read_everything(&ours)?;
         larder.wait_until_complete()?;
         let copies = copy_backing_files(&larder, &dir)?;
-        let comparisons: &[(PeerKind, &[Deed], f64)] = match front_end {
-            "fuse" => &[(PeerKind::Native, &DEEDS[..2], 0.9), (PeerKind::Erofsfuse, &DEEDS, 2.0)],
-            _ => &[(PeerKind::Native, &DEEDS, 0.97)],
+        let passing = dir.join("passing");
+        if front_end == "fuse" {
+            larder.mount_through(front_end, &images.own, &passing)?;
+            read_everything(&passing)?;
+            larder.wait_until_complete()?;
+        }
+        let reads = &DEEDS[..2];
+        let comparisons: &[(&Path, &str, PeerKind, &[Deed], f64)] = match front_end {
+            "fuse" => &[
+                (&passing, "", PeerKind::Native, reads, 0.9),
+                (&passing, "", PeerKind::Erofsfuse, &DEEDS, 2.0),
+                (&ours, " without passthrough", PeerKind::Native, reads, 0.9),
+            ],
+            _ => &[(&ours, "", PeerKind::Native, &DEEDS, 0.97)],
         };
-        for (kind, deeds, goal) in comparisons {
+        for (ours, without, kind, deeds, goal) in comparisons {
             let peer = match Peer::mount(*kind, &copies, &dir.join(kind.name())) {
                 Ok(peer) => peer,
                 Err(error) => {
@@ -49,7 +63,7 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             };
             let backing = [larder.backing_files()?, copies.clone()].concat();
             for deed in *deeds {
-                let (ours, theirs) = (&*ours, peer.target());
+                let (front_end, theirs) = (format!("{front_end}{without}"), peer.target());
                 let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing, program: binary };
                 rows.push(pair.compare(deed, rounds, *goal)?);
             }
@@ -58,8 +72,15 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
     Ok(rows)
 }
 
-/// An image with a large file, a large program, and many files in one directory.
-fn image(binary: &Path, dir: &Path) -> anyhow::Result<String> {
+/// A large file, a large program, and many files in one directory.
+struct Images {
+    /// All in one blob.
+    shared: String,
+    /// The large ones in blobs of their own.
+    own: String,
+}
+
+fn images(binary: &Path, dir: &Path) -> anyhow::Result<Images> {
     let tree = dir.join("tree");
     std::fs::create_dir_all(tree.join(MANY))?;
     random_file(&tree.join(FILE), FILE_BYTES)?;
@@ -67,9 +88,14 @@ fn image(binary: &Path, dir: &Path) -> anyhow::Result<String> {
     for number in 0..FILES {
         std::fs::write(tree.join(MANY).join(number.to_string()), number.to_string().repeat(100))?;
     }
-    let image = format!("oci:{}", text(&dir.join("layout"))?);
-    timed(Command::new(binary).args(["build", &format!("dir:{}", text(&tree)?), &image]))?;
-    Ok(image)
+    let build = |tag: &str, options: &[&str]| {
+        let image = format!("oci:{}:{tag}", text(&dir.join("layout"))?);
+        timed(
+            Command::new(binary).arg("build").args(options).args([&format!("dir:{}", text(&tree)?), &image]),
+        )?;
+        anyhow::Ok(image)
+    };
+    Ok(Images { shared: build("shared", &[])?, own: build("own", &["--own-blob", "1M"])? })
 }
 
 fn read_everything(root: &Path) -> anyhow::Result<()> {
@@ -84,7 +110,7 @@ fn read_everything(root: &Path) -> anyhow::Result<()> {
 
 /// A front end and its peer.
 struct Pair<'a> {
-    front_end: &'a str,
+    front_end: String,
     kind: PeerKind,
     ours: &'a Path,
     theirs: &'a Path,
