@@ -104,9 +104,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Prints the rows; fails when one misses its target.
 fn tell(rows: &[Row], json: bool) -> anyhow::Result<()> {
     stats::print(rows, json)?;
-    let missed: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
-    if !missed.is_empty() {
-        bail!("{} of {} targets missed", missed.len(), rows.len());
+    let targets: Vec<bool> = rows.iter().filter_map(Row::holds).collect();
+    let missed = targets.iter().filter(|holds| !**holds).count();
+    if missed > 0 {
+        bail!("{missed} of {} targets missed", targets.len());
     }
     Ok(())
 }

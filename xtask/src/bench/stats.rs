@@ -24,14 +24,17 @@ pub enum Target {
     AtLeast(f64),
     /// At most this.
     AtMost(f64),
+    /// None: the figure is for information.
+    None,
 }
 
 impl Row {
-    /// Whether the target is met.
-    pub fn holds(&self) -> bool {
+    /// Whether the target is met; `None` when there is none.
+    pub fn holds(&self) -> Option<bool> {
         match self.target {
-            Target::AtLeast(limit) => self.figure >= limit,
-            Target::AtMost(limit) => self.figure <= limit,
+            Target::AtLeast(limit) => Some(self.figure >= limit),
+            Target::AtMost(limit) => Some(self.figure <= limit),
+            Target::None => None,
         }
     }
 
@@ -39,6 +42,7 @@ impl Row {
         match self.target {
             Target::AtLeast(limit) => format!("at least {limit}"),
             Target::AtMost(limit) => format!("at most {limit}"),
+            Target::None => "none".into(),
         }
     }
 }
@@ -78,7 +82,11 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
             row.peer,
             row.figure,
             row.target_words(),
-            if row.holds() { "yes" } else { "NO" },
+            match row.holds() {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "-",
+            },
         );
     }
     Ok(())

@@ -40,6 +40,6 @@ fn row(told: &Value) -> anyhow::Result<Row> {
         peer: format!("{:.3} s", number("cp_seconds")?),
         figure: number("ratio")?,
         // A codec is no part of the target: the default image has one all the same.
-        target: Target::AtLeast(if encoding == "raw" { 0.8 } else { 0.0 }),
+        target: if encoding == "raw" { Target::AtLeast(0.8) } else { Target::None },
     })
 }

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use super::super::build::measure;
 use super::super::stats::{Row, Target, median};
 use super::Bench;
-use super::spent::{compare, timed};
+use super::spent::{Faster, compare, timed};
 
 const LAYERS: usize = 20;
 const FILES: usize = 5000;
@@ -75,7 +75,7 @@ pub fn run(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
             target: Target::AtMost(MEGABYTES),
         },
     ];
-    rows.extend(compare(&plain, 1.0, &here, &there));
+    rows.extend(compare(&plain, Faster::Both(1.0), &here, &there));
     Ok(rows)
 }
 

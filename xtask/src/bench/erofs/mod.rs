@@ -4,6 +4,7 @@
 //! `mkfs.erofs`, and what is measured is what both sides do with that. `EROFS_UTILS` names a folder with a newer
 //! erofs-utils than that on the path.
 
+mod disk;
 mod merge;
 pub mod peer;
 mod read;

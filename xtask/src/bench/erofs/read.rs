@@ -9,8 +9,9 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::super::stats::Row;
 use super::Bench;
+use super::disk::Disk;
 use super::peer::{forget_caches, warm};
-use super::spent::{Spent, end, of_children, timed, turns};
+use super::spent::{Faster, Spent, end, of_children, timed, turns};
 
 /// How long a file system in user space may take to appear.
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
@@ -32,7 +33,8 @@ pub fn run(bench: &Bench<'_>, codec: &str, image: &Path) -> anyhow::Result<Vec<R
 }
 
 fn extract(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>> {
-    let out = bench.dir.join("out");
+    let disk = Disk::make(bench.dir)?;
+    let out = disk.dir().join("out");
     let run = |command: &mut Command| {
         // What the last run wrote must not be written back during this one.
         rustix::fs::sync();
@@ -45,7 +47,8 @@ fn extract(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Ro
     argument.push(&out);
     turns(
         name,
-        2.0,
+        // With two cores.
+        Faster::Clock(2.0),
         bench.rounds,
         || run(Command::new(bench.binary).args(["erofs", "extract", "--no-xattrs"]).args([image, &out])),
         || run(Command::new(bench.peer.tool("fsck.erofs")).arg(&argument).arg(image)),
@@ -56,7 +59,7 @@ fn fsck(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>>
     warm(image)?;
     turns(
         name,
-        1.0,
+        Faster::Both(1.0),
         bench.rounds,
         || timed(Command::new(bench.binary).args(["erofs", "fsck"]).arg(image)),
         || timed(Command::new(bench.peer.tool("fsck.erofs")).arg("--extract").arg(image)),
@@ -86,7 +89,7 @@ fn fuse(bench: &Bench<'_>, name: &str, image: &Path) -> anyhow::Result<Vec<Row>>
     };
     turns(
         name,
-        2.0,
+        Faster::Both(2.0),
         bench.rounds,
         || run(Command::new(bench.binary).arg("erofsfuse")),
         || run(&mut Command::new(bench.peer.tool("erofsfuse"))),
