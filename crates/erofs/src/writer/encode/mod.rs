@@ -55,7 +55,7 @@ impl Encoder {
             Compressor::Deflate { level } => Box::new(deflate::Deflate::new(level)?),
             #[cfg(all(feature = "encode", feature = "zstd"))]
             Compressor::Zstd { level, .. } => {
-                Box::new(zstd::Zstd::new(level, dictionary(compressor, pcluster_bytes))?)
+                Box::new(zstd::Zstd::new(level, dictionary(compressor, pcluster_bytes), pcluster_bytes)?)
             }
             #[allow(unreachable_patterns, reason = "reached when a codec is switched off")]
             _ => {

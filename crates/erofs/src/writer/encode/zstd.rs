@@ -28,6 +28,10 @@ const ATTEMPTS_MAX: u32 = 4;
 const SLACK: usize = 64;
 /// Without experience: input bytes for 65,536 encoded ones.
 const RATIO_USUAL: usize = 2 << 16;
+/// Highest level that looks up one or two places of a match: its tables are as good when they are small.
+const QUICK_LEVEL_MAX: u8 = 4;
+/// Largest pcluster whose input is smaller than the tables that the library chooses for it.
+const SMALL_PCLUSTER_BYTES_MAX: u32 = 16 << 10;
 
 pub(super) struct Zstd {
     context: CCtx<'static>,
@@ -45,13 +49,21 @@ struct Pieces {
 }
 
 impl Zstd {
-    pub(super) fn new(level: u8, window_bytes: u32) -> Result<Self, OptionsFault> {
+    pub(super) fn new(level: u8, window_bytes: u32, pcluster_bytes: u32) -> Result<Self, OptionsFault> {
         let failed = OptionsFault::NotBuilt { name: "zstd with these settings" };
         let mut context = CCtx::try_create().ok_or_else(|| failed.clone())?;
         context
             .set_parameter(CParameter::CompressionLevel(level.into()))
             .and_then(|_| context.set_parameter(CParameter::WindowLog(window_bytes.ilog2())))
-            .map_err(|_| failed)?;
+            .map_err(|_| failed.clone())?;
+        if level <= QUICK_LEVEL_MAX && pcluster_bytes <= SMALL_PCLUSTER_BYTES_MAX {
+            // Two places for each byte of a pcluster, and one for short matches: they stay in the nearest caches.
+            let log = pcluster_bytes.ilog2();
+            context
+                .set_parameter(CParameter::HashLog(log + 1))
+                .and_then(|_| context.set_parameter(CParameter::ChainLog(log)))
+                .map_err(|_| failed)?;
+        }
         // At most 1 MiB.
         let window_bytes = usize::try_from(window_bytes).unwrap_or(usize::MAX);
         Ok(Self { context, window_bytes, ratio: 0, scratch: Vec::new() })
@@ -230,7 +242,7 @@ mod tests {
             level in 1_u8..=9,
         ) {
             let input = text(seed, len);
-            let mut encoder = Zstd::new(level, 1 << 16).expect("can be had");
+            let mut encoder = Zstd::new(level, 1 << 16, u32::try_from(space).expect("small")).expect("can be had");
             let (mut at, mut out) = (0, vec![0; space]);
             while at < input.len() {
                 let Some(filled) = encoder.fill(&input[at..], &mut out) else {
