@@ -8,8 +8,9 @@ use larder_erofs::{Extent, ExtentKind, Inode, LogicalAddr};
 
 use super::Shared;
 
-/// Bytes gathered before they are written. A single extent may be larger: 12 MiB at most.
-const GATHER_BYTES: usize = 1 << 20;
+/// Bytes gathered before they are written: what a core's own caches hold beside where it comes from. A single extent may
+/// be larger: 12 MiB at most.
+const GATHER_BYTES: usize = 128 << 10;
 /// Zeros are left out in pieces of this size, on its multiples.
 const ZERO_BYTES: usize = 64 << 10;
 static ZEROS: [u8; ZERO_BYTES] = [0; ZERO_BYTES];

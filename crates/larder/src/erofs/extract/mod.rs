@@ -8,14 +8,15 @@
 //! What a directory passes on to what is made in it, its group or an ACL, is taken from those that get attributes of the
 //! image, and from what was made in others.
 //!
-//! One thread goes through the directories and makes them; the others make and fill the files. A directory gets its
-//! own owner, mode and times when the last thing in it is done.
+//! One thread goes through the directories and makes them; the others make and fill the files, and the last of them large
+//! ones together. A directory gets its own owner, mode and times when the last thing in it is done.
 
 mod attributes;
 mod copy;
 mod dir;
 mod failures;
 mod file;
+mod large;
 mod node;
 mod walk;
 
@@ -34,6 +35,7 @@ use rustix::io::Errno;
 use super::open::LocalImage;
 use dir::Dir;
 pub use failures::Failures;
+use large::UnderWay;
 use walk::Job;
 
 /// Jobs under way for each thread. Each holds its directory open.
@@ -148,19 +150,21 @@ fn run<'a>(shared: &'a Shared<'a>, top: Arc<Dir<'a>>, from: &Inode, name: Option
     let jobs = shared.plan.jobs.get();
     let (sender, receiver) = sync_channel(jobs * QUEUE);
     let receiver = Arc::new(Mutex::new(receiver));
+    let under_way = Arc::new(UnderWay::default());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let receiver = Arc::clone(&receiver);
+            let (receiver, under_way) = (Arc::clone(&receiver), Arc::clone(&under_way));
             scope.spawn(move || {
                 let mut buffer = copy::Buffer::default();
                 while let Some(job) = next(&receiver) {
                     job.run(&mut buffer);
                 }
+                under_way.help(&mut buffer);
             });
         }
         // Theirs alone: when all of them have panicked, sending fails and does not wait for ever.
         drop(receiver);
-        walk::Walk::new(shared, sender).run(top, from, name);
+        walk::Walk::new(shared, sender, under_way).run(top, from, name);
     });
 }
 

@@ -13,15 +13,11 @@ use super::Shared;
 use super::copy::Buffer;
 use super::dir::Dir;
 use super::file::OpenFile;
+use super::large::{Large, PIECE_BYTES, UnderWay};
 use super::node;
 
 /// Levels of directories, at most: each keeps a descriptor open. No path of a system call has as many.
 const DEPTH_MAX: usize = 2048;
-/// A file larger than this is filled by all threads, in pieces of at least this size.
-const PIECE_BYTES: u64 = 16 << 20;
-/// A file has at most so many pieces, whatever size it claims.
-const PIECES_MAX: u64 = 1024;
-
 /// Objects of one directory that are handed over together: threads that make files in one directory wait for each
 /// other.
 const BATCH: usize = 32;
@@ -32,8 +28,8 @@ const BATCH_BYTES: u64 = 4 << 20;
 pub(super) enum Job<'a> {
     /// Makes regular files, fills them, and makes what is neither file nor directory.
     Objects(Arc<Dir<'a>>, Vec<(Vec<u8>, Inode)>),
-    /// Fills a piece of a file.
-    Piece(Arc<OpenFile<'a>>, u64, u64),
+    /// Fills a file that is there.
+    Fill(Arc<Large<'a>>),
 }
 
 impl Job<'_> {
@@ -44,7 +40,7 @@ impl Job<'_> {
                     object(&dir, name, inode, buffer);
                 }
             }
-            Self::Piece(file, start, end) => file.fill(start, end, buffer),
+            Self::Fill(large) => large.fill(buffer),
         }
     }
 }
@@ -70,6 +66,7 @@ struct Batch {
 pub(super) struct Walk<'a> {
     shared: &'a Shared<'a>,
     sender: SyncSender<Job<'a>>,
+    under_way: Arc<UnderWay<'a>>,
     /// Where the first name of an inode with several was made.
     links: HashMap<Nid, Vec<u8>>,
     /// Directories entered: a second way to one would be a circle, or a doubling without end.
@@ -85,8 +82,8 @@ struct Level<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(shared: &'a Shared<'a>, sender: SyncSender<Job<'a>>) -> Self {
-        Self { shared, sender, links: HashMap::new(), entered: HashSet::new(), top: None }
+    pub fn new(shared: &'a Shared<'a>, sender: SyncSender<Job<'a>>, under_way: Arc<UnderWay<'a>>) -> Self {
+        Self { shared, sender, under_way, links: HashMap::new(), entered: HashSet::new(), top: None }
     }
 
     /// Extracts `from` into `top`: its entries, or itself as `name`. Consumes the walk, so that the threads end.
@@ -167,7 +164,7 @@ impl<'a> Walk<'a> {
         match inode.kind {
             FileType::Regular if many || inode.size > PIECE_BYTES => {
                 match OpenFile::make(Arc::clone(dir), name, inode) {
-                    Ok(file) => self.pieces(Arc::new(file), inode.size),
+                    Ok(file) => self.fill(file, inode.size),
                     Err((dir, name, errno)) => dir.failed(&name, format_args!("cannot be made: {errno}")),
                 }
             }
@@ -190,14 +187,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn pieces(&self, file: Arc<OpenFile<'a>>, size: u64) {
-        let piece = PIECE_BYTES.max(size.div_ceil(PIECES_MAX));
-        let mut start = 0_u64;
-        while start < size {
-            let end = start.saturating_add(piece).min(size);
-            self.send(Job::Piece(Arc::clone(&file), start, end));
-            start = end;
+    fn fill(&self, file: OpenFile<'a>, size: u64) {
+        let large = Arc::new(Large::new(file, size));
+        if size > PIECE_BYTES {
+            self.under_way.add(&large);
         }
+        self.send(Job::Fill(large));
     }
 
     fn send(&self, job: Job<'a>) {
