@@ -70,6 +70,10 @@ fn open(root: &Path) -> Cachefiles {
     let boot_id = BootId::of_this_machine().expect("/proc is mounted");
     let cache = Cachefiles::open(Config::new(root.to_owned(), boot_id, Arc::new(NoHolder))).expect("fit");
     cache.acquire_volume(&volume(), &AuxData::default()).expect("space");
+    // An index that is not whole is not kept when the cache is closed.
+    while cache.usage().rebuilding {
+        thread::yield_now();
+    }
     cache
 }
 

@@ -21,6 +21,15 @@ struct Raw {
     handle: [u8; FileHandle::BYTES_MAX],
 }
 
+impl Raw {
+    fn new(kind: libc::c_int, bytes: &[u8]) -> io::Result<Self> {
+        let mut handle = [0; FileHandle::BYTES_MAX];
+        handle.get_mut(..bytes.len()).ok_or(Errno::INVAL)?.copy_from_slice(bytes);
+        let bytes = libc::c_uint::try_from(bytes.len()).map_err(|_| Errno::INVAL)?;
+        Ok(Self { bytes, kind, handle })
+    }
+}
+
 /// Which of the mounts something lies on, as long as that is mounted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct MountId(libc::c_int);
@@ -32,8 +41,7 @@ pub(crate) struct MountId(libc::c_int);
 ///
 /// ENOENT when nothing has the name, and what else the system says.
 pub(crate) fn handle_at(dir: BorrowedFd<'_>, path: &CStr) -> io::Result<Option<(FileHandle, MountId)>> {
-    let mut raw =
-        Raw { bytes: FileHandle::BYTES_MAX as libc::c_uint, kind: 0, handle: [0; FileHandle::BYTES_MAX] };
+    let mut raw = Raw::new(0, &[0; FileHandle::BYTES_MAX])?;
     let mut mount = 0;
     let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     // SAFETY: `raw` begins as a `file_handle` does and has behind it as many bytes as it says; the path ends with a NUL; all of
@@ -62,12 +70,7 @@ pub(crate) fn open_by_handle(
     handle: &FileHandle,
     flags: OFlags,
 ) -> io::Result<OwnedFd> {
-    let mut raw = Raw {
-        bytes: handle.bytes().len() as libc::c_uint,
-        kind: libc::c_int::from(handle.kind()),
-        handle: [0; FileHandle::BYTES_MAX],
-    };
-    raw.handle[..handle.bytes().len()].copy_from_slice(handle.bytes());
+    let mut raw = Raw::new(libc::c_int::from(handle.kind()), handle.bytes())?;
     let flags = libc::c_int::try_from(flags.bits()).map_err(|_| Errno::INVAL)?;
     // SAFETY: `raw` begins as a `file_handle` does and has behind it as many bytes as it says; it is borrowed for the call.
     let fd = unsafe { libc::open_by_handle_at(mount.as_raw_fd(), (&raw mut raw).cast(), flags) };

@@ -8,9 +8,11 @@ use larder_erofs::{Extent, ExtentKind, Inode, LogicalAddr};
 
 use super::Shared;
 
-/// Bytes gathered before they are written: what a core's own caches hold beside where it comes from. A single extent may
-/// be larger: 12 MiB at most.
-const GATHER_BYTES: usize = 128 << 10;
+/// Decoded bytes gathered before they are written. A single extent may be larger: 12 MiB at most.
+const GATHER_BYTES: usize = 1 << 20;
+/// Plain bytes read before they are written: they are still in a core's own caches then, which counts as nothing else
+/// is done with them.
+const PLAIN_BYTES: usize = 128 << 10;
 /// Zeros are left out in pieces of this size, on its multiples.
 const ZERO_BYTES: usize = 64 << 10;
 static ZEROS: [u8; ZERO_BYTES] = [0; ZERO_BYTES];
@@ -60,13 +62,16 @@ fn copy_extent(
     gather: &mut Gather<'_>,
 ) -> anyhow::Result<()> {
     // Encoded bytes are decoded whole; plain ones can be read in pieces.
-    let step = if matches!(extent.kind, ExtentKind::Encoded(_)) { len } else { len.min(GATHER_BYTES as u64) };
+    let (step, gathered_max) = match extent.kind {
+        ExtentKind::Encoded(_) => (len, GATHER_BYTES),
+        _ => (len.min(PLAIN_BYTES as u64), PLAIN_BYTES),
+    };
     let mut done = 0;
     while done < len {
         let piece = usize::try_from(step.min(len - done))?;
         let kind = advance(extent.kind, done).context("its address is out of range")?;
         let extent = Extent { start: extent.start, len: extent.len - done, kind };
-        shared.image.read_extent(inode, &extent, gather.room(piece)?)?;
+        shared.image.read_extent(inode, &extent, gather.room(piece, gathered_max)?)?;
         gather.len += piece;
         done += piece as u64;
     }
@@ -94,9 +99,9 @@ struct Gather<'a> {
 }
 
 impl Gather<'_> {
-    /// Room for `len` bytes behind those that are gathered, which are written when there is none.
-    fn room(&mut self, len: usize) -> anyhow::Result<&mut [u8]> {
-        if self.len > 0 && self.len + len > GATHER_BYTES {
+    /// Room for `len` bytes behind those that are gathered, which are written when it would be more than `most` in all.
+    fn room(&mut self, len: usize, most: usize) -> anyhow::Result<&mut [u8]> {
+        if self.len > 0 && self.len + len > most {
             self.flush()?;
         }
         if self.buffer.len() < self.len + len {
