@@ -40,6 +40,7 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     let first = larder.worker();
     let (done, killing) = (AtomicUsize::new(0), AtomicBool::new(true));
     thread::scope(|scope| {
+        let ended = Ended(&killing);
         for reader in 0..READERS {
             let (source, target, done, killing) = (&source, &target, &done, &killing);
             scope.spawn(move || {
@@ -58,7 +59,7 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
             thread::sleep(Duration::from_millis(120 + 70 * u64::try_from(n).expect("small")));
             kill(larder.worker(), signal);
         }
-        killing.store(false, Ordering::Release);
+        drop(ended);
         let begun = Instant::now();
         while done.load(Ordering::Relaxed) < READERS {
             assert!(begun.elapsed() < STUCK, "{} of {READERS} ended", done.load(Ordering::Relaxed));
@@ -69,6 +70,15 @@ fn p1_p4_readers_of_a_cold_image_survive(signal: Signal, frontend: &str) {
     let mount = larder.mount_status(&target);
     assert!(mount["last_error"].is_null(), "{mount:#}");
     larder.run(["umount".as_ref(), target.as_os_str()]).ok();
+}
+
+/// Says, when it is dropped, that no worker is killed any more: also where that failed, or its readers would read for ever.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Every file, each reader in another order, in pieces.
