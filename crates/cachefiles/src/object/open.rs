@@ -96,8 +96,8 @@ pub(super) fn sit_down(
     keep(store, &place.fill, Some(file.as_fd()));
     keep(store, &place.live, live.as_ref().and_then(LiveMap::memfd));
     // The time of the last use is a matter of the index; the file's own is for a walk, which may take it from the hour.
-    if stat.used_ms.saturating_add(TOUCH_MS) <= store.now_ms() && file.touch().is_ok() {
-        seen::again(store, &place, seen, &*file);
+    if stat.used_ms.saturating_add(TOUCH_MS) <= store.now_ms() {
+        seen::touch(store, &place, seen, &*file);
     }
     let present = live.as_ref().map_or(coherency.size, |live| live.presence().present_bytes());
     tracing::debug!(

@@ -16,6 +16,9 @@ use crate::layout::Place;
 use crate::storage::{Access, FileHandle, Sighting, Stat, StorageFile};
 use crate::store::Store;
 
+/// Nanoseconds of a second.
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// The file of the object, if there is one.
 pub(super) fn find(store: &Store, place: &Place, spec: &Spec) -> io::Result<Option<Backing>> {
     // First, as it costs nothing once the folder is in memory: without it the row need not be read.
@@ -46,9 +49,15 @@ fn by_handle(store: &Store, place: &Place, spec: &Spec, dir: &FileHandle) -> Opt
     Some(Backing { file, stat, coherency, live: None, settled: true, seen: Some(seen) })
 }
 
-/// Remembers a file that was changed since it was opened, by this process alone.
-pub(super) fn again(store: &Store, place: &Place, seen: Option<Sighting>, file: &dyn StorageFile) {
-    if let (Some(seen), Ok(Stat { changed_ns, .. })) = (seen, file.stat()) {
+/// Sets the file's own time of use to now, which changes it, and remembers it so if nobody else has changed it meanwhile.
+pub(super) fn touch(store: &Store, place: &Place, seen: Option<Sighting>, file: &dyn StorageFile) {
+    let is_still =
+        |seen: &Sighting| file.stat().is_ok_and(|now| now.has_one_name && now.changed_ns == seen.changed_ns);
+    let seen = seen.filter(is_still);
+    if file.touch().is_err() {
+        return;
+    }
+    if let (Some(seen), Ok(Stat { changed_ns, has_one_name: true, .. })) = (seen, file.stat()) {
         store.index.see(&place.object(), Some(Sighting { changed_ns, ..seen }));
     }
 }
@@ -62,6 +71,8 @@ impl Store {
         let (dir, file) = (handle(&place.dir)?, handle(&place.data)?);
         let now = self.storage.stat(&place.data).ok().flatten()?;
         let is_ours = now.has_one_name && (now.dev, now.ino) == (stat.dev, stat.ino);
-        is_ours.then_some(Sighting { dir, file, changed_ns: now.changed_ns })
+        // A file system that keeps whole seconds does not tell of what follows within the same one.
+        let is_fine = !now.changed_ns.is_multiple_of(SECOND_NS);
+        (is_ours && is_fine).then_some(Sighting { dir, file, changed_ns: now.changed_ns })
     }
 }

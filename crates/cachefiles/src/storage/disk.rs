@@ -40,10 +40,10 @@ impl Disk {
 }
 
 /// The mount that `root` lies on, if what is there can be opened by its handle: that takes a file system with handles, and
-/// CAP_DAC_READ_SEARCH.
+/// CAP_DAC_READ_SEARCH. The root is not opened as a folder: since Linux 6.11 some may open folders who may open nothing else.
 fn mount_of_handles(root: &OwnedFd) -> Option<MountId> {
     let (handle, mount) = handle_at(root.as_fd(), c"").ok().flatten()?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     open_by_handle(root.as_fd(), &handle, flags).ok().map(|_| mount)
 }
 

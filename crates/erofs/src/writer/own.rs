@@ -3,11 +3,10 @@
 //! A kernel that reads a local file in place of a node (FUSE passthrough) knows no offset: the file has to be the whole
 //! blob. So has a blob that several images are to share whatever else is in them.
 //!
-//! The kernel's EROFS, and erofs-utils, read a device in whole blocks, and fail at a device that ends within one (`erofs_fileio_rq_submit`
-//! in fs/erofs/fileio.c as of v6.18 gives EIO). So a file whose last block is not full has its [tail](tail_at) in the blob
-//! of all files, too, and is read there.
+//! The kernel's EROFS, and erofs-utils, read a device in whole blocks, and fail at a device that ends within one (EIO with
+//! Linux 6.18.44). So a file whose last block is not full has its [tail](tail_at) in the blob of all files, too, and is read
+//! there.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZero;
 
