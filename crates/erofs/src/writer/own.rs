@@ -7,6 +7,7 @@
 //! Linux 6.18.44). So a file whose last block is not full has its [tail](tail_at) in the blob of all files, too, and is read
 //! there.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZero;
 
