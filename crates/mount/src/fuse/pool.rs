@@ -5,13 +5,16 @@
 //! thread beside the one that is about to look for it. A file system without a state is told of to others as soon as there is
 //! work for them: a long answer, or requests that come faster than they are answered. One with a state is answered in the
 //! order in which requests come.
+//!
+//! Any answer can take long, as long as the disk takes. While there is work, one thread more looks every few milliseconds whether
+//! an answer is taking long, and tells of what waits behind it.
 
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,6 +35,8 @@ const THREADS_MAX: usize = 4;
 const THREADS_MIN: usize = 2;
 /// The number of the event that says that this pool is closed.
 const CLOSED: u64 = 0;
+/// That of the event that has one thread more look after the others.
+const WATCH: u64 = u64::MAX;
 /// What a mount tells: that there is a request, once.
 const WANTED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ONESHOT);
 /// A request that comes this soon after an answer belongs to a run. A halted processor of a virtual machine takes most of
@@ -39,6 +44,12 @@ const WANTED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags:
 const RUN: Duration = Duration::from_micros(150);
 /// How long a run may pause.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// An answer that takes so long holds nobody up any more.
+const LONG_MS: u64 = 10;
+/// How often to look, while there is work.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How long there must be none before nobody looks.
+const QUIET_MS: u64 = 1000;
 
 /// The threads, and what they serve. When it is dropped they go on until the last mount is gone.
 pub(crate) struct Pool {
@@ -72,6 +83,13 @@ impl Served {
 struct Shared {
     epoll: OwnedFd,
     closed: OwnedFd,
+    /// Readable once for each time that it is written to.
+    watch: OwnedFd,
+    /// Threads that wait, and not for ever.
+    watching: AtomicUsize,
+    begun: Instant,
+    /// When the last request was told of, in milliseconds since then.
+    told_ms: AtomicU64,
     /// Threads.
     wanted: usize,
     state: Mutex<State>,
@@ -94,6 +112,8 @@ struct Line {
     turn: Mutex<()>,
     /// Somebody else answers from now on.
     is_left: AtomicBool,
+    /// Since when a thread that nobody else was told of answers, in milliseconds since the pool began; 0 while none does.
+    answering_ms: AtomicU64,
 }
 
 impl Pool {
@@ -109,15 +129,29 @@ impl Pool {
         let closed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Level-triggered, so that it wakes every thread.
         epoll::add(&epoll, &closed, epoll::EventData::new_u64(CLOSED), epoll::EventFlags::IN)?;
-        Ok(Self { shared: Arc::new(Shared { epoll, closed, wanted: threads, state: Mutex::default() }) })
+        let watch = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered: each time it is written to it wakes one thread.
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &watch, epoll::EventData::new_u64(WATCH), once)?;
+        let shared = Shared {
+            epoll,
+            closed,
+            watch,
+            watching: AtomicUsize::new(0),
+            begun: Instant::now(),
+            told_ms: AtomicU64::new(0),
+            wanted: threads,
+            state: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Serves a mount until it is unmounted.
     pub fn serve(&self, server: Server) -> io::Result<Served> {
         self.start_threads()?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let (turn, is_left) = (Mutex::new(()), AtomicBool::new(false));
-        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, is_left });
+        let (turn, is_left, answering_ms) = Default::default();
+        let line = Arc::new(Line { server, is_over: Arc::clone(&is_over), turn, is_left, answering_ms });
         let mut state = self.shared.lock();
         state.last += 1;
         let number = state.last;
@@ -180,9 +214,20 @@ impl Shared {
         let mut events = Vec::with_capacity(1);
         let (mut awake, mut answered) = (Awake::new(), Instant::now());
         loop {
-            let at_most = awake.is_said().then_some(&PAUSE);
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), at_most) {
-                Ok(0) => awake.rest(),
+            let at_most = match (awake.is_said(), self.has_work()) {
+                (true, _) => Some(&PAUSE),
+                (false, true) => Some(&LOOK),
+                (false, false) => None,
+            };
+            let waiting = usize::from(at_most.is_some());
+            self.watching.fetch_add(waiting, Ordering::SeqCst);
+            let waited = epoll::wait(&self.epoll, spare_capacity(&mut events), at_most);
+            let others = self.watching.fetch_sub(waiting, Ordering::SeqCst) - waiting;
+            match waited {
+                Ok(0) => {
+                    awake.rest();
+                    self.tell_of_what_waits();
+                }
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "waiting for requests failed: a thread less serves them");
@@ -192,7 +237,12 @@ impl Shared {
             for event in events.drain(..) {
                 match event.data.u64() {
                     CLOSED => return,
+                    WATCH => {}
                     number => {
+                        self.told_ms.store(self.now_ms(), Ordering::SeqCst);
+                        if others == 0 {
+                            let _ = rustix::io::write(&self.watch, &1_u64.to_ne_bytes());
+                        }
                         awake.asked(answered.elapsed() < RUN);
                         self.answer(number, &mut buffers);
                         answered = Instant::now();
@@ -204,14 +254,46 @@ impl Shared {
 
     fn answer(&self, number: u64, buffers: &mut Buffers) {
         let Some(line) = self.lock().lines.get(&number).map(Arc::clone) else { return };
-        let tell_others = || self.tell_again(number);
+        let tell_others = || {
+            line.answering_ms.store(0, Ordering::SeqCst);
+            self.tell_again(number);
+        };
+        if line.server.is_stateless() {
+            line.answering_ms.store(self.now_ms(), Ordering::SeqCst);
+        }
         // One answer that is never given is bad enough: this mount and the others go on.
         let answered = catch_unwind(AssertUnwindSafe(|| line.answer(buffers, &tell_others)));
         if matches!(answered, Ok(true)) && self.take_out(number).is_some() {
             // One that is handed over goes on elsewhere.
             line.is_over.store(!line.server.is_handed_over(), Ordering::Release);
         }
-        self.tell_again(number);
+        tell_others();
+    }
+
+    /// Tells others of mounts in which an answer takes long.
+    fn tell_of_what_waits(&self) {
+        let long_ago = self.now_ms().saturating_sub(LONG_MS);
+        let is_late = |line: &Line| (1..=long_ago).contains(&line.answering_ms.load(Ordering::SeqCst));
+        let late: Vec<u64> = {
+            let state = self.lock();
+            state.lines.iter().filter(|(_, line)| is_late(line)).map(|(number, _)| *number).collect()
+        };
+        for number in late {
+            self.tell_again(number);
+        }
+    }
+
+    /// Whether somebody may be answering, or was a moment ago.
+    fn has_work(&self) -> bool {
+        let told_ms = self.told_ms.load(Ordering::SeqCst);
+        told_ms > 0
+            && (self.now_ms().saturating_sub(told_ms) < QUIET_MS
+                || self.lock().lines.values().any(|line| line.answering_ms.load(Ordering::SeqCst) > 0))
+    }
+
+    /// Since the pool began; never 0.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     /// Has the line `number` tell of its next request, or of one that is there now; unless it was taken out. Its descriptor may
@@ -332,11 +414,15 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
+            Self::with_threads(2)
+        }
+
+        fn with_threads(threads: usize) -> Self {
             let (ours, kernel) =
                 socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (go_on, waits) = mpsc::channel();
-            let pool = Pool::with_threads(2).unwrap();
+            let pool = Pool::with_threads(threads).unwrap();
             let fs = Arc::new(Slow(Mutex::new(waits)));
             let channel = Channel::handed_over_with(ours.try_clone().unwrap(), Arc::<HandedOver>::default());
             let served = pool.serve(Server::new(fs, channel, runtime.handle().clone())).unwrap();
@@ -373,13 +459,35 @@ mod tests {
     }
 
     #[test]
-    fn p3_a_long_answer_holds_up_no_short_one() {
-        let rig = Rig::new();
-        rig.ask(READ, 1, LONG);
-        rig.ask(GETATTR, 2, 0);
-        assert_eq!(rig.answered(), 2);
-        rig.go_on.send(()).unwrap();
-        assert_eq!(rig.answered(), 1);
+    fn p3_an_answer_that_takes_long_holds_up_no_other() {
+        for bytes in [LONG, 4096] {
+            let rig = Rig::new();
+            rig.ask(READ, 1, bytes);
+            rig.ask(GETATTR, 2, 0);
+            assert_eq!(rig.answered(), 2);
+            // Nor once nothing has come for a while.
+            std::thread::sleep(Duration::from_millis(QUIET_MS + 200));
+            rig.ask(GETATTR, 3, 0);
+            assert_eq!(rig.answered(), 3);
+            rig.go_on.send(()).unwrap();
+            assert_eq!(rig.answered(), 1);
+        }
+    }
+
+    #[test]
+    fn p3_of_many_threads_the_last_one_is_told_of_what_waits_behind_the_others() {
+        let rig = Rig::with_threads(4);
+        for unique in 1..=3 {
+            rig.ask(READ, unique, 4096);
+        }
+        rig.ask(GETATTR, 4, 0);
+        assert_eq!(rig.answered(), 4);
+        for _ in 1..=3 {
+            rig.go_on.send(()).unwrap();
+        }
+        let mut read: Vec<_> = (1..=3).map(|_| rig.answered()).collect();
+        read.sort_unstable();
+        assert_eq!(read, [1, 2, 3]);
     }
 
     #[test]
