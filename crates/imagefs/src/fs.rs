@@ -1,6 +1,6 @@
 //! [`ImageFs`]: reads files of an image.
 
-use std::os::{fd::OwnedFd, unix::fs::FileExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::{fmt, io, sync::Arc};
 
 use bytes::Bytes;
@@ -13,14 +13,18 @@ use crate::{
     Error,
     request::{From, Request, Slice, merge},
     sealed::{self, SealedPiece},
+    whole::{Compared, tail_bytes_max},
 };
 
 /// Extents of a file that are looked at for whether it is all of a device: a terabyte in chunks of 16 MiB, of which each extent has a
 /// few.
 const EXTENTS_MAX: usize = 1 << 16;
 
-/// The longest tail of a file that is compared with that of its device.
+/// The longest tail of a file that may be all of a device.
 const TAIL_BYTES_MAX: u64 = 32 << 20;
+
+/// How much of two tails is compared at a time.
+const COMPARED_BYTES: usize = 256 << 10;
 
 /// An image whose devices are blobs filled on demand. Cloning is cheap.
 #[derive(Clone)]
@@ -140,24 +144,41 @@ impl ImageFs {
     }
 
     /// The local file with all bytes of `inode` and no others, of which nothing changes any more; opened anew for reading: as long as it
-    /// is open anywhere, nothing is taken out of it. `None` while anything is missing; a tail that is will be brought.
-    pub fn whole_file(&self, inode: &Inode) -> Option<OwnedFd> {
-        let (device, tail_at) = self.whole(inode)?;
-        let file = sealed::open(self.device(inode.nid, device).ok()?)?;
-        let len = usize::try_from(inode.size - tail_at).ok()?;
-        if len == 0 {
-            return Some(file.into());
+    /// is open anywhere, nothing is taken out of it. A tail that is missing will be brought.
+    pub fn whole_file(&self, inode: &Inode) -> Compared {
+        let Some((device, tail_at)) = self.whole(inode) else { return Compared::Missing };
+        if inode.size - tail_at > tail_bytes_max(inode.size) {
+            return Compared::Different;
         }
-        let mut tails = [vec![0; len], vec![0; len]];
-        file.read_exact_at(&mut tails[0], tail_at).ok()?;
-        match self.read_present(inode, tail_at, &mut tails[1]) {
-            Ok(Some(read)) => (read == len && tails[0] == tails[1]).then(|| file.into()),
-            Ok(None) => {
-                self.bring(inode, tail_at, len);
-                None
+        let Some(file) = self.device(inode.nid, device).ok().and_then(|blob| sealed::open(blob)) else {
+            return Compared::Missing;
+        };
+        let [mut of_file, mut of_device] = [Vec::new(), Vec::new()];
+        let mut at = tail_at;
+        while at < inode.size {
+            let len =
+                usize::try_from(inode.size - at).map_or(COMPARED_BYTES, |left| left.min(COMPARED_BYTES));
+            of_file.resize(len, 0);
+            of_device.resize(len, 0);
+            match self.read_present(inode, at, &mut of_file) {
+                Ok(Some(read)) if read == len => {}
+                Ok(None) => {
+                    if let Ok(left) = usize::try_from(inode.size - at) {
+                        self.bring(inode, at, left);
+                    }
+                    return Compared::Missing;
+                }
+                Ok(Some(_)) | Err(_) => return Compared::Missing,
             }
-            Err(_) => None,
+            if file.read_exact_at(&mut of_device, at).is_err() {
+                return Compared::Missing;
+            }
+            if of_file != of_device {
+                return Compared::Different;
+            }
+            at += len as u64;
         }
+        Compared::Same(file.into())
     }
 
     /// Has brought what is missing, some time.

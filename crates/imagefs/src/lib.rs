@@ -12,9 +12,11 @@
 mod error;
 mod request;
 mod sealed;
+mod whole;
 
 mod fs;
 
 pub use error::Error;
 pub use fs::ImageFs;
 pub use sealed::SealedPiece;
+pub use whole::Compared;

@@ -8,6 +8,8 @@ use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use common::{MapHolder, Source, Unmount, Worker, noise, scratch, table};
 use larder_erofs::DeviceTag;
@@ -128,5 +130,15 @@ fn p1_a_file_is_passed_through_only_if_its_blob_has_the_bytes_of_the_metadata() 
             complete(&worker, &*mounted, blob);
         }
     }
+    let keeps_its_pages = (0..20).any(|_| {
+        // The worker learns of the last closing some time.
+        thread::sleep(Duration::from_millis(100));
+        let decisions = || worker.blob.cookie().volume().counts().decisions;
+        let before = decisions();
+        let file = fs::File::open(worker.spec.target.join("lying")).expect("there");
+        file.read_exact_at(&mut [0; 4096], 0).expect("readable");
+        decisions() == before
+    });
+    assert!(keeps_its_pages, "what is not passed through is forgotten at every close");
     mounted.unmount(true).expect("it is ours");
 }

@@ -3,11 +3,10 @@
 //! A successor must understand the node ids that its predecessor handed out, so there is no table: an id is a function
 //! of the EROFS nid, and of how its bytes are read ([`Passthrough`]). For the same reason nothing needs to be forgotten.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use larder_erofs::{DeviceId, DirEntry, Error, FileType, Image, Inode, Nid};
-use larder_imagefs::ImageFs;
+use larder_imagefs::{Compared, ImageFs};
 
 use super::dir::{Listing, Name};
 use super::file_system::{
@@ -37,8 +36,8 @@ pub trait ImageContents: Send + Sync + 'static {
     }
 
     /// The local file that has all bytes of `inode` for good, and no others, opened anew.
-    fn whole_file(&self, _inode: &Inode) -> Option<OwnedFd> {
-        None
+    fn whole_file(&self, _inode: &Inode) -> Compared {
+        Compared::Missing
     }
 
     /// Reads contents of `inode`, a regular file. Fewer bytes than `at` asks for mean the end of the file.
@@ -258,7 +257,7 @@ impl ImageContents for Arc<ImageFs> {
         ImageFs::is_sealed(self, device)
     }
 
-    fn whole_file(&self, inode: &Inode) -> Option<OwnedFd> {
+    fn whole_file(&self, inode: &Inode) -> Compared {
         ImageFs::whole_file(self, inode)
     }
 

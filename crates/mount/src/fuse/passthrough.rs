@@ -14,10 +14,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_erofs::{DeviceId, Nid};
+use larder_imagefs::Compared;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
@@ -84,10 +86,25 @@ pub(super) struct Passthrough {
     agreed: OnceLock<Agreed>,
     /// What this worker has registered.
     registered: Mutex<BTreeMap<DeviceId, BackingId>>,
-    /// Inodes whose bytes were found to be those of their devices.
+    /// Inodes whose bytes were found to be those of their devices, which are registered; no earlier worker's number was a node
+    /// of theirs then.
     checked: Mutex<BTreeSet<Nid>>,
+    /// Inodes that have other bytes than their devices.
+    refused: Mutex<BTreeSet<Nid>>,
+    /// Set once registering has failed in a way that it always will.
+    never: AtomicBool,
+    /// The file that is being compared.
+    comparing: Mutex<Option<Comparing>>,
     /// Files whose plain nodes were told to the kernel, to be forgotten once they are complete.
-    waiting: Mutex<BTreeMap<NodeId, DeviceId>>,
+    waiting: Mutex<BTreeMap<NodeId, WholeFile>>,
+}
+
+/// A file that a thread compares with its device.
+#[derive(Clone, Copy, Debug)]
+struct Comparing {
+    nid: Nid,
+    /// Whether another name of it was answered with the plain node meanwhile.
+    is_told: bool,
 }
 
 /// What was agreed upon with the kernel when the connection began.
@@ -138,21 +155,28 @@ impl Passthrough {
         self.agreed().is_some()
     }
 
-    /// The node that a name of `file` leads to. `local` checks and gives the local file with all its bytes, once they are there for
-    /// good.
-    pub(super) fn node(&self, file: WholeFile, local: impl FnOnce() -> Option<OwnedFd>) -> NodeId {
+    /// Whether a file may get a new node that is passed through, as far as is known: plain nodes of others had better stay.
+    fn may_pass(&self, nid: Nid) -> bool {
+        let fits = PassNode::new(BackingId(1), nid).is_some();
+        fits && !self.never.load(Ordering::Relaxed) && !lock(&self.refused).contains(&nid)
+    }
+
+    /// The node that a name of `file` leads to. `compare` gives the local file with all its bytes, once they are there for good.
+    pub(super) fn node(&self, file: WholeFile, compare: impl FnOnce() -> Compared) -> NodeId {
         let Some((kernel, inherited_end)) = self.agreed() else { return file.plain };
         // In doubt it is known.
         if kernel.knows(file.plain).unwrap_or(true) {
             return self.wait_for(file);
         }
+        // What was not a node when its bytes were compared does not become one: no earlier worker answers any more.
+        let inherited_end = if lock(&self.checked).contains(&file.nid) { 1 } else { inherited_end };
         let inherited = (1..inherited_end).rev().take(usize::try_from(INHERITED_MAX).unwrap_or(usize::MAX));
         let told = self.registered(file.device).into_iter().chain(inherited.map(BackingId));
         let mut told = told.filter_map(|backing| PassNode::new(backing, file.nid));
         if let Some(known) = told.find(|node| kernel.knows(node.id()).unwrap_or(false)) {
             return known.id();
         }
-        let backing = self.register(kernel, file, local);
+        let backing = self.register(kernel, file, compare);
         match backing.and_then(|backing| PassNode::new(backing, file.nid)) {
             Some(node) => node.id(),
             None => self.wait_for(file),
@@ -161,7 +185,10 @@ impl Passthrough {
 
     /// A plain node was closed. If its device is complete by now (`is_sealed`), the kernel is to forget it unless it is in use.
     pub(super) fn closed(&self, file: WholeFile, is_sealed: bool) {
-        if is_sealed && let Some((kernel, _)) = self.agreed() {
+        if is_sealed
+            && self.may_pass(file.nid)
+            && let Some((kernel, _)) = self.agreed()
+        {
             forget(kernel, file.plain);
         }
     }
@@ -170,59 +197,101 @@ impl Passthrough {
     pub(super) fn refresh(&self, is_sealed: impl Fn(DeviceId) -> bool) {
         let Some((kernel, _)) = self.agreed() else { return };
         let mut complete = Vec::new();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, device| {
-            let is_complete = is_sealed(*device);
-            complete.extend(is_complete.then_some(*node));
+        lock(&self.waiting).retain(|_, file| {
+            let is_complete = is_sealed(file.device);
+            complete.extend(is_complete.then_some(*file));
             !is_complete
         });
-        for node in complete {
-            forget(kernel, node);
+        for file in complete {
+            if self.may_pass(file.nid) {
+                forget(kernel, file.plain);
+            }
         }
     }
 
     fn wait_for(&self, file: WholeFile) -> NodeId {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < WAITING_MAX {
-            waiting.insert(file.plain, file.device);
+        if self.may_pass(file.nid) {
+            let mut waiting = lock(&self.waiting);
+            if waiting.len() < WAITING_MAX {
+                waiting.insert(file.plain, file);
+            }
         }
         file.plain
     }
 
     fn registered(&self, device: DeviceId) -> Option<BackingId> {
-        self.registered.lock().unwrap_or_else(PoisonError::into_inner).get(&device).copied()
+        lock(&self.registered).get(&device).copied()
     }
 
-    /// Registers the file's device, once, after its bytes were compared.
+    /// Registers the file's device, once, after its bytes were compared. That may take a while: one thread does it at a time, and others
+    /// answer with plain nodes meanwhile.
     fn register(
         &self,
         kernel: &dyn Kernel,
         file: WholeFile,
-        local: impl FnOnce() -> Option<OwnedFd>,
+        compare: impl FnOnce() -> Compared,
     ) -> Option<BackingId> {
-        // Held meanwhile: a device is registered once.
-        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = registered.get(&file.device).copied();
-        if known.is_some() && self.lock_checked().contains(&file.nid) {
-            return known;
+        if !self.may_pass(file.nid) {
+            return None;
         }
-        let local = local()?;
-        let mut checked = self.lock_checked();
-        if checked.len() < WAITING_MAX {
-            checked.insert(file.nid);
+        {
+            let mut comparing = lock(&self.comparing);
+            if lock(&self.checked).contains(&file.nid) {
+                return self.registered(file.device);
+            }
+            if let Some(other) = &mut *comparing {
+                other.is_told |= other.nid == file.nid;
+                return None;
+            }
+            *comparing = Some(Comparing { nid: file.nid, is_told: false });
         }
-        if known.is_some() {
-            return known;
+        let compared = compare();
+        // Held to the end: from here on all names get the same answer.
+        let mut comparing = lock(&self.comparing);
+        let is_told = comparing.take().is_some_and(|file| file.is_told);
+        let local = match compared {
+            Compared::Same(local) => local,
+            Compared::Missing => return None,
+            Compared::Different => {
+                remember(&self.refused, file.nid);
+                return None;
+            }
+        };
+        if is_told {
+            return None;
         }
-        let backing = kernel.register(local.as_fd());
-        let backing = backing
-            .inspect_err(|error| tracing::debug!(device = ?file.device, %error, "backing file"))
-            .ok()?;
-        registered.insert(file.device, backing);
+        let mut registered = lock(&self.registered);
+        let backing = match registered.get(&file.device) {
+            Some(backing) => *backing,
+            None => {
+                let backing = kernel.register(local.as_fd());
+                let backing = backing.inspect_err(|error| self.failed(file.device, error)).ok()?;
+                registered.insert(file.device, backing);
+                backing
+            }
+        };
+        remember(&self.checked, file.nid);
         Some(backing)
     }
 
-    fn lock_checked(&self) -> MutexGuard<'_, BTreeSet<Nid>> {
-        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed(&self, device: DeviceId, error: &io::Error) {
+        tracing::debug!(?device, %error, "backing file");
+        // Without the privilege in the first user namespace, on a stacked file system, or by a kernel that cannot.
+        if let Some(Errno::PERM | Errno::LOOP | Errno::OPNOTSUPP | Errno::NOTTY) = Errno::from_io_error(error)
+        {
+            self.never.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember(nids: &Mutex<BTreeSet<Nid>>, nid: Nid) {
+    let mut nids = lock(nids);
+    if nids.len() < WAITING_MAX {
+        nids.insert(nid);
     }
 }
 
@@ -305,8 +374,12 @@ mod tests {
         WholeFile { plain: NodeId(nid + 2), nid: Nid::new(nid), device: DeviceId::new(device) }
     }
 
-    fn sealed() -> Option<OwnedFd> {
-        Some(File::open("/dev/null").unwrap().into())
+    fn sealed() -> Compared {
+        Compared::Same(File::open("/dev/null").unwrap().into())
+    }
+
+    fn missing() -> Compared {
+        Compared::Missing
     }
 
     fn worker(kernel: &Arc<Fake>) -> Passthrough {
@@ -335,11 +408,11 @@ mod tests {
         let kernel = Arc::new(Fake::default());
         let worker = worker(&kernel);
         worker.initialised(true);
-        assert_eq!(worker.node(file(7, 1), || None), file(7, 1).plain);
+        assert_eq!(worker.node(file(7, 1), missing), file(7, 1).plain);
         let node = worker.node(file(7, 1), sealed);
         assert_eq!(PassNode::of(node), PassNode::new(BackingId(1), Nid::new(7)));
-        assert_eq!(worker.node(file(7, 1), || None), node, "what was registered stays so");
-        assert_eq!(worker.node(file(9, 1), || None), file(9, 1).plain, "its bytes are compared before");
+        assert_eq!(worker.node(file(7, 1), missing), node, "what was registered stays so");
+        assert_eq!(worker.node(file(9, 1), missing), file(9, 1).plain, "its bytes are compared before");
         assert_eq!(PassNode::of(worker.node(file(9, 1), sealed)), PassNode::new(BackingId(1), Nid::new(9)));
         assert_eq!(PassNode::of(worker.node(file(8, 2), sealed)), PassNode::new(BackingId(2), Nid::new(8)));
     }
@@ -349,7 +422,7 @@ mod tests {
         let kernel = Arc::new(Fake::default());
         let first = worker(&kernel);
         first.initialised(true);
-        let plain = first.node(file(7, 1), || None);
+        let plain = first.node(file(7, 1), missing);
         kernel.remembers(plain);
         assert_eq!(
             first.node(file(7, 1), sealed),
@@ -366,7 +439,7 @@ mod tests {
 
         let second = worker(&kernel);
         assert_eq!(second.node(file(7, 1), sealed), passes, "with the number of the worker before");
-        assert_eq!(second.node(file(7, 1), || None), passes, "whatever has become of the blob");
+        assert_eq!(second.node(file(7, 1), missing), passes, "whatever has become of the blob");
         let new = PassNode::of(second.node(file(9, 1), sealed)).expect("it is complete");
         assert!(new.backing.0 > 2, "a number of its own: {new:?}");
     }
@@ -380,6 +453,60 @@ mod tests {
         assert!(kernel.forgotten.lock().unwrap().is_empty());
         worker.closed(file(7, 1), true);
         assert_eq!(*kernel.forgotten.lock().unwrap(), [file(7, 1).plain]);
+    }
+
+    #[test]
+    fn what_can_never_be_passed_through_is_not_forgotten() {
+        let kernel = Arc::new(Fake::default());
+        let worker = worker(&kernel);
+        worker.initialised(true);
+        let large = file(1 << 32, 1);
+        assert_eq!(worker.node(large, || panic!("its number does not fit")), large.plain);
+        assert_eq!(worker.node(file(7, 1), missing), file(7, 1).plain);
+        assert_eq!(worker.node(file(7, 1), || Compared::Different), file(7, 1).plain);
+        assert_eq!(worker.node(file(7, 1), || panic!("it was refused")), file(7, 1).plain);
+        for file in [large, file(7, 1)] {
+            worker.closed(file, true);
+        }
+        worker.refresh(|_| true);
+        assert!(kernel.forgotten.lock().unwrap().is_empty());
+        assert!(PassNode::of(worker.node(file(8, 1), sealed)).is_some(), "its bytes are those of the device");
+    }
+
+    #[test]
+    fn where_nothing_can_be_registered_nothing_is_forgotten_and_told_nodes_are_found() {
+        let kernel = Arc::new(Fake { refuses: true, ..Fake::default() });
+        let worker = worker(&kernel);
+        worker.agreed.set(Agreed::Passthrough { inherited_end: 3 }).expect("it is new");
+        assert_eq!(worker.node(file(7, 1), sealed), file(7, 1).plain);
+        worker.closed(file(7, 1), true);
+        worker.closed(file(8, 2), true);
+        worker.refresh(|_| true);
+        assert!(kernel.forgotten.lock().unwrap().is_empty());
+        assert_eq!(worker.node(file(8, 2), || panic!("it is for good")), file(8, 2).plain);
+        let told = PassNode::new(BackingId(2), Nid::new(8)).expect("fits").id();
+        kernel.remembers(told);
+        assert_eq!(worker.node(file(8, 2), || panic!("it is known")), told);
+    }
+
+    #[test]
+    fn while_a_file_is_compared_others_are_plain_and_its_own_names_agree() {
+        let kernel = Arc::new(Fake::default());
+        let worker = worker(&kernel);
+        worker.initialised(true);
+        let node = worker.node(file(7, 1), || {
+            let other = worker.node(file(8, 2), || panic!("one at a time"));
+            assert_eq!(other, file(8, 2).plain);
+            sealed()
+        });
+        assert!(PassNode::of(node).is_some());
+        assert!(PassNode::of(worker.node(file(8, 2), sealed)).is_some());
+        let node = worker.node(file(9, 3), || {
+            assert_eq!(worker.node(file(9, 3), sealed), file(9, 3).plain, "another name");
+            sealed()
+        });
+        assert_eq!(node, file(9, 3).plain, "one of its names has been told so");
+        assert!(PassNode::of(worker.node(file(9, 3), sealed)).is_some());
     }
 
     #[test]
