@@ -45,15 +45,15 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             larder.wait_until_complete()?;
         }
         let reads = &DEEDS[..2];
-        let comparisons: &[(&Path, &str, PeerKind, &[Deed], f64)] = match front_end {
+        let comparisons: &[(&Path, &str, PeerKind, &[Deed], Target)] = match front_end {
             "fuse" => &[
-                (&passing, "", PeerKind::Native, reads, 0.9),
-                (&passing, "", PeerKind::Erofsfuse, &DEEDS, 2.0),
-                (&ours, " without passthrough", PeerKind::Native, reads, 0.9),
+                (&passing, "", PeerKind::Native, reads, Target::AtLeast(0.9)),
+                (&passing, "", PeerKind::Erofsfuse, &DEEDS, Target::AtLeast(2.0)),
+                (&ours, " without passthrough", PeerKind::Native, reads, Target::None),
             ],
-            _ => &[(&ours, "", PeerKind::Native, &DEEDS, 0.97)],
+            _ => &[(&ours, "", PeerKind::Native, &DEEDS, Target::AtLeast(0.97))],
         };
-        for (ours, without, kind, deeds, goal) in comparisons {
+        for (ours, without, kind, deeds, target) in comparisons {
             let peer = match Peer::mount(*kind, &copies, &dir.join(kind.name())) {
                 Ok(peer) => peer,
                 Err(error) => {
@@ -65,7 +65,7 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             for deed in *deeds {
                 let (front_end, theirs) = (format!("{front_end}{without}"), peer.target());
                 let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing, program: binary };
-                rows.push(pair.compare(deed, rounds, *goal)?);
+                rows.push(pair.compare(deed, rounds, *target)?);
             }
         }
     }
@@ -122,7 +122,7 @@ struct Pair<'a> {
 
 impl Pair<'_> {
     /// Takes turns. Both page caches are filled the same way first.
-    fn compare(&self, deed: &Deed, rounds: usize, goal: f64) -> anyhow::Result<Row> {
+    fn compare(&self, deed: &Deed, rounds: usize, target: Target) -> anyhow::Result<Row> {
         drop_caches()?;
         fill_in_turns(&self.ours.join(FILE), &self.theirs.join(FILE))?;
         for root in [self.ours, self.theirs] {
@@ -149,7 +149,7 @@ impl Pair<'_> {
             larder: format!("{:.2} ms", of_ours * 1e3),
             peer: format!("{:.2} ms", of_theirs * 1e3),
             figure: of_theirs / of_ours,
-            target: Target::AtLeast(goal),
+            target,
         })
     }
 

@@ -33,6 +33,9 @@ const QUICK_LEVEL_MAX: u8 = 4;
 /// Largest pcluster whose input is smaller than the tables that the library chooses for it.
 const SMALL_PCLUSTER_BYTES_MAX: u32 = 16 << 10;
 
+/// Shortest match that is looked for in a small pcluster.
+const MATCH_BYTES_MIN: u32 = 6;
+
 pub(super) struct Zstd {
     context: CCtx<'static>,
     window_bytes: usize,
@@ -57,11 +60,13 @@ impl Zstd {
             .and_then(|_| context.set_parameter(CParameter::WindowLog(window_bytes.ilog2())))
             .map_err(|_| failed.clone())?;
         if level <= QUICK_LEVEL_MAX && pcluster_bytes <= SMALL_PCLUSTER_BYTES_MAX {
-            // Two places for each byte of a pcluster, and one for short matches: they stay in the nearest caches.
+            // Two places for each byte of a pcluster, and one for short matches: they stay in the nearest caches. Fewer matches, the
+            // short ones, are looked at: what is encoded is 3 to 4 % larger, in 7 % less time.
             let log = pcluster_bytes.ilog2();
             context
                 .set_parameter(CParameter::HashLog(log + 1))
                 .and_then(|_| context.set_parameter(CParameter::ChainLog(log)))
+                .and_then(|_| context.set_parameter(CParameter::MinMatch(MATCH_BYTES_MIN)))
                 .map_err(|_| failed)?;
         }
         // At most 1 MiB.
