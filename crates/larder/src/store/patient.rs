@@ -333,14 +333,16 @@ mod tests {
         assert!(blob.here().is_some());
     }
 
+    /// One that blocks in so many threads at most.
+    fn runtime(threads: usize) -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.max_blocking_threads(threads).enable_all().build().expect("a runtime")
+    }
+
     #[test]
     fn p4_a_layout_that_hangs_holds_up_nobody_who_takes_a_mount_up_and_no_thread_for_each_reader() {
         const THREADS: usize = 2;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(THREADS)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = runtime(THREADS);
         let dir = tempfile::tempdir().expect("a directory");
         let index = hanging(dir.path());
         let (blob, file) = runtime.block_on(blob(dir.path()));
@@ -366,11 +368,7 @@ mod tests {
     #[test]
     fn p4_images_that_are_mounted_from_a_layout_that_hangs_fail_in_time_and_take_one_thread() {
         const THREADS: usize = 2;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(THREADS)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = runtime(THREADS);
         let dir = tempfile::tempdir().expect("a directory");
         let index = hanging(dir.path());
         let patience = Duration::from_millis(50);

@@ -368,6 +368,14 @@ impl<'a> Request<'a> {
 }
 
 #[cfg(test)]
+impl InHeader {
+    /// A question about the root, by nobody.
+    pub(crate) fn of_root(len: u32, opcode: u32, unique: u64) -> Self {
+        Self { len, opcode, unique, nodeid: 1, uid: 0, gid: 0, pid: 0, total_extlen: 0, padding: 0 }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -390,18 +398,7 @@ mod tests {
     }
 
     fn request(len: u32, body: &[u8]) -> Vec<u8> {
-        let header = InHeader {
-            len,
-            opcode: 1,
-            unique: 7,
-            nodeid: 1,
-            uid: 0,
-            gid: 0,
-            pid: 0,
-            total_extlen: 0,
-            padding: 0,
-        };
-        [header.as_bytes(), body].concat()
+        [InHeader::of_root(len, 1, 7).as_bytes(), body].concat()
     }
 
     #[test]

@@ -433,17 +433,7 @@ mod tests {
             // `struct fuse_read_in`: handle and offset, then the size.
             let body = [0, 0, u64::from(size), 0, 0];
             let len = u32::try_from(size_of::<InHeader>() + size_of_val(&body)).unwrap();
-            let header = InHeader {
-                len,
-                opcode,
-                unique,
-                nodeid: 1,
-                uid: 0,
-                gid: 0,
-                pid: 0,
-                total_extlen: 0,
-                padding: 0,
-            };
+            let header = InHeader::of_root(len, opcode, unique);
             rustix::io::write(&self.kernel, &[header.as_bytes(), body.as_bytes()].concat()).unwrap();
         }
 
