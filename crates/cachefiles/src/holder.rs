@@ -30,6 +30,12 @@ pub trait DescriptorHolder: Send + Sync {
 
     /// The names of all that is kept, of whatever kind.
     fn names(&self) -> Vec<String>;
+
+    /// Whether anything is ever kept. A holder that keeps nothing has the lock given back the moment its owner lets
+    /// it go, whatever copies of its descriptor a child between `fork` and `exec` has.
+    fn keeps(&self) -> bool {
+        true
+    }
 }
 
 /// Keeps nothing: for programs that nobody restarts.
@@ -49,6 +55,10 @@ impl DescriptorHolder for NoHolder {
 
     fn names(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn keeps(&self) -> bool {
+        false
     }
 }
 

@@ -1,7 +1,8 @@
 //! [`Lock`]: one daemon a cache.
 //!
 //! A lock belongs to an open file, not to a process. The holder keeps that file open when a worker dies, so
-//! nobody else gets in between, and the successor takes the very same lock over.
+//! nobody else gets in between, and the successor takes the very same lock over. Where nobody holds it, it is
+//! unlocked by name and not by closing: a child that another thread is just starting has a copy of the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -22,7 +23,8 @@ const NAME: &str = "lock";
 /// The right to use a cache, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    is_kept: bool,
 }
 
 impl Lock {
@@ -53,7 +55,16 @@ impl Lock {
         if let Err(error) = holder.keep(NAME, file.as_fd()) {
             tracing::warn!(%error, "the lock could not be handed to the keeper");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file, is_kept: holder.keeps() })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // Closing the file is what is left where this fails.
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }
 
@@ -88,6 +99,15 @@ mod tests {
         assert!(matches!(&refused, Error::Locked { owner: Some(owner), .. } if *owner == pid), "{refused:?}");
         assert!(refused.to_string().contains(&pid) && refused.hint().is_some(), "{refused}");
         drop(first);
+        Lock::take(root.path(), &NoHolder).expect("free again");
+    }
+
+    #[test]
+    fn a_child_that_is_being_started_does_not_keep_the_lock() {
+        let root = tempfile::tempdir().expect("a directory");
+        let owner = Lock::take(root.path(), &NoHolder).expect("free");
+        let _copy_of_a_child = owner.file.try_clone().expect("a descriptor");
+        drop(owner);
         Lock::take(root.path(), &NoHolder).expect("free again");
     }
 
