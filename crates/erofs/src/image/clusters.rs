@@ -1,8 +1,11 @@
 //! [`ClusterCache`]: decoded pclusters, shared by all readers of an image and bounded in bytes.
+//!
+//! What one reader decodes for it, the others wait for: two requests that follow each other share the pcluster between them, and
+//! both would decode all of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Encoded, Place};
 use crate::Codec;
@@ -14,11 +17,15 @@ type Key = (Place, u32, Codec);
 pub(super) struct ClusterCache {
     bytes_max: usize,
     state: Mutex<State>,
+    /// Told when a pcluster is no longer under way.
+    ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     clusters: HashMap<Key, Cluster>,
+    /// What somebody decodes right now.
+    under_way: HashSet<Key>,
     /// Keys by the time of their last use.
     order: BTreeMap<u64, Key>,
     now: u64,
@@ -30,34 +37,68 @@ struct Cluster {
     used: u64,
 }
 
+/// What there is of a pcluster.
+pub(super) enum Found<'a> {
+    /// Its decoded bytes.
+    Here(Arc<Vec<u8>>),
+    /// Somebody decodes it.
+    UnderWay,
+    /// Nothing: it is the caller's to decode.
+    Turn(Turn<'a>),
+}
+
+/// The right to decode a pcluster, which others wait for; given up on drop.
+pub(super) struct Turn<'a> {
+    cache: &'a ClusterCache,
+    key: Key,
+}
+
 impl ClusterCache {
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, state: Mutex::default() }
+        Self { bytes_max, state: Mutex::default(), ended: Condvar::new() }
     }
 
     /// Returns the decoded bytes if at least as many are held as `encoded` decodes to.
     pub fn get(&self, encoded: &Encoded) -> Option<Arc<Vec<u8>>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().get(encoded)
+    }
+
+    /// The same, or whose turn it is to decode it.
+    pub fn find(&self, encoded: &Encoded) -> Found<'_> {
+        let mut state = self.lock();
         let key = key(encoded);
-        let state = &mut *state;
-        let cluster = state.clusters.get_mut(&key)?;
-        if cluster.bytes.len() < usize::try_from(encoded.decoded).ok()? {
-            return None;
+        match state.get(encoded) {
+            Some(bytes) => Found::Here(bytes),
+            None if state.under_way.insert(key) => Found::Turn(Turn { cache: self, key }),
+            None => Found::UnderWay,
         }
-        state.order.remove(&cluster.used);
-        state.now += 1;
-        cluster.used = state.now;
-        state.order.insert(state.now, key);
-        Some(Arc::clone(&cluster.bytes))
+    }
+
+    /// The same, after waiting for whoever decodes it.
+    pub fn await_turn(&self, encoded: &Encoded) -> Result<Arc<Vec<u8>>, Turn<'_>> {
+        let mut state = self.lock();
+        let key = key(encoded);
+        loop {
+            if let Some(bytes) = state.get(encoded) {
+                return Ok(bytes);
+            }
+            if state.under_way.insert(key) {
+                return Err(Turn { cache: self, key });
+            }
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps `bytes` and lets go of what was not used for longest. What is larger than the cache is not kept.
-    pub fn put(&self, encoded: &Encoded, bytes: Arc<Vec<u8>>) {
+    fn put(&self, key: Key, bytes: Arc<Vec<u8>>) {
         if bytes.len() > self.bytes_max {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = key(encoded);
+        let mut state = self.lock();
         state.remove(&key);
         while state.bytes + bytes.len() > self.bytes_max {
             let Some(oldest) = state.order.first_key_value().map(|(_, key)| *key) else { break };
@@ -71,7 +112,34 @@ impl ClusterCache {
     }
 }
 
+impl Turn<'_> {
+    /// Keeps the decoded bytes, for who waits and who comes later.
+    pub fn put(self, bytes: Arc<Vec<u8>>) {
+        self.cache.put(self.key, bytes);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().under_way.remove(&self.key);
+        self.cache.ended.notify_all();
+    }
+}
+
 impl State {
+    fn get(&mut self, encoded: &Encoded) -> Option<Arc<Vec<u8>>> {
+        let key = key(encoded);
+        let cluster = self.clusters.get_mut(&key)?;
+        if cluster.bytes.len() < usize::try_from(encoded.decoded).ok()? {
+            return None;
+        }
+        self.order.remove(&cluster.used);
+        self.now += 1;
+        cluster.used = self.now;
+        self.order.insert(self.now, key);
+        Some(Arc::clone(&cluster.bytes))
+    }
+
     fn remove(&mut self, key: &Key) {
         if let Some(cluster) = self.clusters.remove(key) {
             self.order.remove(&cluster.used);
@@ -92,6 +160,10 @@ impl fmt::Debug for ClusterCache {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
     use super::*;
 
     fn encoded(at: u64, decoded: u32) -> Encoded {
@@ -99,7 +171,8 @@ mod tests {
     }
 
     fn put(cache: &ClusterCache, at: u64, decoded: u32) {
-        cache.put(&encoded(at, decoded), Arc::new(vec![0; decoded.try_into().expect("small")]));
+        let Found::Turn(turn) = cache.find(&encoded(at, decoded)) else { panic!("nobody else is there") };
+        turn.put(Arc::new(vec![0; decoded.try_into().expect("small")]));
     }
 
     #[test]
@@ -134,5 +207,50 @@ mod tests {
         let none = ClusterCache::new(0);
         put(&none, 1, 1);
         assert!(none.get(&encoded(1, 1)).is_none());
+    }
+
+    #[test]
+    fn each_pcluster_is_decoded_by_one_reader_and_all_get_it() {
+        let (cache, decoded) = (ClusterCache::new(1000), AtomicUsize::new(0));
+        let ready = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    ready.wait();
+                    for at in 0..10 {
+                        let bytes = cache.await_turn(&encoded(at, 100)).unwrap_or_else(|turn| {
+                            decoded.fetch_add(1, Ordering::Relaxed);
+                            thread::yield_now();
+                            let bytes = Arc::new(vec![0; 100]);
+                            turn.put(Arc::clone(&bytes));
+                            bytes
+                        });
+                        assert_eq!(bytes.len(), 100);
+                    }
+                });
+            }
+        });
+        assert_eq!(decoded.into_inner(), 10);
+        assert!(cache.lock().under_way.is_empty());
+    }
+
+    #[test]
+    fn who_gives_up_leaves_the_turn_to_who_waits() {
+        let cache = ClusterCache::new(1000);
+        let Found::Turn(turn) = cache.find(&encoded(1, 100)) else { panic!("nobody else is there") };
+        assert!(matches!(cache.find(&encoded(1, 100)), Found::UnderWay));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| cache.await_turn(&encoded(1, 100)).is_err());
+            drop(turn);
+            assert!(waits.join().expect("no panic"), "its turn");
+        });
+        assert!(matches!(cache.find(&encoded(1, 100)), Found::Turn(_)));
+    }
+
+    #[test]
+    fn what_is_not_kept_holds_nobody_up_for_good() {
+        let none = ClusterCache::new(0);
+        put(&none, 1, 1);
+        assert!(none.await_turn(&encoded(1, 1)).is_err());
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::clusters::{Found, Turn};
 use super::{Encoded, Image, Place};
 use crate::addr::MetaAddr;
 use crate::codec::decode;
 use crate::{CodecFault, DeviceId, Error, Inode, ReadDevice};
 
 impl Image {
-    /// Fills `piece` with decoded bytes of `encoded`, from `encoded.skip` on.
+    /// Fills `piece` with decoded bytes of `encoded`, from `encoded.skip` on, unless another reader is decoding it just now and
+    /// this one does not `wait`; tells whether it did.
     ///
     /// `inode` is whose bytes they are, for the error. A pcluster that `piece` takes whole is decoded in place and
     /// not remembered: whoever reads a file through does not come back.
@@ -18,23 +20,50 @@ impl Image {
         encoded: &Encoded,
         piece: &mut [u8],
         read_device: &mut ReadDevice<'_>,
-    ) -> Result<(), Error> {
+        wait: bool,
+    ) -> Result<bool, Error> {
         let (Ok(skip), Ok(decoded)) = (usize::try_from(encoded.skip), usize::try_from(encoded.decoded))
         else {
             return Err(self.decode_error(inode, encoded, CodecFault::Damaged));
         };
-        if let Some(bytes) = self.clusters.get(encoded) {
-            return copy(&bytes, skip, piece).ok_or_else(|| self.short(inode, encoded, bytes.len()));
-        }
+        let bytes = if piece.len() == decoded && skip == 0 {
+            match self.clusters.get(encoded) {
+                Some(bytes) => bytes,
+                None => {
+                    let stream = self.fetch(inode, encoded, read_device)?;
+                    return self.decode(inode, encoded, &stream, piece).map(|()| true);
+                }
+            }
+        } else if wait {
+            match self.clusters.await_turn(encoded) {
+                Ok(bytes) => bytes,
+                Err(turn) => self.decode_for_all(inode, encoded, turn, read_device)?,
+            }
+        } else {
+            match self.clusters.find(encoded) {
+                Found::Here(bytes) => bytes,
+                Found::Turn(turn) => self.decode_for_all(inode, encoded, turn, read_device)?,
+                Found::UnderWay => return Ok(false),
+            }
+        };
+        copy(&bytes, skip, piece).ok_or_else(|| self.short(inode, encoded, bytes.len()))?;
+        Ok(true)
+    }
+
+    /// Decodes all of a pcluster and remembers it.
+    fn decode_for_all(
+        &self,
+        inode: &Inode,
+        encoded: &Encoded,
+        turn: Turn<'_>,
+        read_device: &mut ReadDevice<'_>,
+    ) -> Result<Arc<Vec<u8>>, Error> {
         let stream = self.fetch(inode, encoded, read_device)?;
-        if piece.len() == decoded && skip == 0 {
-            return self.decode(inode, encoded, &stream, piece);
-        }
-        let mut bytes = vec![0; decoded];
+        let mut bytes = vec![0; usize::try_from(encoded.decoded).unwrap_or(0)];
         self.decode(inode, encoded, &stream, &mut bytes)?;
         let bytes = Arc::new(bytes);
-        self.clusters.put(encoded, Arc::clone(&bytes));
-        copy(&bytes, skip, piece).ok_or_else(|| self.short(inode, encoded, bytes.len()))
+        turn.put(Arc::clone(&bytes));
+        Ok(bytes)
     }
 
     /// Reads the encoded bytes: 1 MiB at most.

@@ -49,7 +49,7 @@ impl Image {
         read_device: &mut ReadDevice<'_>,
     ) -> Result<(), Error> {
         let mut mapper = Mapper::new(self, inode);
-        let mut missing = Vec::new();
+        let (mut missing, mut left) = (Vec::new(), Vec::new());
         let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {
             let extent = match mapper.map(at) {
@@ -64,12 +64,21 @@ impl Image {
                 return Err(Error::PastEnd { nid: inode.nid, at });
             }
             let (piece, after) = rest.split_at_mut(len);
-            match self.read_extent(inode, &extent.kind, piece, read_device) {
+            match self.try_extent(inode, &extent.kind, piece, read_device, false) {
+                Ok(true) => {}
+                Ok(false) => left.push((extent.kind, piece)),
                 Err(Error::NotHere { ranges }) => missing.extend(ranges),
-                result => result?,
+                Err(error) => return Err(error),
             }
             at = at.checked_add(len as u64).ok_or(Error::AddressOverflow { nid: inode.nid, at })?;
             rest = after;
+        }
+        // What others were decoding: while they did, the rest was done.
+        for (kind, piece) in left {
+            match self.read_extent(inode, &kind, piece, read_device) {
+                Err(Error::NotHere { ranges }) => missing.extend(ranges),
+                result => result?,
+            }
         }
         if missing.is_empty() { Ok(()) } else { Err(Error::NotHere { ranges: merge(missing) }) }
     }
@@ -88,6 +97,18 @@ impl Image {
         piece: &mut [u8],
         read_device: &mut ReadDevice<'_>,
     ) -> Result<(), Error> {
+        self.try_extent(inode, kind, piece, read_device, true).map(drop)
+    }
+
+    /// The same; without `wait` it leaves what another reader is decoding just now, and returns `false`.
+    fn try_extent(
+        &self,
+        inode: &Inode,
+        kind: &ExtentKind,
+        piece: &mut [u8],
+        read_device: &mut ReadDevice<'_>,
+        wait: bool,
+    ) -> Result<bool, Error> {
         match *kind {
             ExtentKind::Hole => piece.fill(0),
             ExtentKind::Meta { pa } => self.read_meta(MetaAddr::Primary(pa.get()), piece)?,
@@ -95,9 +116,11 @@ impl Image {
                 let len = piece.len();
                 read_device(device, pa, piece).map_err(|error| error.of_device(device, pa, len))?;
             }
-            ExtentKind::Encoded(ref encoded) => self.read_encoded(inode, encoded, piece, read_device)?,
+            ExtentKind::Encoded(ref encoded) => {
+                return self.read_encoded(inode, encoded, piece, read_device, wait);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Fills `buf` with contents that must lie on the primary device, as all metadata does.
