@@ -1,5 +1,5 @@
-//! A worker that died between the kernel's first request to a FUSE and its answer: Linux 7.3 does not send that one again, and
-//! whoever touches the mount waits until it is answered.
+//! FUSE mounts that are there and will never work: a worker died between the kernel's first request and its answer, which Linux
+//! 7.3 does not send again, so that whoever touches the mount waits until it is answered; or the connection was aborted.
 
 mod common;
 
@@ -15,7 +15,7 @@ use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::Holder as _;
 use larder_mount::{FrontEnd, FrontEndKind, open};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Longer than anything takes that goes on at all.
 const LONG: Duration = Duration::from_secs(60);
@@ -105,4 +105,20 @@ fn p4_readers_of_a_mount_that_has_not_begun_to_work_get_errors_when_it_is_refuse
             "a last copy of its descriptor would keep readers waiting"
         );
     }
+}
+
+/// As an administrator ends one that hangs, by `umount -f` or through /sys/fs/fuse/connections.
+#[test]
+fn p4_a_mount_whose_connection_was_aborted_is_made_anew() {
+    let Some(rig) = Rig::new(false) else { return };
+    let spec = rig.worker.spec.clone();
+    let user = rustix::fs::open(&spec.target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let forced = rustix::mount::unmount(&spec.target, UnmountFlags::FORCE);
+    assert_eq!(forced, Err(rustix::io::Errno::BUSY), "aborted, and in use");
+    assert!(rig.reader.recv_timeout(LONG).expect("it was waiting").is_err());
+    let mounted = rig.front_end.resume(spec.clone()).expect("another one");
+    assert_eq!(fs::read(spec.target.join("file")).unwrap(), b"bytes");
+    drop(user);
+    mounted.unmount(false).unwrap();
+    assert!(!spec.target.join("file").exists(), "nothing is left under it");
 }

@@ -129,8 +129,9 @@ impl Fuse {
         }
         let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
         let Some(fd) = kept else { return Ok(()) };
+        let lives = is_connected(&fd);
         let channel = self.channel(fd);
-        if !goes_on(&channel, name) {
+        if !lives || !goes_on(&channel, name) {
             // With the last descriptor it ends, and whoever waits gets ENOTCONN.
             self.holder.release(name);
             return Ok(());
@@ -197,10 +198,11 @@ impl Fuse {
             refused.end();
         }
         let channel = self.channel(fd);
-        if goes_on(&channel, &name) {
+        if lives && goes_on(&channel, &name) {
             return self.serve(place.id, spot, fs, channel);
         }
-        tracing::warn!(target = %place.target.display(), "an earlier worker's FUSE has not begun to work: it gets another");
+        let target = place.target.display();
+        tracing::warn!(%target, lives, "an earlier worker's FUSE was aborted or has not begun to work: it gets another");
         device::unmount(&spot, true)?;
         // With the last descriptor it ends, and whoever waits gets ENOTCONN.
         self.holder.release(&name);
@@ -366,7 +368,7 @@ fn is_connected(device: &OwnedFd) -> bool {
 }
 
 /// Asks for what an earlier worker has not answered; `false` when nothing ever comes: that worker has read the kernel's first
-/// request, which Linux 7.3 does not send again, or the connection was aborted.
+/// request, which Linux 7.3 does not send again. Of a connection that was aborted not every kernel says so.
 fn goes_on(channel: &Channel, name: &str) -> bool {
     match channel.ask_for_resend() {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && can_resend() => false,
