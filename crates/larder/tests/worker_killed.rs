@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use support::daemon::kill;
 use support::program::User;
@@ -203,4 +206,41 @@ fn p1_after_the_death_of_keeper_and_worker_no_mount_is_left_and_the_cache_is_goo
             .ok();
         support::compare::assert_same(&source, &target);
     }
+}
+
+/// Aborted while somebody uses it and nobody serves it: its superblock stays. What is made in its place is the mount that the
+/// worker after the next one takes up.
+#[test]
+fn p4_a_mount_whose_connection_was_aborted_is_made_anew_and_outlives_later_workers() {
+    let test = "p4_a_mount_whose_connection_was_aborted_is_made_anew_and_outlives_later_workers";
+    let larder = Larder::new(User::Same);
+    let cannot = larder.cannot("fuse").or_else(|| support::cannot_replace("fuse", true).map(str::to_owned));
+    let not_root = || (!rustix::process::geteuid().is_root()).then(|| "aborting takes root".to_owned());
+    if let Some(why) = cannot.or_else(not_root) {
+        return skip(test, &why);
+    }
+    let source = larder.dir("source");
+    fs::write(source.join("file"), tree::noise(1, 1 << 20)).expect("a file");
+    let image = Image::build(&larder, &source, "layout");
+    let target = larder.mount(&image.reference(), "mnt", "fuse");
+    let user = rustix::fs::open(&target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("it is there");
+    let worker = larder.worker();
+    kill(worker, Signal::STOP);
+    let aborted = rustix::mount::unmount(&target, UnmountFlags::FORCE);
+    kill(worker, Signal::KILL);
+    assert_eq!(aborted, Err(Errno::BUSY));
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let found = loop {
+            match fs::read(target.join("file")) {
+                Err(error) if begun.elapsed() > STUCK => panic!("{error}"),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+                Ok(found) => break found,
+            }
+        };
+        assert!(found == tree::noise(1, 1 << 20), "other bytes than the image's");
+        kill(larder.worker(), Signal::KILL);
+    }
+    drop(user);
+    fs::read(target.join("file")).expect("the mount works");
 }

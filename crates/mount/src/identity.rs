@@ -30,6 +30,13 @@ impl Identity {
             && other.backing.iter().all(|name| self.backing.contains(name))
     }
 
+    /// Whether `other` is a mount in place of this one, which has gone.
+    pub fn is_followed_by(&self, other: &Self) -> bool {
+        self.mount_id.is_some()
+            && other.mount_id.is_some_and(|id| Some(id) != self.mount_id)
+            && self.is_gone()
+    }
+
     /// Whether it tells anything.
     pub(crate) fn is_known(&self) -> bool {
         self.mount_id.is_some() || (self.device.is_some() && !self.backing.is_empty())

@@ -109,7 +109,10 @@ impl Spot {
         identity: &Identity,
         lives: bool,
     ) -> Result<Option<Self>, Error> {
-        let is_ours = |point: &MountPoint| !identity.is_known() || identity.is_of(point, lives);
+        let is_ours = |point: &MountPoint| match identity.is_known() {
+            true => identity.is_of(point, lives),
+            false => point.may_be_ours(),
+        };
         Self::find_by(target, what, identity.mount_id, is_ours)
     }
 

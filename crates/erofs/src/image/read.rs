@@ -8,6 +8,9 @@ use crate::addr::MetaAddr;
 use crate::source::merge;
 use crate::{Error, FileType, Inode, LogicalAddr, ReadDevice};
 
+/// Extents that a read comes back to: a hostile image has one a byte.
+const LEFT_MAX: usize = 16;
+
 /// The longest target a symbolic link may have: `PATH_MAX`.
 const SYMLINK_BYTES_MAX: u64 = 4096;
 
@@ -64,7 +67,8 @@ impl Image {
                 return Err(Error::PastEnd { nid: inode.nid, at });
             }
             let (piece, after) = rest.split_at_mut(len);
-            match self.try_extent(inode, &extent.kind, piece, read_device, false) {
+            let wait = left.len() >= LEFT_MAX;
+            match self.try_extent(inode, &extent.kind, piece, read_device, wait) {
                 Ok(true) => {}
                 Ok(false) => left.push((extent.kind, piece)),
                 Err(Error::NotHere { ranges }) => missing.extend(ranges),

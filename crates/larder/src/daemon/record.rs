@@ -123,13 +123,15 @@ impl MountRecord {
         self.made.as_ref().is_some_and(|made| this_boot().is_some_and(|boot| boot != made.boot))
     }
 
-    /// Writes down in `dir` what tells the mount from others, unless that is known as exactly. Without it one that nobody
-    /// serves stays mounted when it is to be detached and does not look like ours: no reason to give up one that works.
+    /// Writes down in `dir` what tells the mount from others, unless that is known as exactly: of one that was made anew all of it.
+    /// Without it one that nobody serves stays mounted when it is to be detached and does not look like ours: no reason to
+    /// give up one that works.
     pub fn note_made(&mut self, identity: Identity, dir: &Path) {
         match (&mut self.made, this_boot()) {
             (Some(made), _) if made.taken_away => {
                 *made = Made { identity, taken_away: false, boot: made.boot.clone() }
             }
+            (Some(made), _) if made.identity.is_followed_by(&identity) => made.identity = identity,
             (Some(made), _) if made.identity.is_narrowed_by(&identity) => {
                 made.identity.backing = identity.backing
             }
@@ -364,6 +366,20 @@ mod tests {
             let read = read.expect("it is there").identity();
             assert_eq!(read, identity(Some(7), expected), "{noted:?}");
         }
+    }
+
+    #[test]
+    fn what_is_noted_of_a_mount_that_has_gone_gives_way_to_another_one() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let of = |mount_id| Identity { mount_id: Some(mount_id), ..Identity::default() };
+        if !of(u64::MAX - 1).is_gone() {
+            return println!("skipped: before Linux 6.8 no mount has a number that is its for good");
+        }
+        let mut record = record("/mnt/a");
+        record.note_made(of(u64::MAX - 1), temp.path());
+        record.note_made(of(8), temp.path());
+        let read = MountRecord::load_all(temp.path()).expect("it can be read").pop().expect("it is there");
+        assert_eq!(read.identity(), of(8));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use larder_erofs::Image;
 use larder_imagefs::ImageFs;
 use larder_ondemand::{Blob, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use self::channel::HandedOver;
 use self::device::Style;
@@ -129,9 +130,12 @@ impl Fuse {
         }
         let kept = self.holder.take(name).map_err(|source| Error::Take { name: name.to_owned(), source })?;
         let Some(fd) = kept else { return Ok(()) };
-        let lives = is_connected(&fd);
+        if !is_connected(&fd) {
+            // Nobody waits: all get errors already. The next worker sees that it was aborted, and makes another.
+            return Ok(());
+        }
         let channel = self.channel(fd);
-        if !lives || !goes_on(&channel, name) {
+        if !goes_on(&channel, name) {
             // With the last descriptor it ends, and whoever waits gets ENOTCONN.
             self.holder.release(name);
             return Ok(());
@@ -360,11 +364,12 @@ fn can_resend() -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6_u32, 9_u32)
 }
 
-/// Whether the connection of a /dev/fuse lives, and its superblock with it.
+/// Whether the connection of a /dev/fuse lives, and its superblock with it. In doubt it does.
 fn is_connected(device: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(device, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().is_empty()
+    let asked = retry_on_intr(|| poll(&mut fds, Some(&at_once)));
+    asked.is_err() || !fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// Asks for what an earlier worker has not answered; `false` when nothing ever comes: that worker has read the kernel's first

@@ -63,6 +63,7 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
     }
     for round in LINK_ROUNDS..LINK_ROUNDS + rounds.clamp(1, ROUNDS_MAX) {
         let mounted = bench.first(&mut samples.first, &mut samples.curl, round, &nginx.url())?;
+        rustix::fs::sync();
         samples.curl_piped.push(download_through_pipe(&format!("{}file", nginx.url()))?.as_secs_f64());
         bench.again(&mut samples, round, &mounted)?;
     }
@@ -197,13 +198,7 @@ fn rows(samples: Samples) -> Vec<Row> {
         let speed = |seconds: f64| {
             format!("{:.0} MB/s", megabytes_a_second(FILE_BYTES, Duration::from_secs_f64(seconds)))
         };
-        Row {
-            name: name.to_owned(),
-            larder: speed(ours),
-            peer: speed(theirs),
-            figure: theirs / ours,
-            target,
-        }
+        Row { name: name.to_owned(), larder: speed(ours), peer: speed(theirs), figure: theirs / ours, target }
     };
     let at_least = Target::AtLeast;
     vec![
