@@ -1,7 +1,8 @@
 //! What must not be left: descriptors, threads and marks more than a healthy daemon has, mounts, processes, files.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const SPARE_LISTS: usize = 1;
 
 /// Objects of an image: the metadata and the data.
 const OBJECTS: usize = 2;
+
+/// The name of all of them.
+const CACHE_FILES: &str = "files of the cache";
 
 /// What a process holds, by name.
 type Holdings = BTreeMap<String, usize>;
@@ -110,20 +114,37 @@ pub fn nothing_is_left(daemon: &Daemon) -> Result<(), Violation> {
 
 fn holdings(daemon: &Daemon) -> Holdings {
     let mut held = Holdings::new();
+    let cache_mount = cache_mount(daemon);
     for (role, pid) in [("worker", daemon.worker()), ("keeper", daemon.keeper())] {
         let Some(pid) = pid else { continue };
         let mut count = |name: String, times| *held.entry(format!("{role}'s {name}")).or_default() += times;
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            if let Ok(link) = fs::read_link(entry.path()) {
-                count(class(&link.to_string_lossy(), daemon), 1);
-            }
             let info = entry.path().to_string_lossy().replace("/fd/", "/fdinfo/");
             let info = fs::read_to_string(info).unwrap_or_default();
+            if let Ok(link) = fs::read_link(entry.path()) {
+                let link = link.to_string_lossy();
+                // Opened by its handle while the kernel knew no path of it.
+                let has_no_path = link == "/" && cache_mount.is_some() && mount_of(&info) == cache_mount;
+                let class = if has_no_path { CACHE_FILES.to_owned() } else { class(&link, daemon) };
+                count(class, 1);
+            }
             count("marks".into(), info.lines().filter(|line| line.starts_with("fanotify ino:")).count());
         }
         count("threads".into(), fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count));
     }
     held
+}
+
+/// The number of the mount that the cache lies in.
+fn cache_mount(daemon: &Daemon) -> Option<String> {
+    let cache = File::open(daemon.cache()).ok()?;
+    mount_of(&fs::read_to_string(format!("/proc/self/fdinfo/{}", cache.as_raw_fd())).ok()?)
+}
+
+/// The number of the mount of an open file, of which /proc says `info`; asking the file could wait for a dead worker.
+fn mount_of(info: &str) -> Option<String> {
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    Some(line.trim().to_owned())
 }
 
 /// What sort of thing a descriptor is, without what differs from one to the next.
@@ -136,7 +157,7 @@ fn class(link: &str, daemon: &Daemon) -> String {
             let name = link.trim_end_matches(" (deleted)");
             name.split_once('/').map_or(name, |(_, name)| name).to_owned()
         }
-        _ if link.starts_with(&*cache.to_string_lossy()) => "files of the cache".into(),
+        _ if link.starts_with(&*cache.to_string_lossy()) => CACHE_FILES.into(),
         // Named by the mount's id. One that is deleted and still open is no such journal any more.
         _ if link.ends_with(".nodes") => "journal of nodes".into(),
         _ => link.to_owned(),
