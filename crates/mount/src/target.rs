@@ -111,7 +111,8 @@ impl Spot {
     ) -> Result<Option<Self>, Error> {
         let is_ours = |point: &MountPoint| match identity.is_known() {
             true => identity.is_of(point, lives),
-            false => point.may_be_ours(),
+            // There are FUSE mounts of many kinds.
+            false => what != What::Fuse || point.may_be_ours(),
         };
         Self::find_by(target, what, identity.mount_id, is_ours)
     }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +41,10 @@ impl Fsck {
             return Verdict::Clean;
         }
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        // That of Debian 13, for one, at the checksum of a superblock that does not begin in the first block.
+        if output.status.signal().is_some() && self.is_before_1_9() {
+            return Verdict::TooOld(format!("it ended by {}", output.status));
+        }
         let too_old = [
             "unidentified incompatible feature",
             "unsupported",
@@ -54,5 +59,13 @@ impl Fsck {
             Some(line) => Verdict::TooOld(line.to_owned()),
             None => Verdict::Faulty(text),
         }
+    }
+
+    fn is_before_1_9(&self) -> bool {
+        let output = Command::new(&self.0).arg("-V").output().expect("it ran before");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) < (Some(1), Some(9))
     }
 }
