@@ -11,8 +11,6 @@ const MORE: usize = 15;
 
 /// What is copied at once where there is room for it, needed or not: most literals and matches are shorter.
 const WIDE: usize = 16;
-/// The token of a sequence of short lengths, its literals and its distance, with as many bytes behind them as a wide copy may touch.
-const SHORT_BYTES: usize = 1 + WIDE + 2;
 
 /// Fills `out` from the block in `input`; what the block holds beyond that is ignored.
 pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
@@ -20,9 +18,6 @@ pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
     let mut input = Input { bytes: input, at: 0 };
     let mut at = 0;
     while at < wanted {
-        while let Some(end) = decode_short(&mut input, out, at) {
-            at = end;
-        }
         let short = CodecFault::Short { found: at, wanted };
         let token = usize::from(input.byte().ok_or(short)?);
         let half = token >> 4;
@@ -49,31 +44,6 @@ pub(super) fn decode(input: &[u8], out: &mut [u8]) -> Result<(), CodecFault> {
         at += len;
     }
     Ok(())
-}
-
-/// Decodes one sequence where both sides have room for all that a short one may take, and its lengths are short, as nearly all
-/// are: few comparisons are made then. `None`, with nothing taken, for any other.
-#[inline]
-fn decode_short(input: &mut Input<'_>, out: &mut [u8], at: usize) -> Option<usize> {
-    let window = input.bytes.get(input.at..)?.first_chunk::<SHORT_BYTES>()?;
-    let token = usize::from(window[0]);
-    let (literals, matched) = (token >> 4, token & MORE);
-    if literals == MORE || matched == MORE {
-        return None;
-    }
-    let distance = usize::from(u16::from_le_bytes([window[1 + literals], window[2 + literals]]));
-    let (begin, len) = (at + literals, matched + MATCH_BYTES_MIN);
-    if !(WIDE..=begin).contains(&distance) {
-        return None;
-    }
-    out.get_mut(at..at + 4 * WIDE)?[..WIDE].copy_from_slice(&window[1..=WIDE]);
-    let start = begin - distance;
-    out.copy_within(start..start + WIDE, begin);
-    if len > WIDE {
-        out.copy_within(start + WIDE..start + 2 * WIDE, begin + WIDE);
-    }
-    input.at += 3 + literals;
-    Some(begin + len)
 }
 
 /// Copies `len` bytes from `distance` before `at` to `at`; the two may overlap, which repeats a pattern. Bytes behind
