@@ -1,5 +1,6 @@
 //! Rows, medians and how they are printed.
 
+use std::fmt;
 use std::time::Duration;
 
 /// One figure with its target.
@@ -47,6 +48,24 @@ impl Row {
     }
 }
 
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, larder, peer, figure, .. } = self;
+        let holds = match self.holds() {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "-",
+        };
+        let target = self.target_words();
+        write!(f, "{name:<44} {larder:>18} {peer:>18} {figure:>9.3}  {target:<14} {holds}")
+    }
+}
+
+/// Shows rows as they come, where all of them take long.
+pub fn say(rows: &[Row]) {
+    rows.iter().for_each(|row| eprintln!("{row}"));
+}
+
 /// The middle of the samples.
 pub fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
@@ -74,20 +93,6 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("{:<44} {:>18} {:>18} {:>9}  {:<14} holds", "measurement", "larder", "peer", "figure", "target");
-    for row in rows {
-        println!(
-            "{:<44} {:>18} {:>18} {:>9.3}  {:<14} {}",
-            row.name,
-            row.larder,
-            row.peer,
-            row.figure,
-            row.target_words(),
-            match row.holds() {
-                Some(true) => "yes",
-                Some(false) => "NO",
-                None => "-",
-            },
-        );
-    }
+    rows.iter().for_each(|row| println!("{row}"));
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! [`ClusterCache`]: decoded pclusters, shared by all readers of an image and bounded in bytes.
 //!
 //! What one reader decodes for it, the others wait for: two requests that follow each other share the pcluster between them, and
-//! both would decode all of it.
+//! both would decode all of it. If it fails, each of those who waited tries for itself: one after the other, the last would wait
+//! as many times as there are readers for bytes that cannot be had.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +26,10 @@ pub(super) struct ClusterCache {
 #[derive(Default)]
 struct State {
     clusters: HashMap<Key, Cluster>,
-    /// What somebody decodes right now.
-    under_way: HashSet<Key>,
+    /// What somebody decodes right now, by the number of the turn.
+    under_way: HashMap<Key, u64>,
+    /// Turns so far.
+    turns: u64,
     /// Keys by the time of their last use.
     order: BTreeMap<u64, Key>,
     now: u64,
@@ -69,24 +73,24 @@ impl ClusterCache {
         let key = key(encoded);
         match state.get(encoded) {
             Some(bytes) => Found::Here(bytes),
-            None if state.under_way.insert(key) => Found::Turn(Turn { cache: self, key }),
+            None if state.take_turn(key).is_ok() => Found::Turn(Turn { cache: self, key }),
             None => Found::UnderWay,
         }
     }
 
-    /// The same, after waiting for whoever decodes it.
-    pub fn await_turn(&self, encoded: &Encoded) -> Result<Arc<Vec<u8>>, Turn<'_>> {
+    /// The same, after waiting for whoever decodes it: the bytes, or else whose turn it is. Without a turn the caller decodes it for
+    /// itself, because whoever had the turn has given up.
+    pub fn await_turn(&self, encoded: &Encoded) -> Result<Arc<Vec<u8>>, Option<Turn<'_>>> {
         let mut state = self.lock();
         let key = key(encoded);
-        loop {
-            if let Some(bytes) = state.get(encoded) {
-                return Ok(bytes);
-            }
-            if state.under_way.insert(key) {
-                return Err(Turn { cache: self, key });
-            }
+        if let Some(bytes) = state.get(encoded) {
+            return Ok(bytes);
+        }
+        let Err(theirs) = state.take_turn(key) else { return Err(Some(Turn { cache: self, key })) };
+        while state.under_way.get(&key) == Some(&theirs) {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.get(encoded).ok_or(None)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,6 +131,18 @@ impl Drop for Turn<'_> {
 }
 
 impl State {
+    /// Begins a turn, or tells the number of the one under way.
+    fn take_turn(&mut self, key: Key) -> Result<(), u64> {
+        match self.under_way.entry(key) {
+            Entry::Occupied(theirs) => Err(*theirs.get()),
+            Entry::Vacant(ours) => {
+                self.turns += 1;
+                ours.insert(self.turns);
+                Ok(())
+            }
+        }
+    }
+
     fn get(&mut self, encoded: &Encoded) -> Option<Arc<Vec<u8>>> {
         let key = key(encoded);
         let cluster = self.clusters.get_mut(&key)?;
@@ -163,6 +179,7 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -222,7 +239,7 @@ mod tests {
                             decoded.fetch_add(1, Ordering::Relaxed);
                             thread::yield_now();
                             let bytes = Arc::new(vec![0; 100]);
-                            turn.put(Arc::clone(&bytes));
+                            turn.expect("nobody fails").put(Arc::clone(&bytes));
                             bytes
                         });
                         assert_eq!(bytes.len(), 100);
@@ -235,16 +252,23 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_leaves_the_turn_to_who_waits() {
-        let cache = ClusterCache::new(1000);
-        let Found::Turn(turn) = cache.find(&encoded(1, 100)) else { panic!("nobody else is there") };
-        assert!(matches!(cache.find(&encoded(1, 100)), Found::UnderWay));
-        thread::scope(|scope| {
-            let waits = scope.spawn(|| cache.await_turn(&encoded(1, 100)).is_err());
-            drop(turn);
-            assert!(waits.join().expect("no panic"), "its turn");
-        });
-        assert!(matches!(cache.find(&encoded(1, 100)), Found::Turn(_)));
+    fn who_waited_for_what_failed_tries_at_once_and_not_one_after_the_other() {
+        let attempt = || {
+            let cache = ClusterCache::new(1000);
+            let Found::Turn(turn) = cache.find(&encoded(1, 100)) else { panic!("nobody else is there") };
+            assert!(matches!(cache.find(&encoded(1, 100)), Found::UnderWay));
+            let without_a_turn = thread::scope(|scope| {
+                let wait = || cache.await_turn(&encoded(1, 100)).expect_err("nobody decodes it").is_none();
+                let waiting = [(); 3].map(|()| scope.spawn(wait));
+                thread::sleep(Duration::from_millis(20));
+                drop(turn);
+                waiting.map(|thread| thread.join().expect("no panic"))
+            });
+            assert!(matches!(cache.find(&encoded(1, 100)), Found::Turn(_)));
+            without_a_turn == [true; 3]
+        };
+        // Whoever comes too late to wait has a turn.
+        assert!((0..100).any(|_| attempt()));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Image {
         } else {
             match self.clusters.find(encoded) {
                 Found::Here(bytes) => bytes,
-                Found::Turn(turn) => self.decode_for_all(inode, encoded, turn, read_device)?,
+                Found::Turn(turn) => self.decode_for_all(inode, encoded, Some(turn), read_device)?,
                 Found::UnderWay => return Ok(false),
             }
         };
@@ -50,19 +50,21 @@ impl Image {
         Ok(true)
     }
 
-    /// Decodes all of a pcluster and remembers it.
+    /// Decodes all of a pcluster and, with a turn, remembers it.
     fn decode_for_all(
         &self,
         inode: &Inode,
         encoded: &Encoded,
-        turn: Turn<'_>,
+        turn: Option<Turn<'_>>,
         read_device: &mut ReadDevice<'_>,
     ) -> Result<Arc<Vec<u8>>, Error> {
         let stream = self.fetch(inode, encoded, read_device)?;
         let mut bytes = vec![0; usize::try_from(encoded.decoded).unwrap_or(0)];
         self.decode(inode, encoded, &stream, &mut bytes)?;
         let bytes = Arc::new(bytes);
-        turn.put(Arc::clone(&bytes));
+        if let Some(turn) = turn {
+            turn.put(Arc::clone(&bytes));
+        }
         Ok(bytes)
     }
 

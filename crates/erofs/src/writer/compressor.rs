@@ -113,7 +113,8 @@ impl Compressor {
         Some(match name {
             "lz4" => Self::Lz4,
             "lz4hc" => Self::Lz4Hc { level: 9 },
-            "lzma" => Self::Lzma { level: 6, dict_bytes: 0, properties: [3, 0, 2] },
+            // One less than the library's: pclusters are short, and 0.3 % of size cost an eighth of the time.
+            "lzma" => Self::Lzma { level: 5, dict_bytes: 0, properties: [3, 0, 2] },
             "deflate" | "libdeflate" => Self::Deflate { level: 1 },
             "zstd" => Self::Zstd { level: 3, window_bytes: 0 },
             _ => return None,
@@ -173,7 +174,7 @@ mod tests {
             ("lz4hc", Compressor::Lz4Hc { level: 9 }),
             ("lz4hc,level=3", Compressor::Lz4Hc { level: 3 }),
             ("libdeflate,12", Compressor::Deflate { level: 12 }),
-            ("lzma", Compressor::Lzma { level: 6, dict_bytes: 0, properties: [3, 0, 2] }),
+            ("lzma", Compressor::Lzma { level: 5, dict_bytes: 0, properties: [3, 0, 2] }),
             (
                 "lzma,level=1,dictsize=65536,lc=1,lp=2,pb=0",
                 Compressor::Lzma { level: 1, dict_bytes: 65536, properties: [1, 2, 0] },

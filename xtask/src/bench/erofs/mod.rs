@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 
-use super::stats::Row;
+use super::stats::{Row, say};
 use peer::Peer;
 
 /// How the tree is written: a name, and the options of `mkfs.erofs`.
@@ -57,6 +57,7 @@ pub fn run(
     let bench = Bench { binary, peer: Peer::find()?, dir, rounds, only };
     let tree = gather(dir, trees)?;
     let mut rows = merge::run(&bench)?;
+    say(&rows);
     rows.extend(write::run(&bench, &tree)?);
     for (codec, options) in CODECS {
         if !read::names(codec).iter().any(|name| bench.wants(name)) {
@@ -72,7 +73,9 @@ pub fn run(
             .status()
             .context("mkfs.erofs could not be started")?;
         ensure!(status.success(), "mkfs.erofs {options:?} failed with {status}");
-        rows.extend(read::run(&bench, codec, &image)?);
+        let read = read::run(&bench, codec, &image)?;
+        say(&read);
+        rows.extend(read);
         std::fs::remove_file(image)?;
     }
     std::fs::remove_dir_all(tree)?;

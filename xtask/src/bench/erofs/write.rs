@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::super::stats::{Row, Target};
+use anyhow::ensure;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use super::super::stats::{Row, Target, say};
 use super::Bench;
 use super::spent::{Faster, Spent, compare, timed};
 
-/// A codec as both know it, bytes of a pcluster, and how many times faster one thread must be.
+/// A codec as both know it, bytes of a pcluster, and how many times faster Larder must be on one core.
 const CASES: [(&str, u32, f64); 8] = [
     ("lz4", 4096, 1.0),
     ("lz4", 65536, 1.0),
@@ -18,8 +21,8 @@ const CASES: [(&str, u32, f64); 8] = [
     ("zstd", 4096, 3.0),
     ("zstd", 65536, 3.0),
 ];
-/// What two threads must gain over one.
-const TWO_THREADS: f64 = 1.7;
+/// What two cores must gain over one.
+const TWO_CORES: f64 = 1.7;
 /// What an image may be larger.
 const SIZE: f64 = 1.01;
 
@@ -34,19 +37,26 @@ pub fn run(bench: &Bench<'_>, tree: &Path) -> anyhow::Result<Vec<Row>> {
     let built = crate::build::executables(&["--release", "--package", "larder-erofs", "--example", "image"])?;
     let writer = built.named("image")?;
     let image = bench.dir.join("written.erofs");
+    // Both programs have more threads than those that encode: what they get is decided by the cores.
+    let cores = cores()?;
+    let on_cores = |count: usize, program: &Path| {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &cores[..count].join(",")]).arg(program);
+        command
+    };
     let write = |command: &mut Command| -> anyhow::Result<(Spent, u64)> {
         let spent = timed(command)?;
         let bytes = std::fs::metadata(&image)?.len();
         std::fs::remove_file(&image)?;
         Ok((spent, bytes))
     };
-    let ours = |codec: &str, pcluster: u32, jobs: u32| {
-        let numbers = [pcluster.to_string(), jobs.to_string()];
-        write(Command::new(writer).arg(tree).arg(&image).arg(codec).args(numbers))
+    let ours = |cores: usize, codec: &str, pcluster: u32| {
+        let numbers = [pcluster.to_string(), cores.to_string()];
+        write(on_cores(cores, writer).arg(tree).arg(&image).arg(codec).args(numbers))
     };
     let theirs = |codec: &str, pcluster: u32| {
         let options = [format!("-z{codec}"), format!("-C{pcluster}")];
-        let mut command = Command::new(bench.peer.tool("mkfs.erofs"));
+        let mut command = on_cores(1, &bench.peer.tool("mkfs.erofs"));
         write(command.args(["--quiet", "--workers=1"]).args(options).arg(&image).arg(tree))
     };
     let mut rows = Vec::new();
@@ -56,16 +66,22 @@ pub fn run(bench: &Bench<'_>, tree: &Path) -> anyhow::Result<Vec<Row>> {
             let (spent, len) = theirs(codec, pcluster)?;
             there.push(spent);
             bytes.1 = len;
-            let (spent, len) = ours(codec, pcluster, 1)?;
+            let (spent, len) = ours(1, codec, pcluster)?;
             one.push(spent);
             bytes.0 = len;
-            two.push(ours(codec, pcluster, 2)?.0);
+            two.push(ours(2, codec, pcluster)?.0);
         }
         let name = name(codec, pcluster);
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        rows.extend(compare(&format!("{name}: one thread"), Faster::Both(faster), &one, &there));
-        // Two threads spend as much processor time as one: only the clock tells what they gain.
-        rows.extend(compare(&format!("{name}: two, against one"), Faster::Clock(TWO_THREADS), &two, &one));
+        let first = rows.len();
+        rows.extend(compare(&format!("{name}: one core"), Faster::Both(faster), &one, &there));
+        // Two cores spend as much processor time as one: only the clock tells what they gain.
+        rows.extend(compare(
+            &format!("{name}: two cores, against one"),
+            Faster::Clock(TWO_CORES),
+            &two,
+            &one,
+        ));
         rows.push(Row {
             name: format!("{name}: size"),
             larder: megabytes(bytes.0),
@@ -73,6 +89,19 @@ pub fn run(bench: &Bench<'_>, tree: &Path) -> anyhow::Result<Vec<Row>> {
             figure: bytes.0 as f64 / bytes.1 as f64,
             target: Target::AtMost(SIZE),
         });
+        say(&rows[first..]);
     }
     Ok(rows)
+}
+
+/// Two of the cores that this process may use.
+fn cores() -> anyhow::Result<Vec<String>> {
+    let allowed = sched_getaffinity(None)?;
+    let cores: Vec<_> = (0..CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .map(|core| core.to_string())
+        .take(2)
+        .collect();
+    ensure!(cores.len() == 2, "the writers are measured on one core and on two: there is one");
+    Ok(cores)
 }

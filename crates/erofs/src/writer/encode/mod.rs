@@ -79,10 +79,11 @@ impl Encoder {
 
 /// The dictionary or window in bytes, as readers must be told: for LZMA and Zstandard.
 ///
-/// Eight times the pcluster where nothing was said: what a pcluster holds is rarely longer.
+/// Where nothing was said, eight times the pcluster for Zstandard: what a pcluster holds is rarely longer. For LZMA, whose
+/// encoder takes longer the more memory it goes about in, four times: images are as small.
 pub(super) fn dictionary(compressor: Compressor, pcluster_bytes: u32) -> u32 {
     match compressor {
-        Compressor::Lzma { dict_bytes: 0, .. } => pcluster_bytes.saturating_mul(8).clamp(32 << 10, 8 << 20),
+        Compressor::Lzma { dict_bytes: 0, .. } => pcluster_bytes.saturating_mul(4).clamp(32 << 10, 8 << 20),
         Compressor::Lzma { dict_bytes, .. } => dict_bytes,
         Compressor::Zstd { window_bytes: 0, .. } => {
             pcluster_bytes.next_power_of_two().saturating_mul(8).clamp(32 << 10, 1 << 20)
