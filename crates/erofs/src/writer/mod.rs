@@ -39,8 +39,10 @@ mod node;
 mod text;
 mod xattr_table;
 
+mod ahead;
 mod host;
 mod host_xattrs;
+mod listing;
 mod scan;
 
 mod compressor;

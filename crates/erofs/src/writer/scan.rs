@@ -1,13 +1,17 @@
 //! [`Tree::add_root_from`]: takes in a directory of the host with all it holds.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::CString;
+use std::num::NonZero;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Statx, readlinkat};
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
-use super::host::{stat_at, stat_fd};
-use super::host_xattrs::XattrReader;
+use super::ahead::Ahead;
+use super::host::{open_dir_below, stat_fd};
+use super::host_xattrs::{Found, XattrError, XattrReader};
+use super::listing::{Directory, How, Seen, device};
 use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Attributes;
 use super::text::{Span, index};
@@ -22,12 +26,15 @@ pub struct ScanOptions {
     pub one_file_system: bool,
     /// Take extended attributes, ACLs and capabilities too.
     pub xattrs: bool,
+    /// Threads that look at directories; what is found, and the order in which a filter is asked, is the same for any number.
+    pub jobs: NonZero<usize>,
 }
 
 impl Default for ScanOptions {
-    /// Everything, across mount points.
+    /// Everything, across mount points, with as many threads as there are cores.
     fn default() -> Self {
-        Self { one_file_system: false, xattrs: true }
+        let jobs = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        Self { one_file_system: false, xattrs: true, jobs }
     }
 }
 
@@ -76,43 +83,56 @@ impl Tree {
         let failed = |errno: Errno| Error::Scan { path: dir.to_path_buf(), source: errno.into() };
         let host_dir = self.host.add_root(dir).map_err(failed)?;
         let node = self.make_dirs(at)?;
-        let fd = self.host.open_dir(&self.text, host_dir).map_err(failed)?;
+        let directory = self.host.directory(&self.text, host_dir);
+        let fd = open_dir_below(directory.root.as_fd(), b"").map_err(failed)?;
         let stat = stat_fd(fd.as_fd()).map_err(failed)?;
-        let mut scan = Scan {
-            tree: self,
-            options: *options,
-            device: device(&stat),
-            xattr_reader: XattrReader::new(),
-            report: ScanReport::default(),
-        };
+        let how = How { only: options.one_file_system.then(|| device(&stat)), xattrs: options.xattrs };
+        let ahead = Ahead::new(how);
+        let mut reader = XattrReader::new();
+        let mut scan = Scan { tree: self, ahead: &ahead, report: ScanReport::default() };
         scan.tree.nodes[index(node)].set_attributes(&attributes(&stat));
-        scan.read_xattrs(node, dir.to_path_buf(), fd.as_fd(), b".")?;
+        if options.xattrs {
+            let found = reader.read(dir.to_path_buf(), fd.as_fd(), b".");
+            scan.add_xattrs(node, found, || dir.to_path_buf())?;
+        }
         drop(fd);
         let path = at.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>();
-        let mut stack = vec![Pending { host_dir, node, path: path.join(&b'/') }];
-        while let Some(pending) = stack.pop() {
-            let first_below = stack.len();
-            scan.read_dir(&pending, filter, &mut stack)?;
-            // The first subdirectory is to be the next.
-            stack[first_below..].reverse();
-        }
-        Ok(scan.report)
+        let root = Pending { host_dir, directory, node, path: path.join(&b'/') };
+        std::thread::scope(|threads| {
+            let _over = ahead.until_over();
+            for _ in 1..options.jobs.get().min(JOBS_MAX) {
+                let thread = std::thread::Builder::new().name("scan".into());
+                // Without it, this one does the work.
+                drop(thread.spawn_scoped(threads, || ahead.work()));
+            }
+            let mut stack = vec![root];
+            while let Some(pending) = stack.pop() {
+                let first_below = stack.len();
+                scan.read_dir(&pending, &mut reader, filter, &mut stack)?;
+                // The first subdirectory is to be the next.
+                stack[first_below..].reverse();
+                let below = stack[first_below..].iter();
+                ahead.want(below.map(|pending| (pending.host_dir, pending.directory.clone())));
+            }
+            Ok(scan.report)
+        })
     }
 }
+
+/// Threads that look at directories, at most: for a file system that is far away, more than there are cores are of use.
+const JOBS_MAX: usize = 32;
 
 /// A directory still to be listed.
 struct Pending {
     host_dir: u32,
+    directory: Directory,
     node: NodeId,
     path: Vec<u8>,
 }
 
 struct Scan<'a> {
     tree: &'a mut Tree,
-    options: ScanOptions,
-    /// The file system of the source directory.
-    device: (u32, u32),
-    xattr_reader: XattrReader,
+    ahead: &'a Ahead,
     report: ScanReport,
 }
 
@@ -120,47 +140,41 @@ impl Scan<'_> {
     fn read_dir(
         &mut self,
         pending: &Pending,
+        reader: &mut XattrReader,
         filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,
         stack: &mut Vec<Pending>,
     ) -> Result<(), Error> {
-        let failed = |scan: &Self, name: &[u8], errno: Errno| Error::Scan {
-            path: scan.tree.host.path(&scan.tree.text, pending.host_dir, name),
+        let failed = |name: &[u8], errno: Errno| Error::Scan {
+            path: pending.directory.path_of(name),
             source: errno.into(),
         };
-        let fd = self.tree.host.open_dir(&self.tree.text, pending.host_dir);
-        let fd = fd.map_err(|errno| failed(self, b"", errno))?;
-        if self.options.one_file_system {
-            let stat = stat_fd(fd.as_fd()).map_err(|errno| failed(self, b"", errno))?;
-            if device(&stat) != self.device {
-                return Ok(());
-            }
-        }
-        let names = list(fd.as_fd()).map_err(|errno| failed(self, b"", errno))?;
+        let listing = self.ahead.take(pending.host_dir, &pending.directory, reader);
+        let listing = listing.map_err(|errno| failed(b"", errno))?;
         let mut path = pending.path.clone();
-        for name in names {
+        listing.each(reader, |name, seen| {
             path.truncate(pending.path.len());
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(&name);
-            let stat = stat_at(fd.as_fd(), &name).map_err(|errno| failed(self, &name, errno))?;
-            let place = Place { pending, fd: fd.as_fd(), name: &name, path: &path };
-            if let Some(below) = self.add(&place, &stat, filter)? {
-                stack.push(below);
-            }
-        }
-        Ok(())
+            path.extend_from_slice(name);
+            let seen = seen.map_err(|errno| failed(name, errno))?;
+            let place = Place { pending, name, path: &path };
+            stack.extend(self.add(&place, seen, filter)?);
+            Ok(())
+        })
     }
 
     /// Adds one entry; returns it when it is a directory to be listed.
     fn add(
         &mut self,
         place: &Place<'_>,
-        stat: &Statx,
+        seen: Seen,
         filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,
     ) -> Result<Option<Pending>, Error> {
+        let Seen { stat, target, xattrs } = seen;
+        let stat = &stat;
         let kind = FileType::from_mode(stat.stx_mode).ok_or_else(|| Error::Unrepresentable {
-            path: self.source_path(place),
+            path: place.source_path(),
             reason: "is of an unknown type",
         })?;
         let linked = kind != FileType::Directory && stat.stx_nlink > 1;
@@ -179,10 +193,10 @@ impl Scan<'_> {
             return Ok(None);
         }
         if kind == FileType::Directory {
-            return self.add_directory(place, stat).map(Some);
+            return self.add_directory(place, stat, xattrs).map(Some);
         }
         let name = self.tree.text.add(place.name)?;
-        let content = self.content(place, stat, kind, name)?;
+        let content = self.content(place, stat, target, kind, name)?;
         let size = if kind.has_data() { stat.stx_size } else { 0 };
         let size =
             if let Content::Link(span) = content { self.tree.text.get(span).len() as u64 } else { size };
@@ -195,11 +209,16 @@ impl Scan<'_> {
         if linked {
             self.tree.links.insert(identity, node);
         }
-        self.read_xattrs(node, self.source_path(place), place.fd, place.name)?;
+        self.add_xattrs(node, xattrs, || place.source_path())?;
         Ok(None)
     }
 
-    fn add_directory(&mut self, place: &Place<'_>, stat: &Statx) -> Result<Pending, Error> {
+    fn add_directory(
+        &mut self,
+        place: &Place<'_>,
+        stat: &Statx,
+        xattrs: Result<Found, XattrError>,
+    ) -> Result<Pending, Error> {
         let parent = place.pending.node;
         let node = match self.tree.child(parent, place.name) {
             None => self.tree.add_child_dir(parent, place.name, &attributes(stat))?,
@@ -209,17 +228,19 @@ impl Scan<'_> {
             }
             Some(_) => return Err(Error::Exists { path: path_of(place.path) }),
         };
-        self.read_xattrs(node, self.source_path(place), place.fd, place.name)?;
+        self.add_xattrs(node, xattrs, || place.source_path())?;
         let name = self.tree.text.add(place.name)?;
         let host_dir = self.tree.host.add_dir(place.pending.host_dir, name);
         let host_dir = host_dir.map_err(|_| Error::TooLarge { what: "more than 2^32 directories" })?;
-        Ok(Pending { host_dir, node, path: place.path.to_vec() })
+        let directory = self.tree.host.directory(&self.tree.text, host_dir);
+        Ok(Pending { host_dir, directory, node, path: place.path.to_vec() })
     }
 
     fn content(
         &mut self,
         place: &Place<'_>,
         stat: &Statx,
+        target: Option<Result<CString, Errno>>,
         kind: FileType,
         name: Span,
     ) -> Result<Content, Error> {
@@ -231,15 +252,15 @@ impl Scan<'_> {
                 sparse: stored_bytes(stat) < stat.stx_size,
             }),
             FileType::Symlink => {
-                let target = readlinkat(place.fd, place.name, Vec::new());
+                let target = target.unwrap_or(Err(Errno::INVAL));
                 let target = target
-                    .map_err(|errno| Error::Scan { path: self.source_path(place), source: errno.into() })?;
+                    .map_err(|errno| Error::Scan { path: place.source_path(), source: errno.into() })?;
                 self.tree.link_content(place.path, target.as_bytes())?
             }
             FileType::CharDevice | FileType::BlockDevice => {
                 let rdev = Rdev::new(stat.stx_rdev_major, stat.stx_rdev_minor);
                 Content::Rdev(rdev.ok_or_else(|| Error::Unrepresentable {
-                    path: self.source_path(place),
+                    path: place.source_path(),
                     reason: "has a device number above 12 bits of major and 20 of minor",
                 })?)
             }
@@ -255,58 +276,35 @@ impl Scan<'_> {
         self.tree.insert(place.pending.node, name, node)
     }
 
-    fn read_xattrs(
+    fn add_xattrs(
         &mut self,
         node: NodeId,
-        path: PathBuf,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
+        found: Result<Found, XattrError>,
+        path: impl Fn() -> PathBuf,
     ) -> Result<(), Error> {
-        if !self.options.xattrs {
-            return Ok(());
-        }
-        let found = match self.xattr_reader.read(path.clone(), dir, name) {
-            Ok(found) => found,
-            Err(error) => {
-                let source = error.source;
-                return Err(match error.name {
-                    Some(name) => Error::ScanXattr { path, name, source },
-                    None => Error::Scan { path, source },
-                });
-            }
-        };
+        let found = found.map_err(|XattrError { name, source }| match name {
+            Some(name) => Error::ScanXattr { path: path(), name, source },
+            None => Error::Scan { path: path(), source },
+        })?;
         self.report.xattrs_skipped += found.skipped;
         let set = self.tree.xattrs.add_set(&found.xattrs);
-        let set = set.map_err(|reason| Error::Unrepresentable { path, reason })?;
+        let set = set.map_err(|reason| Error::Unrepresentable { path: path(), reason })?;
         self.tree.nodes[index(node)].xattrs = set;
         Ok(())
-    }
-
-    fn source_path(&self, place: &Place<'_>) -> PathBuf {
-        self.tree.host.path(&self.tree.text, place.pending.host_dir, place.name)
     }
 }
 
 /// The entry at hand: where it is on the host and where it goes.
 struct Place<'a> {
     pending: &'a Pending,
-    fd: BorrowedFd<'a>,
     name: &'a [u8],
     path: &'a [u8],
 }
 
-/// The names in a directory in the order of their bytes, whatever order the host has them in.
-fn list(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(fd)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
+impl Place<'_> {
+    fn source_path(&self) -> PathBuf {
+        self.pending.directory.path_of(self.name)
     }
-    names.sort_unstable();
-    Ok(names)
 }
 
 fn attributes(stat: &Statx) -> Attributes {
@@ -316,8 +314,4 @@ fn attributes(stat: &Statx) -> Attributes {
 
 fn stored_bytes(stat: &Statx) -> u64 {
     stat.stx_blocks.saturating_mul(512)
-}
-
-fn device(stat: &Statx) -> (u32, u32) {
-    (stat.stx_dev_major, stat.stx_dev_minor)
 }
