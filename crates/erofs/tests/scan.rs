@@ -177,6 +177,22 @@ fn any_number_of_threads_finds_the_same_in_the_same_order() {
 }
 
 #[test]
+fn attributes_that_are_not_asked_for_stay_as_they_are() {
+    let dir = tempfile::tempdir().expect("can make");
+    fs::create_dir(dir.path().join("lib")).expect("can make");
+    let mut tree = Tree::new();
+    let all = &mut |_: &larder_erofs::writer::ScanEntry<'_>| true;
+    tree.add_root_from(dir.path(), b"", &ScanOptions::default(), all).expect("readable");
+    let mine = larder_erofs::Xattr { name: b"user.mine".to_vec(), value: b"1".to_vec() };
+    tree.set_xattrs(b"lib", std::slice::from_ref(&mine)).expect("is there");
+    let how = ScanOptions { xattrs: false, ..ScanOptions::default() };
+    tree.add_root_from(dir.path(), b"", &how, all).expect("readable");
+    let image = Image::open(build(tree, &options(1)).expect("can be written").metadata).expect("opens");
+    let lib = image.inode(image.resolve(b"lib").expect("sound").expect("is there")).expect("sound");
+    assert_eq!(image.xattrs(&lib).expect("sound"), [mine]);
+}
+
+#[test]
 fn other_file_systems_are_left_out_when_asked() {
     let device = |path| fs::metadata(path).map(|stat| stat.dev());
     let (Ok(dev), Ok(pts)) = (device("/dev"), device("/dev/pts")) else {

@@ -79,7 +79,7 @@ impl ClusterCache {
     }
 
     /// The same, after waiting for whoever decodes it: the bytes, or else whose turn it is. Without a turn the caller decodes it for
-    /// itself, because whoever had the turn has given up.
+    /// itself: whoever had the turn has given up, or its bytes are too few or were not kept.
     pub fn await_turn(&self, encoded: &Encoded) -> Result<Arc<Vec<u8>>, Option<Turn<'_>>> {
         let mut state = self.lock();
         let key = key(encoded);
@@ -97,12 +97,21 @@ impl ClusterCache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `bytes` and lets go of what was not used for longest. What is larger than the cache is not kept.
+    /// Keeps what was decoded without a turn, for who comes later.
+    pub fn keep(&self, encoded: &Encoded, bytes: Arc<Vec<u8>>) {
+        self.put(key(encoded), bytes);
+    }
+
+    /// Keeps `bytes`, unless as many of the pcluster are held, and lets go of what was not used for longest. What is larger than the
+    /// cache is not kept.
     fn put(&self, key: Key, bytes: Arc<Vec<u8>>) {
         if bytes.len() > self.bytes_max {
             return;
         }
         let mut state = self.lock();
+        if state.clusters.get(&key).is_some_and(|held| held.bytes.len() >= bytes.len()) {
+            return;
+        }
         state.remove(&key);
         while state.bytes + bytes.len() > self.bytes_max {
             let Some(oldest) = state.order.first_key_value().map(|(_, key)| *key) else { break };
@@ -212,7 +221,8 @@ mod tests {
         assert!(cache.get(&encoded(1, 41)).is_none(), "too short");
         put(&cache, 1, 60);
         assert!(cache.get(&encoded(1, 41)).is_some());
-        assert_eq!(cache.state.lock().expect("whole").bytes, 60);
+        cache.keep(&encoded(1, 50), Arc::new(vec![0; 50]));
+        assert_eq!(cache.state.lock().expect("whole").bytes, 60, "a shorter one changes nothing");
     }
 
     #[test]

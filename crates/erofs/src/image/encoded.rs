@@ -50,7 +50,7 @@ impl Image {
         Ok(true)
     }
 
-    /// Decodes all of a pcluster and, with a turn, remembers it.
+    /// Decodes all of a pcluster and remembers it.
     fn decode_for_all(
         &self,
         inode: &Inode,
@@ -62,8 +62,9 @@ impl Image {
         let mut bytes = vec![0; usize::try_from(encoded.decoded).unwrap_or(0)];
         self.decode(inode, encoded, &stream, &mut bytes)?;
         let bytes = Arc::new(bytes);
-        if let Some(turn) = turn {
-            turn.put(Arc::clone(&bytes));
+        match turn {
+            Some(turn) => turn.put(Arc::clone(&bytes)),
+            None => self.clusters.keep(encoded, Arc::clone(&bytes)),
         }
         Ok(bytes)
     }

@@ -64,9 +64,9 @@ impl Host {
     }
 
     /// Where directory `dir` is.
-    pub(super) fn directory(&self, text: &Text, dir: u32) -> Directory {
+    pub(super) fn directory(&self, text: &Text, dir: u32) -> Arc<Directory> {
         let root = Arc::clone(&self.roots[index(self.dirs[index(dir)].root)].dir);
-        Directory { root, below: self.path_below_root(text, dir), path: self.path(text, dir, b"") }
+        Arc::new(Directory { root, below: self.path_below_root(text, dir), path: self.path(text, dir, b"") })
     }
 
     /// Opens the regular file `name` in `dir`. Never waits, should it have become a FIFO.

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Statx;
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use super::ahead::Ahead;
 use super::host::{open_dir_below, stat_fd};
 use super::host_xattrs::{Found, XattrError, XattrReader};
-use super::listing::{Directory, How, Seen, device};
+use super::listing::{Directory, How, Listing, Seen, device};
 use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Attributes;
 use super::text::{Span, index};
@@ -67,7 +68,7 @@ impl Tree {
     ///
     /// The directory at `at` takes over the attributes of `dir`. `filter` is asked about every entry in a
     /// fixed order, a directory before its contents, and is not asked about what lies below a directory
-    /// that it turns down. Files are read later, by [`write_data`](super::write_data), which fails if they have changed.
+    /// that it turns down. What it turns down was looked at, links and attributes too. Files are read later, by [`write_data`](super::write_data), which fails if they have changed.
     ///
     /// # Errors
     ///
@@ -87,20 +88,21 @@ impl Tree {
         let fd = open_dir_below(directory.root.as_fd(), b"").map_err(failed)?;
         let stat = stat_fd(fd.as_fd()).map_err(failed)?;
         let how = How { only: options.one_file_system.then(|| device(&stat)), xattrs: options.xattrs };
-        let ahead = Ahead::new(how);
+        let jobs = options.jobs.get().min(JOBS_MAX);
+        let ahead = Ahead::new(how, jobs > 1);
         let mut reader = XattrReader::new();
         let mut scan = Scan { tree: self, ahead: &ahead, report: ScanReport::default() };
         scan.tree.nodes[index(node)].set_attributes(&attributes(&stat));
         if options.xattrs {
             let found = reader.read(dir.to_path_buf(), fd.as_fd(), b".");
-            scan.add_xattrs(node, found, || dir.to_path_buf())?;
+            scan.add_xattrs(node, Some(found), || dir.to_path_buf())?;
         }
         drop(fd);
         let path = at.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>();
         let root = Pending { host_dir, directory, node, path: path.join(&b'/') };
         std::thread::scope(|threads| {
             let _over = ahead.until_over();
-            for _ in 1..options.jobs.get().min(JOBS_MAX) {
+            for _ in 1..jobs {
                 let thread = std::thread::Builder::new().name("scan".into());
                 // Without it, this one does the work.
                 drop(thread.spawn_scoped(threads, || ahead.work()));
@@ -112,20 +114,21 @@ impl Tree {
                 // The first subdirectory is to be the next.
                 stack[first_below..].reverse();
                 let below = stack[first_below..].iter();
-                ahead.want(below.map(|pending| (pending.host_dir, pending.directory.clone())));
+                let below = below.map(|pending| (pending.host_dir, Arc::clone(&pending.directory)));
+                ahead.want(pending.host_dir, below);
             }
             Ok(scan.report)
         })
     }
 }
 
-/// Threads that look at directories, at most: for a file system that is far away, more than there are cores are of use.
-const JOBS_MAX: usize = 32;
+/// Threads that look at directories, at most; each has two descriptors.
+const JOBS_MAX: usize = 16;
 
 /// A directory still to be listed.
 struct Pending {
     host_dir: u32,
-    directory: Directory,
+    directory: Arc<Directory>,
     node: NodeId,
     path: Vec<u8>,
 }
@@ -148,10 +151,9 @@ impl Scan<'_> {
             path: pending.directory.path_of(name),
             source: errno.into(),
         };
-        let listing = self.ahead.take(pending.host_dir, &pending.directory, reader);
-        let listing = listing.map_err(|errno| failed(b"", errno))?;
+        let ahead = self.ahead;
         let mut path = pending.path.clone();
-        listing.each(reader, |name, seen| {
+        let mut add = |name: &[u8], seen: Result<Seen, Errno>| {
             path.truncate(pending.path.len());
             if !path.is_empty() {
                 path.push(b'/');
@@ -161,7 +163,14 @@ impl Scan<'_> {
             let place = Place { pending, name, path: &path };
             stack.extend(self.add(&place, seen, filter)?);
             Ok(())
-        })
+        };
+        match ahead.take(pending.host_dir) {
+            Some(held) => held.entries.into_iter().try_for_each(|(name, seen)| add(&name, seen)),
+            None => {
+                let listing = Listing::of(&pending.directory, ahead.how());
+                listing.map_err(|errno| failed(b"", errno))?.each(reader, add)
+            }
+        }
     }
 
     /// Adds one entry; returns it when it is a directory to be listed.
@@ -217,7 +226,7 @@ impl Scan<'_> {
         &mut self,
         place: &Place<'_>,
         stat: &Statx,
-        xattrs: Result<Found, XattrError>,
+        xattrs: Option<Result<Found, XattrError>>,
     ) -> Result<Pending, Error> {
         let parent = place.pending.node;
         let node = match self.tree.child(parent, place.name) {
@@ -279,9 +288,11 @@ impl Scan<'_> {
     fn add_xattrs(
         &mut self,
         node: NodeId,
-        found: Result<Found, XattrError>,
+        found: Option<Result<Found, XattrError>>,
         path: impl Fn() -> PathBuf,
     ) -> Result<(), Error> {
+        // Not asked for: what is there stays.
+        let Some(found) = found else { return Ok(()) };
         let found = found.map_err(|XattrError { name, source }| match name {
             Some(name) => Error::ScanXattr { path: path(), name, source },
             None => Error::Scan { path: path(), source },
