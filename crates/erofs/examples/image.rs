@@ -33,8 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let start = Instant::now();
     let mut tree = Tree::new();
-    let scan = ScanOptions { jobs: options.jobs, ..ScanOptions::default() };
-    tree.add_root_from(Path::new(dir), b"", &scan, &mut |_| true)?;
+    tree.add_root_from(Path::new(dir), b"", &ScanOptions::default(), &mut |_| true)?;
     let scanned = start.elapsed();
     let summary = write_image(tree, &options, &mut File::create(image)?)?;
     println!("{summary:?}");

@@ -3,12 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::{Errno, Result};
 
-use super::listing::Directory;
 use super::text::{Span, Text, index};
 use crate::error::path_of;
 
@@ -22,7 +20,7 @@ pub(super) struct Host {
 #[derive(Debug)]
 struct Root {
     path: PathBuf,
-    dir: Arc<OwnedFd>,
+    dir: OwnedFd,
 }
 
 /// A directory on the host; the chain of parents gives its path.
@@ -42,7 +40,7 @@ impl Host {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(CWD, path, flags, Mode::empty())?;
         let root = u32::try_from(self.roots.len()).map_err(|_| Errno::OVERFLOW)?;
-        self.roots.push(Root { path: path.to_path_buf(), dir: Arc::new(dir) });
+        self.roots.push(Root { path: path.to_path_buf(), dir });
         self.add(HostDir { root, below: None })
     }
 
@@ -63,10 +61,12 @@ impl Host {
         path
     }
 
-    /// Where directory `dir` is.
-    pub(super) fn directory(&self, text: &Text, dir: u32) -> Arc<Directory> {
-        let root = Arc::clone(&self.roots[index(self.dirs[index(dir)].root)].dir);
-        Arc::new(Directory { root, below: self.path_below_root(text, dir), path: self.path(text, dir, b"") })
+    /// Opens directory `dir` for listing.
+    pub(super) fn open_dir(&self, text: &Text, dir: u32) -> Result<OwnedFd> {
+        let path = self.path_below_root(text, dir);
+        let path = if path.is_empty() { b".".as_slice() } else { &path };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        open_below(self.root(dir), path, flags)
     }
 
     /// Opens the regular file `name` in `dir`. Never waits, should it have become a FIFO.
@@ -100,13 +100,6 @@ impl Host {
         names.reverse();
         names.join(&b'/')
     }
-}
-
-/// Opens the directory at `path` below `root` for listing.
-pub(super) fn open_dir_below(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
-    let path = if path.is_empty() { b".".as_slice() } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    open_below(root, path, flags)
 }
 
 /// Opens `path` below `root`, however long it is: the kernel takes 4096 bytes at a time.

@@ -39,10 +39,8 @@ mod node;
 mod text;
 mod xattr_table;
 
-mod ahead;
 mod host;
 mod host_xattrs;
-mod listing;
 mod scan;
 
 mod compressor;

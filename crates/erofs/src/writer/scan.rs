@@ -1,18 +1,13 @@
 //! [`Tree::add_root_from`]: takes in a directory of the host with all it holds.
 
-use std::ffi::CString;
-use std::num::NonZero;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustix::fs::Statx;
+use rustix::fs::{Dir, Statx, readlinkat};
 use rustix::io::Errno;
 
-use super::ahead::Ahead;
-use super::host::{open_dir_below, stat_fd};
-use super::host_xattrs::{Found, XattrError, XattrReader};
-use super::listing::{Directory, How, Listing, Seen, device};
+use super::host::{stat_at, stat_fd};
+use super::host_xattrs::XattrReader;
 use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Attributes;
 use super::text::{Span, index};
@@ -27,15 +22,12 @@ pub struct ScanOptions {
     pub one_file_system: bool,
     /// Take extended attributes, ACLs and capabilities too.
     pub xattrs: bool,
-    /// Threads that look at directories; what is found, and the order in which a filter is asked, is the same for any number.
-    pub jobs: NonZero<usize>,
 }
 
 impl Default for ScanOptions {
-    /// Everything, across mount points, with as many threads as there are cores.
+    /// Everything, across mount points.
     fn default() -> Self {
-        let jobs = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        Self { one_file_system: false, xattrs: true, jobs }
+        Self { one_file_system: false, xattrs: true }
     }
 }
 
@@ -68,7 +60,7 @@ impl Tree {
     ///
     /// The directory at `at` takes over the attributes of `dir`. `filter` is asked about every entry in a
     /// fixed order, a directory before its contents, and is not asked about what lies below a directory
-    /// that it turns down. What it turns down was looked at, links and attributes too. Files are read later, by [`write_data`](super::write_data), which fails if they have changed.
+    /// that it turns down. Files are read later, by [`write_data`](super::write_data), which fails if they have changed.
     ///
     /// # Errors
     ///
@@ -84,58 +76,43 @@ impl Tree {
         let failed = |errno: Errno| Error::Scan { path: dir.to_path_buf(), source: errno.into() };
         let host_dir = self.host.add_root(dir).map_err(failed)?;
         let node = self.make_dirs(at)?;
-        let directory = self.host.directory(&self.text, host_dir);
-        let fd = open_dir_below(directory.root.as_fd(), b"").map_err(failed)?;
+        let fd = self.host.open_dir(&self.text, host_dir).map_err(failed)?;
         let stat = stat_fd(fd.as_fd()).map_err(failed)?;
-        let how = How { only: options.one_file_system.then(|| device(&stat)), xattrs: options.xattrs };
-        let jobs = options.jobs.get().min(JOBS_MAX);
-        let ahead = Ahead::new(how, jobs > 1);
-        let mut reader = XattrReader::new();
-        let mut scan = Scan { tree: self, ahead: &ahead, report: ScanReport::default() };
+        let mut scan = Scan {
+            tree: self,
+            options: *options,
+            device: device(&stat),
+            xattr_reader: XattrReader::new(),
+            report: ScanReport::default(),
+        };
         scan.tree.nodes[index(node)].set_attributes(&attributes(&stat));
-        if options.xattrs {
-            let found = reader.read(dir.to_path_buf(), fd.as_fd(), b".");
-            scan.add_xattrs(node, Some(found), || dir.to_path_buf())?;
-        }
+        scan.read_xattrs(node, dir.to_path_buf(), fd.as_fd(), b".")?;
         drop(fd);
         let path = at.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>();
-        let root = Pending { host_dir, directory, node, path: path.join(&b'/') };
-        std::thread::scope(|threads| {
-            let _over = ahead.until_over();
-            for _ in 1..jobs {
-                let thread = std::thread::Builder::new().name("scan".into());
-                // Without it, this one does the work.
-                drop(thread.spawn_scoped(threads, || ahead.work()));
-            }
-            let mut stack = vec![root];
-            while let Some(pending) = stack.pop() {
-                let first_below = stack.len();
-                scan.read_dir(&pending, &mut reader, filter, &mut stack)?;
-                // The first subdirectory is to be the next.
-                stack[first_below..].reverse();
-                let below = stack[first_below..].iter();
-                let below = below.map(|pending| (pending.host_dir, Arc::clone(&pending.directory)));
-                ahead.want(pending.host_dir, below);
-            }
-            Ok(scan.report)
-        })
+        let mut stack = vec![Pending { host_dir, node, path: path.join(&b'/') }];
+        while let Some(pending) = stack.pop() {
+            let first_below = stack.len();
+            scan.read_dir(&pending, filter, &mut stack)?;
+            // The first subdirectory is to be the next.
+            stack[first_below..].reverse();
+        }
+        Ok(scan.report)
     }
 }
-
-/// Threads that look at directories, at most; each has two descriptors.
-const JOBS_MAX: usize = 16;
 
 /// A directory still to be listed.
 struct Pending {
     host_dir: u32,
-    directory: Arc<Directory>,
     node: NodeId,
     path: Vec<u8>,
 }
 
 struct Scan<'a> {
     tree: &'a mut Tree,
-    ahead: &'a Ahead,
+    options: ScanOptions,
+    /// The file system of the source directory.
+    device: (u32, u32),
+    xattr_reader: XattrReader,
     report: ScanReport,
 }
 
@@ -143,47 +120,47 @@ impl Scan<'_> {
     fn read_dir(
         &mut self,
         pending: &Pending,
-        reader: &mut XattrReader,
         filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,
         stack: &mut Vec<Pending>,
     ) -> Result<(), Error> {
-        let failed = |name: &[u8], errno: Errno| Error::Scan {
-            path: pending.directory.path_of(name),
+        let failed = |scan: &Self, name: &[u8], errno: Errno| Error::Scan {
+            path: scan.tree.host.path(&scan.tree.text, pending.host_dir, name),
             source: errno.into(),
         };
-        let ahead = self.ahead;
+        let fd = self.tree.host.open_dir(&self.tree.text, pending.host_dir);
+        let fd = fd.map_err(|errno| failed(self, b"", errno))?;
+        if self.options.one_file_system {
+            let stat = stat_fd(fd.as_fd()).map_err(|errno| failed(self, b"", errno))?;
+            if device(&stat) != self.device {
+                return Ok(());
+            }
+        }
+        let names = list(fd.as_fd()).map_err(|errno| failed(self, b"", errno))?;
         let mut path = pending.path.clone();
-        let mut add = |name: &[u8], seen: Result<Seen, Errno>| {
+        for name in names {
             path.truncate(pending.path.len());
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(name);
-            let seen = seen.map_err(|errno| failed(name, errno))?;
-            let place = Place { pending, name, path: &path };
-            stack.extend(self.add(&place, seen, filter)?);
-            Ok(())
-        };
-        match ahead.take(pending.host_dir) {
-            Some(held) => held.entries.into_iter().try_for_each(|(name, seen)| add(&name, seen)),
-            None => {
-                let listing = Listing::of(&pending.directory, ahead.how());
-                listing.map_err(|errno| failed(b"", errno))?.each(reader, add)
+            path.extend_from_slice(&name);
+            let stat = stat_at(fd.as_fd(), &name).map_err(|errno| failed(self, &name, errno))?;
+            let place = Place { pending, fd: fd.as_fd(), name: &name, path: &path };
+            if let Some(below) = self.add(&place, &stat, filter)? {
+                stack.push(below);
             }
         }
+        Ok(())
     }
 
     /// Adds one entry; returns it when it is a directory to be listed.
     fn add(
         &mut self,
         place: &Place<'_>,
-        seen: Seen,
+        stat: &Statx,
         filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,
     ) -> Result<Option<Pending>, Error> {
-        let Seen { stat, target, xattrs } = seen;
-        let stat = &stat;
         let kind = FileType::from_mode(stat.stx_mode).ok_or_else(|| Error::Unrepresentable {
-            path: place.source_path(),
+            path: self.source_path(place),
             reason: "is of an unknown type",
         })?;
         let linked = kind != FileType::Directory && stat.stx_nlink > 1;
@@ -202,10 +179,10 @@ impl Scan<'_> {
             return Ok(None);
         }
         if kind == FileType::Directory {
-            return self.add_directory(place, stat, xattrs).map(Some);
+            return self.add_directory(place, stat).map(Some);
         }
         let name = self.tree.text.add(place.name)?;
-        let content = self.content(place, stat, target, kind, name)?;
+        let content = self.content(place, stat, kind, name)?;
         let size = if kind.has_data() { stat.stx_size } else { 0 };
         let size =
             if let Content::Link(span) = content { self.tree.text.get(span).len() as u64 } else { size };
@@ -218,16 +195,11 @@ impl Scan<'_> {
         if linked {
             self.tree.links.insert(identity, node);
         }
-        self.add_xattrs(node, xattrs, || place.source_path())?;
+        self.read_xattrs(node, self.source_path(place), place.fd, place.name)?;
         Ok(None)
     }
 
-    fn add_directory(
-        &mut self,
-        place: &Place<'_>,
-        stat: &Statx,
-        xattrs: Option<Result<Found, XattrError>>,
-    ) -> Result<Pending, Error> {
+    fn add_directory(&mut self, place: &Place<'_>, stat: &Statx) -> Result<Pending, Error> {
         let parent = place.pending.node;
         let node = match self.tree.child(parent, place.name) {
             None => self.tree.add_child_dir(parent, place.name, &attributes(stat))?,
@@ -237,19 +209,17 @@ impl Scan<'_> {
             }
             Some(_) => return Err(Error::Exists { path: path_of(place.path) }),
         };
-        self.add_xattrs(node, xattrs, || place.source_path())?;
+        self.read_xattrs(node, self.source_path(place), place.fd, place.name)?;
         let name = self.tree.text.add(place.name)?;
         let host_dir = self.tree.host.add_dir(place.pending.host_dir, name);
         let host_dir = host_dir.map_err(|_| Error::TooLarge { what: "more than 2^32 directories" })?;
-        let directory = self.tree.host.directory(&self.tree.text, host_dir);
-        Ok(Pending { host_dir, directory, node, path: place.path.to_vec() })
+        Ok(Pending { host_dir, node, path: place.path.to_vec() })
     }
 
     fn content(
         &mut self,
         place: &Place<'_>,
         stat: &Statx,
-        target: Option<Result<CString, Errno>>,
         kind: FileType,
         name: Span,
     ) -> Result<Content, Error> {
@@ -261,15 +231,15 @@ impl Scan<'_> {
                 sparse: stored_bytes(stat) < stat.stx_size,
             }),
             FileType::Symlink => {
-                let target = target.unwrap_or(Err(Errno::INVAL));
+                let target = readlinkat(place.fd, place.name, Vec::new());
                 let target = target
-                    .map_err(|errno| Error::Scan { path: place.source_path(), source: errno.into() })?;
+                    .map_err(|errno| Error::Scan { path: self.source_path(place), source: errno.into() })?;
                 self.tree.link_content(place.path, target.as_bytes())?
             }
             FileType::CharDevice | FileType::BlockDevice => {
                 let rdev = Rdev::new(stat.stx_rdev_major, stat.stx_rdev_minor);
                 Content::Rdev(rdev.ok_or_else(|| Error::Unrepresentable {
-                    path: place.source_path(),
+                    path: self.source_path(place),
                     reason: "has a device number above 12 bits of major and 20 of minor",
                 })?)
             }
@@ -285,37 +255,58 @@ impl Scan<'_> {
         self.tree.insert(place.pending.node, name, node)
     }
 
-    fn add_xattrs(
+    fn read_xattrs(
         &mut self,
         node: NodeId,
-        found: Option<Result<Found, XattrError>>,
-        path: impl Fn() -> PathBuf,
+        path: PathBuf,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
     ) -> Result<(), Error> {
-        // Not asked for: what is there stays.
-        let Some(found) = found else { return Ok(()) };
-        let found = found.map_err(|XattrError { name, source }| match name {
-            Some(name) => Error::ScanXattr { path: path(), name, source },
-            None => Error::Scan { path: path(), source },
-        })?;
+        if !self.options.xattrs {
+            return Ok(());
+        }
+        let found = match self.xattr_reader.read(path.clone(), dir, name) {
+            Ok(found) => found,
+            Err(error) => {
+                let source = error.source;
+                return Err(match error.name {
+                    Some(name) => Error::ScanXattr { path, name, source },
+                    None => Error::Scan { path, source },
+                });
+            }
+        };
         self.report.xattrs_skipped += found.skipped;
         let set = self.tree.xattrs.add_set(&found.xattrs);
-        let set = set.map_err(|reason| Error::Unrepresentable { path: path(), reason })?;
+        let set = set.map_err(|reason| Error::Unrepresentable { path, reason })?;
         self.tree.nodes[index(node)].xattrs = set;
         Ok(())
+    }
+
+    fn source_path(&self, place: &Place<'_>) -> PathBuf {
+        self.tree.host.path(&self.tree.text, place.pending.host_dir, place.name)
     }
 }
 
 /// The entry at hand: where it is on the host and where it goes.
 struct Place<'a> {
     pending: &'a Pending,
+    fd: BorrowedFd<'a>,
     name: &'a [u8],
     path: &'a [u8],
 }
 
-impl Place<'_> {
-    fn source_path(&self) -> PathBuf {
-        self.pending.directory.path_of(self.name)
+/// The names in a directory in the order of their bytes, whatever order the host has them in.
+fn list(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
     }
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn attributes(stat: &Statx) -> Attributes {
@@ -325,4 +316,8 @@ fn attributes(stat: &Statx) -> Attributes {
 
 fn stored_bytes(stat: &Statx) -> u64 {
     stat.stx_blocks.saturating_mul(512)
+}
+
+fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
 }

@@ -114,7 +114,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ..defaults
     };
     let report = match &args.source {
-        Source::Directory(source) => build(scan(source, &dir, options.jobs)?, &options, &dir)?,
+        Source::Directory(source) => build(scan(source, &dir)?, &options, &dir)?,
         Source::Tar(file) => {
             let archive = open_archive(file.as_deref())?;
             let name = archive.name.clone();
@@ -141,7 +141,7 @@ fn open_archive(file: Option<&Path>) -> anyhow::Result<Archive> {
 }
 
 /// Reads the tree, without the layout that is built should it lie inside, and without what builds have beside it.
-fn scan(source: &Path, out: &Path, jobs: NonZero<usize>) -> anyhow::Result<Tree> {
+fn scan(source: &Path, out: &Path) -> anyhow::Result<Tree> {
     let inside = place_inside(source, out);
     let beside = out.parent().and_then(|place| {
         let place = if place.as_os_str().is_empty() { Path::new(".") } else { place };
@@ -156,8 +156,7 @@ fn scan(source: &Path, out: &Path, jobs: NonZero<usize>) -> anyhow::Result<Tree>
         inside.as_deref() != Some(path) && !is_staging()
     };
     let mut tree = Tree::new();
-    let how = ScanOptions { jobs, ..ScanOptions::default() };
-    tree.add_root_from(source, b"", &how, &mut keep)?;
+    tree.add_root_from(source, b"", &ScanOptions::default(), &mut keep)?;
     Ok(tree)
 }
 

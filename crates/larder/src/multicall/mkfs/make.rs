@@ -55,7 +55,7 @@ fn from_tar(asked: &Asked, archive: &Archive, tar: &TarOptions<'_>) -> anyhow::R
 
 fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
     let mut tree = Tree::new();
-    let scan = ScanOptions { xattrs: asked.xattrs, jobs: asked.options.jobs, ..ScanOptions::default() };
+    let scan = ScanOptions { xattrs: asked.xattrs, ..ScanOptions::default() };
     let excluded = |path: &[u8]| {
         asked.excluded.iter().any(|excluded| excluded.strip_prefix(b"/").unwrap_or(excluded) == path)
     };
