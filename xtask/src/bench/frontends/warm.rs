@@ -1,9 +1,8 @@
 //! Warm: what programs do with a complete image, through each front end and through its peer.
 //!
 //! The kernel's own EROFS is measured against a plain mount of copies of the same files. So are reads of the file system in
-//! user space; all of it against Debian's erofsfuse, twice over: the first time, with nothing in the kernel's caches
-//! but the backing files, since what they hold comes from neither program; and again, which shows what each lets the kernel
-//! keep.
+//! user space; all of it against Debian's erofsfuse, each time once and with nothing in the kernel's caches
+//! but the backing files: what they hold comes from neither program.
 //!
 //! For the file system in user space the large file and the program have blobs of their own, so that the kernel reads them itself
 //! (passthrough). The rows that say so are of an image without, as all others are, where the worker answers.
@@ -46,16 +45,15 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             larder.wait_until_complete()?;
         }
         let reads = &DEEDS[..2];
-        let comparisons: &[Comparison<'_>] = match front_end {
+        let comparisons: &[(&Path, &str, PeerKind, &[Deed], Target)] = match front_end {
             "fuse" => &[
-                (&passing, "", PeerKind::Native, Caches::Kept, reads, Target::AtLeast(0.9)),
-                (&passing, "", PeerKind::Erofsfuse, Caches::Dropped, &DEEDS, Target::AtLeast(2.0)),
-                (&passing, " again", PeerKind::Erofsfuse, Caches::Kept, &DEEDS, Target::None),
-                (&ours, " without passthrough", PeerKind::Native, Caches::Kept, reads, Target::None),
+                (&passing, "", PeerKind::Native, reads, Target::AtLeast(0.9)),
+                (&passing, "", PeerKind::Erofsfuse, &DEEDS, Target::AtLeast(2.0)),
+                (&ours, " without passthrough", PeerKind::Native, reads, Target::None),
             ],
-            _ => &[(&ours, "", PeerKind::Native, Caches::Kept, &DEEDS, Target::AtLeast(0.97))],
+            _ => &[(&ours, "", PeerKind::Native, &DEEDS, Target::AtLeast(0.97))],
         };
-        for (ours, which, kind, caches, deeds, target) in comparisons {
+        for (ours, without, kind, deeds, target) in comparisons {
             let peer = match Peer::mount(*kind, &copies, &dir.join(kind.name())) {
                 Ok(peer) => peer,
                 Err(error) => {
@@ -65,9 +63,8 @@ pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>>
             };
             let backing = [larder.backing_files()?, copies.clone()].concat();
             for deed in *deeds {
-                let (front_end, theirs) = (format!("{front_end}{which}"), peer.target());
-                let (kind, caches, program) = (*kind, *caches, binary);
-                let pair = Pair { front_end, kind, caches, ours, theirs, backing: &backing, program };
+                let (front_end, theirs) = (format!("{front_end}{without}"), peer.target());
+                let pair = Pair { front_end, kind: *kind, ours, theirs, backing: &backing, program: binary };
                 rows.push(pair.compare(deed, rounds, *target)?);
             }
         }
@@ -111,23 +108,10 @@ fn read_everything(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where, which of the rows of a front end, against whom and with which caches, what, and the target.
-type Comparison<'a> = (&'a Path, &'a str, PeerKind, Caches, &'a [Deed], Target);
-
-/// What the kernel has in its caches before each measurement.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Caches {
-    /// What the last one left there.
-    Kept,
-    /// The backing files alone.
-    Dropped,
-}
-
 /// A front end and its peer.
 struct Pair<'a> {
     front_end: String,
     kind: PeerKind,
-    caches: Caches,
     ours: &'a Path,
     theirs: &'a Path,
     /// What both of them read.
@@ -145,9 +129,9 @@ impl Pair<'_> {
             (deed.run)(root, deed.times)?;
         }
         let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
-        let rounds = match self.caches {
-            Caches::Kept => rounds,
-            Caches::Dropped => rounds * ROUNDS_OF_ONE,
+        let rounds = match self.kind {
+            PeerKind::Native => rounds,
+            PeerKind::Erofsfuse => rounds * ROUNDS_OF_ONE,
         };
         for round in 0..rounds.max(1) {
             // Whoever comes second may find warmer caches: swap.
@@ -170,9 +154,9 @@ impl Pair<'_> {
     }
 
     fn measure(&self, deed: &Deed, root: &Path) -> anyhow::Result<f64> {
-        let times = match self.caches {
-            Caches::Kept => deed.times,
-            Caches::Dropped => {
+        let times = match self.kind {
+            PeerKind::Native => deed.times,
+            PeerKind::Erofsfuse => {
                 drop_caches()?;
                 for file in self.backing {
                     io::copy(&mut std::fs::File::open(file)?, &mut io::sink())?;
