@@ -14,6 +14,8 @@ use crate::xattr::split;
 
 /// `XATTR_LIST_MAX` and `XATTR_SIZE_MAX`: no list and no value is larger.
 const BYTES_MAX: usize = 65536;
+/// What nearly every list fits into: the kernel makes room for as much as it is asked for, each time.
+const LIST_BYTES: usize = 1024;
 
 /// Reads attributes into buffers that are used again.
 #[derive(Debug)]
@@ -59,7 +61,11 @@ impl XattrReader {
             source: io::Error::from(errno),
         };
         let mut found = Found::default();
-        let len = match llistxattr(&path, self.list.as_mut_slice()) {
+        let listed = match llistxattr(&path, &mut self.list[..LIST_BYTES]) {
+            Err(Errno::RANGE) => llistxattr(&path, self.list.as_mut_slice()),
+            listed => listed,
+        };
+        let len = match listed {
             Ok(len) => len,
             Err(Errno::OPNOTSUPP) => return Ok(found),
             Err(errno) => return Err(failed(None, errno)),

@@ -12,6 +12,7 @@ mod metabox;
 mod piece;
 mod place;
 mod point;
+mod room;
 mod segment;
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};

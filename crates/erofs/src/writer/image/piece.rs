@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::dedup::ChunkKey;
 use super::super::plan::grown_chunk;
+use super::room::Room;
 use crate::BlockSize;
 
 /// A file longer than this is encoded in pieces of this many bytes, each by itself.
@@ -27,7 +28,7 @@ pub(in crate::writer) struct Load {
     pub made: Vec<Made>,
     pub extents: Vec<Extent>,
     /// Encoded bytes.
-    pub out: Vec<u8>,
+    pub out: Room,
     /// Sum over the contents.
     pub hash: u128,
     /// Where the buffer has zeros that stand for all holes, if any had to be encoded.
@@ -157,7 +158,7 @@ impl Load {
         self.pieces.clear();
         self.made.clear();
         self.extents.clear();
-        self.out.clear();
+        self.out.truncate(0);
     }
 }
 

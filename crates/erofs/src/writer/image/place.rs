@@ -193,7 +193,7 @@ impl<'a> Placer<'a> {
 
     fn take_encoded(&mut self, load: &Load, piece: &Piece, made: &Made) -> Result<(), Error> {
         let compressor = usize::from(piece.method.compressor.expect("only compressed files are encoded"));
-        let mut bytes = &load.out[made.out.clone()];
+        let mut bytes = load.out.get(made.out.clone());
         for extent in &load.extents[made.extents.clone()] {
             let (encoded, rest) = bytes.split_at(usize32(extent.encoded));
             bytes = rest;
@@ -210,9 +210,11 @@ impl<'a> Placer<'a> {
         let tail = match &made.tail {
             None => StoredTail::None,
             Some(tail) => match &tail.kind {
-                TailKind::Inline { bytes, kind } => {
-                    StoredTail::Inline { len: tail.len, kind: *kind, bytes: load.out[bytes.clone()].into() }
-                }
+                TailKind::Inline { bytes, kind } => StoredTail::Inline {
+                    len: tail.len,
+                    kind: *kind,
+                    bytes: load.out.get(bytes.clone()).into(),
+                },
                 TailKind::Fragment { key } => {
                     let end = piece.offset + piece.len;
                     let bytes = &load.buffer[end - usize32(tail.len)..end];

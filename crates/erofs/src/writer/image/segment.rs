@@ -4,6 +4,7 @@ use super::super::dedup::{ChunkKey, is_zero};
 use super::super::encode::{Encoder, Filled};
 use super::super::image_options::Fragments;
 use super::piece::{Extent, Kind, Load, Made, Piece, Tail, TailKind};
+use super::room::Room;
 use crate::BlockSize;
 
 /// Zero bytes in a row that are worth an extent of their own in a compressed file.
@@ -183,7 +184,7 @@ struct Cutter<'a, 'b> {
     encoder: &'a mut Encoder,
     input: &'b [u8],
     extents: &'a mut Vec<Extent>,
-    out: &'a mut Vec<u8>,
+    out: &'a mut Room,
     tail: Option<Tail>,
 }
 
@@ -221,32 +222,29 @@ impl<'b> Cutter<'_, 'b> {
     fn step(&mut self, at: usize, end: usize, ends_file: bool) -> usize {
         let block = self.rules.block.buffer_len();
         let rest = &self.input[at..end.min(at + self.rules.extent_bytes_max)];
-        let start = self.out.len();
         let space = self.pcluster_bytes();
-        self.out.resize(start + space, 0);
-        let filled = self.encoder.fill(rest, &mut self.out[start..]);
+        let filled = self.encoder.fill(rest, self.out.behind(space));
         let Some(Filled { consumed, produced }) = filled else {
-            self.out.truncate(start);
             return self.plain(at, end, space / block, ends_file);
         };
         let ends = ends_file && at + consumed == end;
         if ends && self.is_inline(consumed, produced) {
-            self.out.truncate(start + produced);
-            let kind = TailKind::Inline { bytes: start..start + produced, kind: Kind::Encoded };
+            let start = self.out.len();
+            self.out.take(produced);
+            let kind = TailKind::Inline { bytes: start..self.out.len(), kind: Kind::Encoded };
             self.tail = Some(Tail { len: bytes32(consumed), kind });
             return consumed;
         }
         let encoded = produced.next_multiple_of(block);
         let needed = if at + consumed == end { consumed.next_multiple_of(block) } else { consumed };
         if needed <= encoded {
-            self.out.truncate(start);
             return self.plain(at, end, (consumed / block).max(1), ends_file);
         }
         // Right-aligned: what a reader skips are the zeros before it.
-        self.out.truncate(start + encoded);
-        self.out.copy_within(start..start + produced, start + encoded - produced);
-        let pad = start..start + (encoded - produced);
-        self.out[pad].fill(0);
+        let pcluster = self.out.behind(encoded);
+        pcluster.copy_within(..produced, encoded - produced);
+        pcluster[..encoded - produced].fill(0);
+        self.out.take(encoded);
         let input: &'b [u8] = self.input;
         self.push(&input[at..at + consumed], encoded, Kind::Encoded, 0);
         consumed
@@ -274,19 +272,23 @@ impl<'b> Cutter<'_, 'b> {
             if bytes.is_empty() || from > at && ends_file && self.is_fragment(from) {
                 break;
             }
-            let start = self.out.len();
             let ends = ends_file && from + bytes.len() == end;
             if ends && bytes.len() <= self.rules.inline_bytes_max {
-                self.out.extend_from_slice(bytes);
+                let start = self.out.len();
+                self.out.push(bytes);
                 let kind = TailKind::Inline { bytes: start..self.out.len(), kind: Kind::Plain };
                 self.tail = Some(Tail { len: bytes32(bytes.len()), kind });
                 return end - at;
             }
-            self.out.resize(start + block, 0);
+            let out = self.out.behind(block);
             let place = if self.rules.interlaced { from % block } else { 0 };
             let (head, rest) = bytes.split_at(bytes.len().min(block - place));
-            self.out[start + place..][..head.len()].copy_from_slice(head);
-            self.out[start..start + rest.len()].copy_from_slice(rest);
+            if bytes.len() < block {
+                out.fill(0);
+            }
+            out[place..place + head.len()].copy_from_slice(head);
+            out[..rest.len()].copy_from_slice(rest);
+            self.out.take(block);
             self.push(bytes, block, Kind::Plain, place);
             from += bytes.len();
         }

@@ -34,8 +34,10 @@ impl OutFile {
             }
             made => (made.with_context(named)?, true),
         };
-        let is_file = file.metadata().with_context(named)?.is_file();
-        if is_file {
+        let metadata = file.metadata().with_context(named)?;
+        let is_file = metadata.is_file();
+        // Not where there is nothing to cut off: ext4 takes that for a file that is replaced, and flushes it when closed.
+        if is_file && metadata.len() > 0 {
             file.set_len(0).with_context(named)?;
         }
         Ok(Self { path: path.to_owned(), file, made, is_file, kept: false })
