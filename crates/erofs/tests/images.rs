@@ -18,7 +18,9 @@ use std::num::NonZero;
 use fsck::{Fsck, Verdict};
 use kernel::Mounted;
 use larder_erofs::Image;
-use larder_erofs::writer::{ImageOptions, write_image};
+use larder_erofs::writer::{
+    Attributes, DirectoryOptions, Hint, ImageOptions, ScanEntry, Tree, write_image, write_image_from_dir,
+};
 use support::{assert_same, list_host, list_image, scan};
 
 #[test]
@@ -88,6 +90,48 @@ fn p6_the_bytes_do_not_depend_on_the_number_of_threads() {
         let one = write(1);
         for jobs in [2, 4] {
             assert!(write(jobs) == one, "{recipe}: {jobs} threads, other bytes");
+        }
+    }
+}
+
+/// A directory is scanned while its files are encoded already: it is the image of the tree that was scanned before.
+#[test]
+fn p6_the_bytes_do_not_depend_on_when_a_directory_is_scanned() {
+    let tree = tempdir();
+    corpus::make(tree.path());
+    // More than are looked at in one go, and names whose first file lies further down.
+    for number in 0..100 {
+        let name = format!("many/{:02}/file", number / 3);
+        std::fs::create_dir_all(tree.path().join(&name).parent().expect("has one")).expect("can make");
+        std::fs::write(tree.path().join(format!("many/{number:03}")), vec![1; number]).expect("can write");
+        std::fs::write(tree.path().join(&name), vec![2; 5000 + number]).expect("can write");
+    }
+    let (below, above) = (tree.path().join("many/07/file"), tree.path().join("many/zz"));
+    std::fs::hard_link(below, above).expect("can link");
+    let filter = |entry: &ScanEntry<'_>| !entry.path.ends_with(b"/31");
+    let owner = |attributes: Attributes| Attributes { uid: attributes.uid + 7, ..attributes };
+    let from =
+        DirectoryOptions { filter: Some(&filter), attributes: Some(&owner), ..DirectoryOptions::default() };
+    let hints = |path: &[u8]| match path {
+        [b'm', ..] => Hint { compressor: None, ..Hint::default() },
+        _ => Hint::default(),
+    };
+    for (number, recipe) in recipes::RECIPES.iter().step_by(3).enumerate() {
+        let options = |jobs| ImageOptions {
+            jobs: NonZero::new(jobs).expect("not zero"),
+            hints: (number % 2 == 0).then_some(&hints),
+            ..recipes::parse(recipe)
+        };
+        let mut expected = Cursor::new(Vec::new());
+        let mut scanned = Tree::new();
+        let report = scanned.add_root_from(tree.path(), b"", &from.scan, &mut |entry| filter(entry));
+        assert_eq!(report.expect("readable").filtered, 1);
+        scanned.map_attributes(&mut |attributes| owner(attributes));
+        write_image(scanned, &options(2), &mut expected).expect("writable");
+        for jobs in [1, 2, 4] {
+            let mut out = Cursor::new(Vec::new());
+            write_image_from_dir(tree.path(), &from, &options(jobs), &mut out).expect("writable");
+            assert!(out.get_ref() == expected.get_ref(), "{recipe}: {jobs} threads, other bytes");
         }
     }
 }

@@ -1,19 +1,23 @@
-//! [`Host`]: the directories of this machine that are read, and how to open what is in them.
+//! [`Host`]: the directories of this machine that are read, and [`HostSource`], a file in them.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::{Errno, Result};
 
 use super::text::{Span, Text, index};
+use crate::Error;
 use crate::error::path_of;
 
 /// Sources on the host: their roots, and the directories below.
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    roots: Vec<Root>,
+    roots: Vec<Arc<Root>>,
     dirs: Vec<HostDir>,
 }
 
@@ -40,7 +44,7 @@ impl Host {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(CWD, path, flags, Mode::empty())?;
         let root = u32::try_from(self.roots.len()).map_err(|_| Errno::OVERFLOW)?;
-        self.roots.push(Root { path: path.to_path_buf(), dir });
+        self.roots.push(Arc::new(Root { path: path.to_path_buf(), dir }));
         self.add(HostDir { root, below: None })
     }
 
@@ -69,15 +73,14 @@ impl Host {
         open_below(self.root(dir), path, flags)
     }
 
-    /// Opens the regular file `name` in `dir`. Never waits, should it have become a FIFO.
-    pub(super) fn open_file(&self, text: &Text, dir: u32, name: &[u8]) -> Result<OwnedFd> {
+    /// The regular file `name` in `dir`.
+    pub(super) fn file(&self, text: &Text, dir: u32, name: &[u8]) -> HostSource {
         let mut path = self.path_below_root(text, dir);
         if !path.is_empty() {
             path.push(b'/');
         }
         path.extend_from_slice(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        open_below(self.root(dir), &path, flags)
+        HostSource { root: Arc::clone(&self.roots[index(self.dirs[index(dir)].root)]), path }
     }
 
     fn root(&self, dir: u32) -> BorrowedFd<'_> {
@@ -99,6 +102,37 @@ impl Host {
         }
         names.reverse();
         names.join(&b'/')
+    }
+}
+
+/// A file of the host, apart from the tree that it was found for: that may grow meanwhile.
+#[derive(Debug)]
+pub(super) struct HostSource {
+    root: Arc<Root>,
+    /// Below the root.
+    path: Vec<u8>,
+}
+
+impl HostSource {
+    /// Opens it if it is a regular file. Never waits, should it have become a FIFO.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Scan`].
+    pub(super) fn open(&self) -> std::result::Result<File, Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = open_below(self.root.dir.as_fd(), &self.path, flags);
+        opened.map(File::from).map_err(|errno| self.failed(errno.into()))
+    }
+
+    /// What to say when it cannot be read.
+    pub(super) fn failed(&self, source: io::Error) -> Error {
+        Error::Scan { path: self.path(), source }
+    }
+
+    /// Where it lies, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        self.root.path.join(path_of(&self.path))
     }
 }
 

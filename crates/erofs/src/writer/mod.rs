@@ -1,6 +1,6 @@
 //! The writer: a directory tree, or a tar archive, becomes an image.
 //!
-//! [`write_image`] and [`write_image_from_tar`] write images of one piece, as [`ImageOptions`] say. [`index_tar`] makes
+//! [`write_image`], [`write_image_from_dir`] and [`write_image_from_tar`] write images of one piece, as [`ImageOptions`] say. [`index_tar`] makes
 //! an image of metadata over an archive; [`decode_archive`] reads archives that are compressed.
 //! [`Tree::from_layers`] merges images, and [`write_merged`] makes an image that points into them. The rest is about images whose data are blobs of their own.
 //!
@@ -74,7 +74,8 @@ pub use compressor::{Compressor, CompressorFault};
 pub use data::{DataDevice, WrittenData, write_data, write_data_from_tar};
 pub use dictionary::{Dictionary, DictionaryDevice};
 pub use image::{
-    ImageSummary, LayerDevice, LayerDevices, MergedSummary, write_image, write_image_from_tar, write_merged,
+    DirectoryOptions, ImageSummary, LayerDevice, LayerDevices, MergedSummary, ScanFilter, write_image,
+    write_image_from_dir, write_image_from_tar, write_merged,
 };
 pub use image_options::{Fragments, Hint, Hints, ImageOptions, InodeForm, OptionsFault, Times};
 pub use merge::{Layer, MergeOptions};

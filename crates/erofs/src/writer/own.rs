@@ -17,7 +17,7 @@ use super::Dictionary;
 use super::dedup::ChunkKey;
 use super::node::{Content, NodeId};
 use super::options::Geometry;
-use super::plan::{next_data, open, scan_failed};
+use super::plan::next_data;
 use super::runs::{FileRuns, Target};
 use super::text::index;
 use super::tree::Tree;
@@ -78,8 +78,9 @@ fn is_sparse(tree: &Tree, node: NodeId) -> Result<bool, Error> {
     let data = match node.content {
         // Fewer blocks than bytes: compressed by its file system, or with holes.
         Content::Host(host) if host.sparse => {
-            let found = next_data(&open(tree, host)?, 0, node.size);
-            found.map_err(|errno| scan_failed(tree, host, errno))?
+            let source = tree.host_file(host);
+            let found = next_data(&source.open()?, 0, node.size);
+            found.map_err(|errno| source.failed(errno.into()))?
         }
         Content::Layer { layer, nid } => tree.layers[index(layer)].next_data(nid, 0)?,
         _ => return Ok(false),

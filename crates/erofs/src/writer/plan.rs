@@ -137,22 +137,10 @@ impl<'a> Planner<'a> {
     fn seek_data(&mut self, host: HostFile, size: u64) -> Result<Option<(u64, u64)>, Error> {
         let file = match &self.open {
             Some(file) => file,
-            None => self.open.insert(open(self.tree, host)?),
+            None => self.open.insert(self.tree.host_file(host).open()?),
         };
-        next_data(file, self.at, size).map_err(|errno| scan_failed(self.tree, host, errno))
+        next_data(file, self.at, size).map_err(|errno| self.tree.host_file(host).failed(errno.into()))
     }
-}
-
-/// Opens a file of the host.
-pub(super) fn open(tree: &Tree, host: HostFile) -> Result<File, Error> {
-    let opened = tree.host.open_file(&tree.text, host.dir, tree.text.get(host.name));
-    opened.map(File::from).map_err(|errno| scan_failed(tree, host, errno))
-}
-
-/// The error for a file of the host that could not be read.
-pub(super) fn scan_failed(tree: &Tree, host: HostFile, errno: Errno) -> Error {
-    let path = tree.host.path(&tree.text, host.dir, tree.text.get(host.name));
-    Error::Scan { path, source: errno.into() }
 }
 
 /// Bytes that a buffer must have to take any batch.

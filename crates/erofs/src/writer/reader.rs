@@ -1,13 +1,12 @@
 //! A reader thread's work: fill a buffer with the segments of a batch, cut it into chunks and hash them.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use super::dedup::{ChunkKey, is_zero};
-use super::host::stat_fd;
-use super::node::{Content, HostFile, Node, NodeId};
+use super::host::{HostSource, stat_fd};
+use super::node::{Content, Node, NodeId};
 use super::options::Geometry;
 use super::plan::{Segment, Storage};
 use super::text::index;
@@ -103,7 +102,7 @@ pub(super) fn read(
 /// Fills `buf` from byte `start` of a file.
 pub(super) fn read_at(tree: &Tree, node: &Node, start: u64, buf: &mut [u8]) -> Result<(), Error> {
     match node.content {
-        Content::Host(host) => read_host(tree, node, host, start, buf),
+        Content::Host(_) => HostNode::of(tree, node).read_at(start, buf),
         Content::Literal(literal) => {
             let start = usize::try_from(start).expect("contents held in memory are shorter");
             buf.copy_from_slice(&tree.literals[index(literal)][start..start + buf.len()]);
@@ -146,27 +145,45 @@ fn read_joined(tree: &Tree, start: u64, buf: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a piece of a file, and makes sure that it is still the file that was scanned.
-fn read_host(tree: &Tree, node: &Node, host: HostFile, start: u64, buf: &mut [u8]) -> Result<(), Error> {
-    let name = tree.text.get(host.name);
-    let path = || tree.host.path(&tree.text, host.dir, name);
-    let failed = |source: io::Error| Error::Scan { path: path(), source };
-    let file = tree.host.open_file(&tree.text, host.dir, name).map_err(|errno| failed(errno.into()))?;
-    let file = File::from(file);
-    match file.read_exact_at(buf, start) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(Error::Changed { path: path() });
+/// A file of the host, and what it must still be when it is read.
+#[derive(Debug)]
+pub(super) struct HostNode {
+    source: HostSource,
+    ino: u64,
+    size: u64,
+    mtime: Timestamp,
+}
+
+impl HostNode {
+    /// The file that `node` was made of.
+    ///
+    /// # Panics
+    ///
+    /// When it was made of something else.
+    pub(super) fn of(tree: &Tree, node: &Node) -> Self {
+        let Content::Host(host) = node.content else { unreachable!("only files of the host are asked for") };
+        Self { source: tree.host_file(host), ino: host.ino, size: node.size, mtime: node.mtime() }
+    }
+
+    /// Fills `buf` from byte `start`, and makes sure that it is still the file that was scanned.
+    pub(super) fn read_at(&self, start: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let Self { source, ino, size, mtime } = self;
+        let file = source.open()?;
+        match file.read_exact_at(buf, start) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::Changed { path: source.path() });
+            }
+            Err(error) => return Err(source.failed(error)),
         }
-        Err(error) => return Err(failed(error)),
+        // After the read: what was written before it is in the bytes, what comes later in no image.
+        let stat = stat_fd(file.as_fd()).map_err(|errno| source.failed(errno.into()))?;
+        let found = Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+        if stat.stx_ino != *ino || stat.stx_size != *size || found != *mtime {
+            return Err(Error::Changed { path: source.path() });
+        }
+        Ok(())
     }
-    // After the read: what was written before it is in the bytes, what comes later in no image.
-    let stat = stat_fd(file.as_fd()).map_err(|errno| failed(errno.into()))?;
-    let mtime = Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-    if stat.stx_ino != host.ino || stat.stx_size != node.size || mtime != node.mtime() {
-        return Err(Error::Changed { path: path() });
-    }
-    Ok(())
 }
 
 fn cut(bytes: &[u8], segment: &Segment, offset: usize, geometry: Geometry, chunks: &mut Vec<Chunk>) {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::host::Host;
+use super::host::{Host, HostSource};
 use super::merge::Layer;
-use super::node::{Content, Dir, Entry, Node, NodeId};
+use super::node::{Content, Dir, Entry, HostFile, Node, NodeId};
 use super::options::Attributes;
 use super::text::{Span, Text, index};
 use super::xattr_table::XattrTable;
@@ -262,6 +262,11 @@ impl Tree {
 
     pub(super) fn count_bytes(&mut self, bytes: u64) {
         self.total_bytes = self.total_bytes.saturating_add(bytes);
+    }
+
+    /// A file of the host that a node was made of.
+    pub(super) fn host_file(&self, HostFile { dir, name, .. }: HostFile) -> HostSource {
+        self.host.file(&self.text, dir, self.text.get(name))
     }
 
     /// The index into [`Tree::dirs`] of a node known to be a directory.

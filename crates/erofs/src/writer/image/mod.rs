@@ -13,10 +13,12 @@ mod piece;
 mod place;
 mod point;
 mod room;
+mod scanned;
 mod segment;
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::num::NonZero;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -30,6 +32,7 @@ use super::node::{Content, NodeId};
 use super::options::Geometry;
 use super::order::order;
 use super::pipeline::{self, Feed, Worker};
+use super::reader::read_at;
 use super::recipe::Recipe;
 use super::tar::{Adder, Entries, TarFeed, TarOptions};
 use super::text::index as at;
@@ -40,12 +43,14 @@ use crate::{BlockSize, Error, FileType};
 
 use codecs::Codecs;
 pub(in crate::writer) use encoded::{EncodedFile, IndexRules, Records};
-use feed::TreeFeed;
+use feed::{FileFeed, Listed};
 pub use merged::{LayerDevice, LayerDevices, MergedSummary, write_merged};
 pub(in crate::writer) use metabox::Metabox;
 pub(in crate::writer) use piece::{LOAD_BYTES, LOAD_PIECES, Load, Method, PIECE_BYTES, Piece, hole_bytes};
 pub(in crate::writer) use place::Place;
 use place::{Placer, Placing};
+use scanned::Scanned;
+pub use scanned::{DirectoryOptions, ScanFilter};
 use segment::Rules;
 pub(in crate::writer) use segment::zeros_extent;
 
@@ -141,9 +146,41 @@ pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
     write(Source::Tar(archive, *tar), options, out)
 }
 
+/// Writes a directory of the host, with all it holds, as an image of one piece to `out`, from its current position.
+///
+/// The image is the one that [`write_image`] writes of the [scanned](Tree::add_root_from) tree. It is there sooner: the files are
+/// encoded while others are still being looked for.
+///
+/// # Errors
+///
+/// As [`write_image`] and [`Tree::add_root_from`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Cursor;
+///
+/// use larder_erofs::Image;
+/// use larder_erofs::writer::{DirectoryOptions, ImageOptions, write_image_from_dir};
+///
+/// let mut out = Cursor::new(Vec::new());
+/// write_image_from_dir("src".as_ref(), &DirectoryOptions::default(), &ImageOptions::default(), &mut out)?;
+/// assert!(Image::open(out.into_inner())?.resolve(b"lib.rs")?.is_some());
+/// # Ok::<(), larder_erofs::Error>(())
+/// ```
+pub fn write_image_from_dir<W: Write + Seek>(
+    dir: &Path,
+    from: &DirectoryOptions<'_>,
+    options: &ImageOptions<'_>,
+    out: &mut W,
+) -> Result<ImageSummary, Error> {
+    write(Source::<'_, io::Empty>::Directory(dir, from), options, out)
+}
+
 /// Where the tree comes from.
 enum Source<'a, R> {
     Tree(Box<Tree>),
+    Directory(&'a Path, &'a DirectoryOptions<'a>),
     Tar(R, TarOptions<'a>),
 }
 
@@ -243,6 +280,14 @@ fn write_contents<R: Read + Send>(
             let methods = feed::methods(&tree, &files, options, block).map_err(refused)?;
             run_tree(&tree, &files, &methods, codecs, &rules, options.jobs, &mut placer)?;
             (*tree, files)
+        }
+        Source::Directory(dir, from) => {
+            let feed = FileFeed::new(Scanned::begin(dir, from, options, block)?, block);
+            let read = |load: &mut Load| {
+                let apart = std::mem::take(&mut load.apart);
+                feed::read(load, block, |number, piece, buf| apart[number].read_at(piece.start, buf))
+            };
+            run(feed, &read, codecs, &rules, options.jobs, &mut placer)?.into_files().finish()
         }
         Source::Tar(archive, tar) => {
             let feed = TarFeed::new(Entries::new(archive), Adder::new(Tree::new(), tar), options, block);
@@ -346,8 +391,12 @@ fn run_tree(
     jobs: NonZero<usize>,
     placer: &mut Placer<'_>,
 ) -> Result<(), Error> {
-    let feed = TreeFeed::new(tree, files, methods, rules.block);
-    let read = |load: &mut Load| feed::read(tree, files, rules.block, load);
+    let feed = FileFeed::new(Listed::new(tree, files, methods), rules.block);
+    let read = |load: &mut Load| {
+        feed::read(load, rules.block, |_, piece, buf| {
+            read_at(tree, &tree.nodes[at(files[at(piece.file)])], piece.start, buf)
+        })
+    };
     run(feed, &read, codecs, rules, jobs, placer).map(drop)
 }
 

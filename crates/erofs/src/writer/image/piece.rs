@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::dedup::ChunkKey;
 use super::super::plan::grown_chunk;
+use super::super::reader::HostNode;
 use super::room::Room;
 use crate::BlockSize;
 
@@ -24,6 +25,8 @@ pub(in crate::writer) struct Load {
     /// Contents: each piece begins at a block boundary and is padded with zeros.
     pub buffer: Vec<u8>,
     pub pieces: Vec<Piece>,
+    /// The file of each piece, where the tree still grows.
+    pub apart: Vec<HostNode>,
     /// What was made of each piece.
     pub made: Vec<Made>,
     pub extents: Vec<Extent>,
@@ -156,6 +159,7 @@ impl Load {
             self.buffer.truncate(zeros_at);
         }
         self.pieces.clear();
+        self.apart.clear();
         self.made.clear();
         self.extents.clear();
         self.out.truncate(0);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use larder_erofs::DeviceTag;
 use larder_erofs::writer::{
-    Attributes, ImageSummary, LayerDevices, MergeOptions, Options, ScanEntry, ScanOptions, Summary,
-    TarOptions, Tree, WriteSink, WrittenData, index_tar, write_data, write_image, write_image_from_tar,
-    write_merged,
+    Attributes, DirectoryOptions, ImageSummary, LayerDevices, MergeOptions, Options, ScanEntry, ScanOptions,
+    Summary, TarOptions, Tree, WriteSink, WrittenData, index_tar, write_data, write_image,
+    write_image_from_dir, write_image_from_tar, write_merged,
 };
 
 use crate::erofs::open::Parts;
@@ -30,8 +30,13 @@ pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
     };
     match (&asked.source, &asked.blob) {
         (Source::Directory(dir), None) => {
-            let tree = scan(asked, dir)?;
-            into_file(&asked.image, |out| Ok(write_image(tree, &asked.options, out)?))
+            let filter = |entry: &ScanEntry<'_>| !is_excluded(asked, entry);
+            let from = DirectoryOptions {
+                scan: scan_options(asked),
+                filter: Some(&filter),
+                attributes: Some(&change),
+            };
+            into_file(&asked.image, |out| Ok(write_image_from_dir(dir, &from, &asked.options, out)?))
         }
         (Source::Directory(dir), Some(blob)) => with_blob(asked, scan(asked, dir)?, blob),
         (Source::Images(images), _) => merge(asked, images),
@@ -55,14 +60,19 @@ fn from_tar(asked: &Asked, archive: &Archive, tar: &TarOptions<'_>) -> anyhow::R
 
 fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
     let mut tree = Tree::new();
-    let scan = ScanOptions { xattrs: asked.xattrs, ..ScanOptions::default() };
-    let excluded = |path: &[u8]| {
-        asked.excluded.iter().any(|excluded| excluded.strip_prefix(b"/").unwrap_or(excluded) == path)
-    };
-    tree.add_root_from(dir, b"", &scan, &mut |entry: &ScanEntry<'_>| !excluded(entry.path))?;
+    tree.add_root_from(dir, b"", &scan_options(asked), &mut |entry| !is_excluded(asked, entry))?;
     let owner = asked.owner;
     tree.map_attributes(&mut |attributes| owned(owner, attributes));
     Ok(tree)
+}
+
+fn scan_options(asked: &Asked) -> ScanOptions {
+    ScanOptions { xattrs: asked.xattrs, ..ScanOptions::default() }
+}
+
+fn is_excluded(asked: &Asked, entry: &ScanEntry<'_>) -> bool {
+    let is_it = |excluded: &Vec<u8>| excluded.strip_prefix(b"/").unwrap_or(excluded) == entry.path;
+    asked.excluded.iter().any(is_it)
 }
 
 /// Merges images: into one that has them all as devices, whether it needs them or not, or into a copy.
