@@ -100,8 +100,8 @@
 //!
 //! # Writing
 //!
-//! [`writer::write_image`] turns a directory tree into an image of one piece, and [`writer::write_image_from_tar`] a tar
-//! stream, without unpacking it; compressed or not, on all processors, with the same bytes for any number of them.
+//! [`writer::write_image`] turns a tree into an image of one piece, [`writer::write_image_from_dir`] a directory while it looks
+//! for its files, and [`writer::write_image_from_tar`] a tar stream, without unpacking it; compressed or not, on all processors, with the same bytes for any number of them.
 //! [`writer::write_data`] makes an image of metadata and a blob of file data in chunks, each content once: what is
 //! fetched piece by piece. [`writer::index_tar`] makes the metadata for an archive that stays as it is.
 //!

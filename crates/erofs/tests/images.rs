@@ -99,21 +99,31 @@ fn p6_the_bytes_do_not_depend_on_the_number_of_threads() {
 fn p6_the_bytes_do_not_depend_on_when_a_directory_is_scanned() {
     let tree = tempdir();
     corpus::make(tree.path());
-    // More than are looked at in one go, and names whose first file lies further down.
+    // More than are looked at in one go, files of several pieces, and links of which another name is the first.
     for number in 0..100 {
         let name = format!("many/{:02}/file", number / 3);
         std::fs::create_dir_all(tree.path().join(&name).parent().expect("has one")).expect("can make");
         std::fs::write(tree.path().join(format!("many/{number:03}")), vec![1; number]).expect("can write");
         std::fs::write(tree.path().join(&name), vec![2; 5000 + number]).expect("can write");
     }
-    let (below, above) = (tree.path().join("many/07/file"), tree.path().join("many/zz"));
-    std::fs::hard_link(below, above).expect("can link");
+    for (first, other) in [("many/zz", "many/07/file"), ("b/linked", "c/linked")] {
+        let (first, other) = (tree.path().join(first), tree.path().join(other));
+        std::fs::create_dir_all(first.parent().expect("has one")).expect("can make");
+        std::fs::create_dir_all(other.parent().expect("has one")).expect("can make");
+        if !other.exists() {
+            std::fs::write(&other, [3; 9000]).expect("can write");
+        }
+        std::fs::hard_link(other, first).expect("can link");
+    }
+    std::fs::write(tree.path().join("large"), vec![b'l'; (4 << 20) + 5000]).expect("can write");
+    let sparse = File::create(tree.path().join("sparse")).expect("can make");
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &[4; 5000], 5 << 20).expect("can write");
     let filter = |entry: &ScanEntry<'_>| !entry.path.ends_with(b"/31");
     let owner = |attributes: Attributes| Attributes { uid: attributes.uid + 7, ..attributes };
     let from =
         DirectoryOptions { filter: Some(&filter), attributes: Some(&owner), ..DirectoryOptions::default() };
     let hints = |path: &[u8]| match path {
-        [b'm', ..] => Hint { compressor: None, ..Hint::default() },
+        [b'm' | b'b', ..] => Hint { compressor: None, ..Hint::default() },
         _ => Hint::default(),
     };
     for (number, recipe) in recipes::RECIPES.iter().step_by(3).enumerate() {

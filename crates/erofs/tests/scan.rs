@@ -3,12 +3,14 @@
 mod support;
 
 use std::fs;
-use std::io;
+use std::io::{self, Cursor};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use larder_erofs::writer::{Attributes, ScanOptions, Tree, write_data};
+use larder_erofs::writer::{
+    Attributes, DirectoryOptions, ImageOptions, ScanOptions, Tree, write_data, write_image_from_dir,
+};
 use larder_erofs::{Error, Image};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use support::{build, build_dir, is_root, list_image, options, scan};
@@ -94,6 +96,35 @@ fn a_missing_source_is_an_error_that_names_it() {
     let error = scan(Path::new("/nonexistent/source")).expect_err("missing");
     assert!(error.to_string().contains("/nonexistent/source"), "{error}");
     assert_eq!(error.errno(), rustix::io::Errno::NOENT.raw_os_error());
+}
+
+/// The same through the pipeline, to which the scan gives files while it goes on.
+#[test]
+fn what_happens_while_a_directory_is_encoded_is_an_error_that_names_it() {
+    for (happens, jobs) in [("gone", 1), ("gone", 2), ("changed", 1), ("changed", 2)] {
+        let dir = tempfile::tempdir().expect("can make");
+        for number in 0..100 {
+            fs::write(dir.path().join(format!("file-{number:02}")), [1; 5000]).expect("can write");
+        }
+        fs::create_dir(dir.path().join("last")).expect("can make");
+        let filter = |entry: &larder_erofs::writer::ScanEntry<'_>| {
+            match (happens, entry.path) {
+                ("gone", b"last") => fs::remove_dir(dir.path().join("last")).expect("may"),
+                ("changed", b"file-50") => fs::write(dir.path().join("file-49"), [2; 6000]).expect("may"),
+                _ => {}
+            }
+            true
+        };
+        let from = DirectoryOptions { filter: Some(&filter), ..DirectoryOptions::default() };
+        let jobs = std::num::NonZero::new(jobs).expect("not zero");
+        let options = ImageOptions { jobs, ..ImageOptions::default() };
+        let written = write_image_from_dir(dir.path(), &from, &options, &mut Cursor::new(Vec::new()));
+        match (happens, written.expect_err(happens)) {
+            ("gone", Error::Scan { path, .. }) => assert_eq!(path, dir.path().join("last")),
+            ("changed", Error::Changed { path }) => assert_eq!(path, dir.path().join("file-49")),
+            (happens, error) => panic!("{happens}: {error}"),
+        }
+    }
 }
 
 #[test]

@@ -534,6 +534,37 @@ fn p1_a_failed_mkfs_leaves_nothing_that_could_be_taken_for_an_image() {
     assert!(outcome.code == 1 && !blob.exists(), "{}", outcome.stderr);
 }
 
+#[test]
+fn mkfs_of_a_source_that_is_not_there_leaves_the_image_that_was() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let image = larder.path("old.erofs");
+    fs::write(&image, "an image").expect("writable");
+    for source in [larder.path("nothing"), image.join("below")] {
+        let outcome = call(&ours, [image.clone().into_os_string(), source.clone().into_os_string()]);
+        assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(source.to_str().expect("a name")), "{}", outcome.stderr);
+        assert_eq!(fs::read(&image).expect("there"), b"an image");
+    }
+}
+
+#[test]
+fn an_image_that_is_made_in_its_source_is_no_part_of_itself() {
+    let larder = Larder::new(User::Same);
+    let ours = named(&larder, "mkfs.erofs");
+    let source = larder.dir("source");
+    for number in 0..50 {
+        fs::write(source.join(format!("file-{number}")), vec![b'x'; 100_000]).expect("a file");
+    }
+    let words = |image: &Path| [OsString::from("-T0"), image.into(), source.clone().into_os_string()];
+    let (inside, outside) = (source.join("image.erofs"), larder.path("image.erofs"));
+    call(&ours, words(&inside)).ok();
+    let made = fs::read(&inside).expect("made");
+    fs::remove_file(&inside).expect("ours");
+    call(&ours, words(&outside)).ok();
+    assert!(made == fs::read(&outside).expect("made"), "another image");
+}
+
 /// A mount of ours; dropped, it is unmounted.
 struct FuseMount(PathBuf);
 

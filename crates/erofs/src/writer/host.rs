@@ -73,14 +73,18 @@ impl Host {
         open_below(self.root(dir), path, flags)
     }
 
-    /// The regular file `name` in `dir`.
-    pub(super) fn file(&self, text: &Text, dir: u32, name: &[u8]) -> HostSource {
-        let mut path = self.path_below_root(text, dir);
-        if !path.is_empty() {
-            path.push(b'/');
+    /// The path of `dir` below its root, to be shared by its files.
+    pub(super) fn below_root(&self, text: &Text, dir: u32) -> Arc<[u8]> {
+        self.path_below_root(text, dir).into()
+    }
+
+    /// The file `name` in `dir`, which lies at `path` below its root.
+    pub(super) fn file(&self, dir: u32, path: Arc<[u8]>, name: &[u8]) -> HostSource {
+        HostSource {
+            root: Arc::clone(&self.roots[index(self.dirs[index(dir)].root)]),
+            dir: path,
+            name: name.into(),
         }
-        path.extend_from_slice(name);
-        HostSource { root: Arc::clone(&self.roots[index(self.dirs[index(dir)].root)]), path }
     }
 
     fn root(&self, dir: u32) -> BorrowedFd<'_> {
@@ -109,19 +113,20 @@ impl Host {
 #[derive(Debug)]
 pub(super) struct HostSource {
     root: Arc<Root>,
-    /// Below the root.
-    path: Vec<u8>,
+    /// Its directory, below the root.
+    dir: Arc<[u8]>,
+    name: Box<[u8]>,
 }
 
 impl HostSource {
-    /// Opens it if it is a regular file. Never waits, should it have become a FIFO.
+    /// Opens it. Never waits, should it have become a FIFO.
     ///
     /// # Errors
     ///
     /// [`Error::Scan`].
     pub(super) fn open(&self) -> std::result::Result<File, Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = open_below(self.root.dir.as_fd(), &self.path, flags);
+        let opened = open_below(self.root.dir.as_fd(), &self.below_root(), flags);
         opened.map(File::from).map_err(|errno| self.failed(errno.into()))
     }
 
@@ -132,7 +137,12 @@ impl HostSource {
 
     /// Where it lies, for messages.
     pub(super) fn path(&self) -> PathBuf {
-        self.root.path.join(path_of(&self.path))
+        self.root.path.join(path_of(&self.below_root()))
+    }
+
+    fn below_root(&self) -> Vec<u8> {
+        let between: &[u8] = if self.dir.is_empty() { b"" } else { b"/" };
+        [&self.dir, between, &self.name].concat()
     }
 }
 

@@ -14,8 +14,8 @@ use crate::xattr::split;
 
 /// `XATTR_LIST_MAX` and `XATTR_SIZE_MAX`: no list and no value is larger.
 const BYTES_MAX: usize = 65536;
-/// What nearly every list fits into: the kernel makes room for as much as it is asked for, each time.
-const LIST_BYTES: usize = 1024;
+/// What nearly every list and value fits into: the kernel makes room for as much as it is offered, each time.
+const BYTES_USUAL: usize = 1024;
 
 /// Reads attributes into buffers that are used again.
 #[derive(Debug)]
@@ -61,11 +61,7 @@ impl XattrReader {
             source: io::Error::from(errno),
         };
         let mut found = Found::default();
-        let listed = match llistxattr(&path, &mut self.list[..LIST_BYTES]) {
-            Err(Errno::RANGE) => llistxattr(&path, self.list.as_mut_slice()),
-            listed => listed,
-        };
-        let len = match listed {
+        let len = match whole(&mut self.list, |list| llistxattr(&path, list)) {
             Ok(len) => len,
             Err(Errno::OPNOTSUPP) => return Ok(found),
             Err(errno) => return Err(failed(None, errno)),
@@ -75,7 +71,7 @@ impl XattrReader {
                 found.skipped += 1;
                 continue;
             }
-            match lgetxattr(&path, name, self.value.as_mut_slice()) {
+            match whole(&mut self.value, |value| lgetxattr(&path, name, value)) {
                 Ok(len) => {
                     found.xattrs.push(Xattr { name: name.to_vec(), value: self.value[..len].to_vec() });
                 }
@@ -85,5 +81,13 @@ impl XattrReader {
             }
         }
         Ok(found)
+    }
+}
+
+/// Has `read` fill a part of `buffer`, or all of it where that is too small.
+fn whole(buffer: &mut [u8], read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<usize, Errno> {
+    match read(&mut buffer[..BYTES_USUAL]) {
+        Err(Errno::RANGE) => read(buffer),
+        done => done,
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::dedup::{ChunkKey, is_zero};
 use super::host::{HostSource, stat_fd};
-use super::node::{Content, Node, NodeId};
+use super::node::{Content, HostFile, Node, NodeId};
 use super::options::Geometry;
 use super::plan::{Segment, Storage};
 use super::text::index;
@@ -102,7 +102,7 @@ pub(super) fn read(
 /// Fills `buf` from byte `start` of a file.
 pub(super) fn read_at(tree: &Tree, node: &Node, start: u64, buf: &mut [u8]) -> Result<(), Error> {
     match node.content {
-        Content::Host(_) => HostNode::of(tree, node).read_at(start, buf),
+        Content::Host(host) => HostNode::new(node, host, tree.host_file(host)).read_at(start, buf),
         Content::Literal(literal) => {
             let start = usize::try_from(start).expect("contents held in memory are shorter");
             buf.copy_from_slice(&tree.literals[index(literal)][start..start + buf.len()]);
@@ -155,14 +155,9 @@ pub(super) struct HostNode {
 }
 
 impl HostNode {
-    /// The file that `node` was made of.
-    ///
-    /// # Panics
-    ///
-    /// When it was made of something else.
-    pub(super) fn of(tree: &Tree, node: &Node) -> Self {
-        let Content::Host(host) = node.content else { unreachable!("only files of the host are asked for") };
-        Self { source: tree.host_file(host), ino: host.ino, size: node.size, mtime: node.mtime() }
+    /// The file `host`, which lies at `source`, and of which `node` was made.
+    pub(super) fn new(node: &Node, host: HostFile, source: HostSource) -> Self {
+        Self { source, ino: host.ino, size: node.size, mtime: node.mtime() }
     }
 
     /// Fills `buf` from byte `start`, and makes sure that it is still the file that was scanned.

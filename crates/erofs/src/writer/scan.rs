@@ -60,7 +60,8 @@ impl Tree {
     ///
     /// The directory at `at` takes over the attributes of `dir`. `filter` is asked about every entry in a
     /// fixed order, a directory before its contents, and is not asked about what lies below a directory
-    /// that it turns down. Files are read later, by [`write_data`](super::write_data), which fails if they have changed.
+    /// that it turns down. Files are read later, by [`write_data`](super::write_data) or [`write_image`](super::write_image), which
+    /// fail if they have changed.
     ///
     /// # Errors
     ///
@@ -143,8 +144,21 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Takes in the next entries; `false` when there are none.
+    /// Takes in the next entries; `false` when there are none, or after an error.
     pub fn step(
+        &mut self,
+        tree: &mut Tree,
+        filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,
+        found: Found<'_>,
+    ) -> Result<bool, Error> {
+        let taken = self.take_next(tree, filter, found);
+        if taken.is_err() {
+            self.stack.clear();
+        }
+        taken
+    }
+
+    fn take_next(
         &mut self,
         tree: &mut Tree,
         filter: &mut dyn FnMut(&ScanEntry<'_>) -> bool,

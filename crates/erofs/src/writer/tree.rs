@@ -1,6 +1,7 @@
 //! [`Tree`]: what to write, held compactly: about 120 bytes for each object and its name.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::host::{Host, HostSource};
 use super::merge::Layer;
@@ -265,8 +266,13 @@ impl Tree {
     }
 
     /// A file of the host that a node was made of.
-    pub(super) fn host_file(&self, HostFile { dir, name, .. }: HostFile) -> HostSource {
-        self.host.file(&self.text, dir, self.text.get(name))
+    pub(super) fn host_file(&self, host: HostFile) -> HostSource {
+        self.host_file_in(host, self.host.below_root(&self.text, host.dir))
+    }
+
+    /// The same, where the path of its directory is known.
+    pub(super) fn host_file_in(&self, HostFile { dir, name, .. }: HostFile, path: Arc<[u8]>) -> HostSource {
+        self.host.file(dir, path, self.text.get(name))
     }
 
     /// The index into [`Tree::dirs`] of a node known to be a directory.

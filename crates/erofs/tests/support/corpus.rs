@@ -109,6 +109,11 @@ fn attributes(root: &Path) {
         names.push(("user.larder.test.one", path, path));
         names.push(("user.larder.test.two", path, "two"));
     }
+    // A list longer than most, and a value.
+    let many: Vec<String> = (0..50).map(|number| format!("user.{number:02}-{}", "n".repeat(20))).collect();
+    let long = "v".repeat(1500);
+    names.extend(many.iter().map(|name| (name.as_str(), "text-65536", "")));
+    names.push(("user.long", "text-65536", &long));
     for (name, path, value) in names {
         let path = root.join(path);
         if let Err(error) = rustix::fs::lsetxattr(path, name, value.as_bytes(), XattrFlags::empty()) {

@@ -23,7 +23,7 @@ pub(super) trait Files: Send {
     fn next(&mut self) -> Result<Option<(NodeId, Method)>, Error>;
 
     /// What a thread needs to read a file that has been given out, where it cannot look at the tree.
-    fn apart(&self, node: NodeId) -> Option<HostNode>;
+    fn apart(&mut self, node: NodeId) -> Option<HostNode>;
 }
 
 /// The files of a tree that is complete.
@@ -47,7 +47,7 @@ impl Files for Listed<'_> {
         Ok(self.files.next().map(|(node, method)| (*node, *method)))
     }
 
-    fn apart(&self, _: NodeId) -> Option<HostNode> {
+    fn apart(&mut self, _: NodeId) -> Option<HostNode> {
         None
     }
 }
@@ -191,6 +191,7 @@ pub(super) fn methods(
     let mut by_node: Vec<Option<Method>> = vec![None; tree.nodes.len()];
     let mut dirs = vec![(Tree::ROOT, Vec::new())];
     while let Some((dir, path)) = dirs.pop() {
+        let first_below = dirs.len();
         for entry in &tree.dirs[tree.dir_index(dir)].entries {
             let mut path: Vec<u8> = path.clone();
             if !path.is_empty() {
@@ -209,6 +210,8 @@ pub(super) fn methods(
                 _ => {}
             }
         }
+        // In the order of the files' data.
+        dirs[first_below..].reverse();
     }
     Ok(files.iter().map(|&file| by_node[index(file)].unwrap_or(usual)).collect())
 }

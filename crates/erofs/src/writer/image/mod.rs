@@ -149,7 +149,7 @@ pub fn write_image_from_tar<R: Read + Send, W: Write + Seek>(
 /// Writes a directory of the host, with all it holds, as an image of one piece to `out`, from its current position.
 ///
 /// The image is the one that [`write_image`] writes of the [scanned](Tree::add_root_from) tree. It is there sooner: the files are
-/// encoded while others are still being looked for.
+/// encoded while others are still being looked for. So `out` must not lie in `dir`: it would become a part of itself.
 ///
 /// # Errors
 ///
@@ -284,8 +284,11 @@ fn write_contents<R: Read + Send>(
         Source::Directory(dir, from) => {
             let feed = FileFeed::new(Scanned::begin(dir, from, options, block)?, block);
             let read = |load: &mut Load| {
-                let apart = std::mem::take(&mut load.apart);
-                feed::read(load, block, |number, piece, buf| apart[number].read_at(piece.start, buf))
+                let mut apart = std::mem::take(&mut load.apart);
+                feed::read(load, block, |number, piece, buf| apart[number].read_at(piece.start, buf))?;
+                apart.clear();
+                load.apart = apart;
+                Ok(())
             };
             run(feed, &read, codecs, &rules, options.jobs, &mut placer)?.into_files().finish()
         }

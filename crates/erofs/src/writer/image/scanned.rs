@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::image_options::{Hint, ImageOptions};
-use super::super::node::NodeId;
+use super::super::node::{Content, NodeId};
 use super::super::reader::HostNode;
 use super::super::scan::{Scan, ScanEntry, ScanOptions};
 use super::super::tar::MapAttributes;
@@ -22,7 +23,8 @@ pub struct DirectoryOptions<'a> {
     pub scan: ScanOptions,
     /// Asked as by [`Tree::add_root_from`]; without one everything is taken.
     pub filter: Option<&'a ScanFilter<'a>>,
-    /// What becomes of the attributes of every object, the root included.
+    /// What becomes of the attributes of every object, the root included. A file must have the times of the host until it has
+    /// been read, whatever times it gets.
     pub attributes: Option<&'a MapAttributes<'a>>,
 }
 
@@ -49,6 +51,8 @@ pub(super) struct Scanned<'a> {
     found: VecDeque<(NodeId, Method)>,
     /// Those that have been.
     files: Vec<NodeId>,
+    /// The directory of the last of them: its number on the host and its path, which may be long and is the same for all in it.
+    dir: Option<(u32, Arc<[u8]>)>,
 }
 
 impl<'a> Scanned<'a> {
@@ -61,7 +65,7 @@ impl<'a> Scanned<'a> {
     ) -> Result<Self, Error> {
         let mut tree = Tree::new();
         let scan = Scan::begin(&mut tree, dir, b"", &from.scan)?;
-        Ok(Self { tree, scan, from, options, block, found: VecDeque::new(), files: Vec::new() })
+        Ok(Self { tree, scan, from, options, block, found: VecDeque::new(), files: Vec::new(), dir: None })
     }
 
     /// The tree, once all files have been given out, and these in order.
@@ -80,7 +84,7 @@ impl Files for Scanned<'_> {
     }
 
     fn next(&mut self) -> Result<Option<(NodeId, Method)>, Error> {
-        let Self { tree, scan, from, options, block, found, files } = self;
+        let Self { tree, scan, from, options, block, found, files, .. } = self;
         let mut filter = |entry: &ScanEntry<'_>| from.filter.is_none_or(|filter| filter(entry));
         while found.is_empty() {
             let more = scan.step(tree, &mut filter, &mut |node, path| {
@@ -98,7 +102,14 @@ impl Files for Scanned<'_> {
         Ok(next)
     }
 
-    fn apart(&self, node: NodeId) -> Option<HostNode> {
-        Some(HostNode::of(&self.tree, &self.tree.nodes[index(node)]))
+    fn apart(&mut self, node: NodeId) -> Option<HostNode> {
+        let Self { tree, dir, .. } = self;
+        let node = &tree.nodes[index(node)];
+        let Content::Host(host) = node.content else { return None };
+        let path = match dir {
+            Some((dir, path)) if *dir == host.dir => path,
+            _ => &mut dir.insert((host.dir, tree.host.below_root(&tree.text, host.dir))).1,
+        };
+        Some(HostNode::new(node, host, tree.host_file_in(host, Arc::clone(path))))
     }
 }

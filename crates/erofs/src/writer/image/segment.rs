@@ -304,3 +304,73 @@ fn extent(len: usize, encoded: usize, kind: Kind) -> Extent {
 fn bytes32(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a piece has a few megabytes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::image_options::ImageOptions;
+    use super::super::codecs::Codecs;
+    use super::super::piece::Method;
+    use super::super::rules;
+    use super::*;
+
+    /// What is encoded of some pieces, in a load whose memory has been used for other things or has not.
+    fn encoded(options: &ImageOptions<'_>, was_used: bool) -> Vec<Vec<u8>> {
+        let block = BlockSize::B4096;
+        let codecs = Codecs::new(options, block).expect("they are known");
+        let mut encoder = codecs.encoder(0).expect("it can be made");
+        let mut load = Load::default();
+        if was_used {
+            load.out.behind(4 << 20).fill(0xAA);
+        }
+        let mut random = 1_u32;
+        let mut noise = |_| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random.to_le_bytes()[3]
+        };
+        let mut offset = 0;
+        // A short plain end behind encoded extents, where nothing has been tried before; encoded ones; what is left as it is.
+        for (len, from) in
+            [(30_000, 11_000), (5000, 0), (300_000, 100), (100, 0), (9000, 9000), (70_000, 70_000)]
+        {
+            let bytes = load.room(offset, len, block);
+            bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = b"some text "[at % 10]);
+            bytes[len - from..].iter_mut().for_each(|byte| *byte = noise(()));
+            load.pieces.push(Piece {
+                file: 0,
+                start: 0,
+                len,
+                offset,
+                last: true,
+                hole: false,
+                hole_bytes: 4096,
+                method: Method { compressor: Some(0), pcluster_bytes: options.pcluster_bytes },
+            });
+            offset = load.buffer.len();
+        }
+        load.finish(block);
+        for piece in 0..load.pieces.len() {
+            encode(&mut load, piece, &rules(options, block), Some(&mut encoder));
+        }
+        load.made.iter().map(|made| load.out.get(made.out.clone()).to_vec()).collect()
+    }
+
+    #[test]
+    fn p6_nothing_of_what_was_in_memory_before_gets_into_an_image() {
+        for codec in ["lz4", "lz4hc", "deflate", "libdeflate", "lzma", "zstd"] {
+            for (pcluster_bytes, dedupe, tail_packing) in
+                [(4096, false, false), (65_536, false, true), (16_384, true, false)]
+            {
+                let options = ImageOptions {
+                    compressors: vec![codec.parse().expect("a codec")],
+                    pcluster_bytes,
+                    dedupe,
+                    tail_packing,
+                    ..ImageOptions::default()
+                };
+                let fresh = encoded(&options, false);
+                assert!(fresh.iter().any(|bytes| !bytes.is_empty()), "{codec}: nothing was encoded");
+                assert!(encoded(&options, true) == fresh, "{codec}, {pcluster_bytes}: bytes of before");
+            }
+        }
+    }
+}

@@ -1,16 +1,16 @@
 //! Makes the image that was asked for, from a directory, a tar archive or other images.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use larder_erofs::DeviceTag;
 use larder_erofs::writer::{
     Attributes, DirectoryOptions, ImageSummary, LayerDevices, MergeOptions, Options, ScanEntry, ScanOptions,
     Summary, TarOptions, Tree, WriteSink, WrittenData, index_tar, write_data, write_image,
     write_image_from_dir, write_image_from_tar, write_merged,
 };
+use larder_erofs::{DeviceTag, Error};
 
 use crate::erofs::open::Parts;
 use crate::erofs::{archive as stream, merge};
@@ -29,7 +29,14 @@ pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
         attributes: Some(&change),
     };
     match (&asked.source, &asked.blob) {
+        // It would become a part of itself, were it there before everything has been looked at.
+        (Source::Directory(dir), None) if lies_in(&asked.image, dir) => {
+            let tree = scan(asked, dir)?;
+            into_file(&asked.image, |out| Ok(write_image(tree, &asked.options, out)?))
+        }
         (Source::Directory(dir), None) => {
+            // Before anything is written over: most mistakes are in the path.
+            fs::read_dir(dir).map_err(|source| Error::Scan { path: dir.clone(), source })?;
             let filter = |entry: &ScanEntry<'_>| !is_excluded(asked, entry);
             let from = DirectoryOptions {
                 scan: scan_options(asked),
@@ -64,6 +71,18 @@ fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
     let owner = asked.owner;
     tree.map_attributes(&mut |attributes| owned(owner, attributes));
     Ok(tree)
+}
+
+/// Whether a file that may not be there yet lies in a directory.
+fn lies_in(file: &Path, dir: &Path) -> bool {
+    let place = match file.canonicalize() {
+        Ok(file) => Some(file),
+        Err(_) => file.parent().and_then(|parent| {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            parent.canonicalize().ok()
+        }),
+    };
+    place.zip(dir.canonicalize().ok()).is_some_and(|(place, dir)| place.starts_with(dir))
 }
 
 fn scan_options(asked: &Asked) -> ScanOptions {
