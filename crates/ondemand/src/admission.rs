@@ -54,6 +54,11 @@ impl Admission {
         }
     }
 
+    /// Whether anybody waits for a turn who is as urgent.
+    pub fn is_wanted(&self, priority: Priority) -> bool {
+        lock(&self.0).schedule.is_anything_queued(priority)
+    }
+
     /// Requests of `blob` that wait for their turn.
     pub fn queued(&self, blob: ObjectId, priority: Priority) -> usize {
         lock(&self.0).schedule.queued(blob, priority)
@@ -97,10 +102,11 @@ mod tests {
         let admission = Admission::new(&EngineConfig { readahead_bytes: 1 << 20, ..EngineConfig::default() });
         let held = admission.admit(wish(1, 1 << 20)).now_or_never().expect("the budget is free");
         let mut next = Box::pin(admission.admit(wish(2, 1 << 20)));
-        assert!((&mut next).now_or_never().is_none());
+        assert!((&mut next).now_or_never().is_none() && admission.is_wanted(Priority::Readahead));
+        assert!(admission.is_wanted(Priority::Prefetch) && !admission.is_wanted(Priority::Demand));
         assert_eq!(admission.queued(ObjectId::from(2), Priority::Readahead), 1);
         drop(held);
-        assert!((&mut next).now_or_never().is_some());
+        assert!((&mut next).now_or_never().is_some() && !admission.is_wanted(Priority::Prefetch));
     }
 
     #[test]

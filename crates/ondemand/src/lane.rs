@@ -34,8 +34,8 @@ use crate::{
     trip::{Trip, land, take_off},
 };
 
-/// Stored bytes after which a lane queues up again. One that no reader waits for does so after each request while any
-/// reader waits.
+/// Stored bytes after which a lane queues up again if anybody waits who is as urgent. One that no reader waits for does so after each
+/// request while any reader waits.
 const TURN_BYTES: u64 = 4 << 20;
 
 /// Stalls after which nobody waits any longer for leave to read in a file system that is only busy, where the bytes lie
@@ -120,9 +120,10 @@ impl Queue {
     /// Waits for leave to read, as long as a reader waits; less long where the bytes lie somewhere else, too.
     async fn permit(&self, pass: &mut Option<Pass>, file_system: u64) -> Result<LanePermit, NoPermit> {
         let EngineConfig { deadline, stall, .. } = self.engine.config;
+        let priority = self.cause.priority();
         // Others may be read there for long: only a file system where nobody gets on hangs.
         let all = || self.engine.lanes.pieces(file_system);
-        let mut permit = pin!(self.unless_it_hangs(pass, all, self.engine.lanes.take(file_system)));
+        let mut permit = pin!(self.unless_it_hangs(pass, all, self.engine.lanes.take(file_system, priority)));
         let patience = deadline.min(BUSY_STALLS_MAX * stall);
         let mut waited = timeout(patience, &mut permit).await;
         if waited.is_err() && !self.has_other() {
@@ -305,14 +306,20 @@ impl LaneThread {
     /// Brings requests until none is left, or others are to have a turn. Blocks.
     fn take_turn(self) {
         let mut bytes = 0;
-        while bytes < TURN_BYTES
-            && let Some(queue) = self.queue().filter(|queue| bytes == 0 || !queue.stands_back())
+        while let Some(queue) = self.queue().filter(|queue| self.goes_on(queue, bytes))
             && let Some((stored, requests)) = queue.take_next()
         {
             drop(queue);
             bytes += stored;
             requests.iter().for_each(|request| self.bring(request));
         }
+    }
+
+    /// Whether the turn goes on after so many bytes.
+    fn goes_on(&self, queue: &Queue, bytes: u64) -> bool {
+        let priority = queue.cause.priority();
+        let is_wanted = || self.permit.is_wanted(priority) || queue.engine.admission.is_wanted(priority);
+        bytes == 0 || !queue.stands_back() && (bytes < TURN_BYTES || !is_wanted())
     }
 
     fn bring(&self, request: &Request) {

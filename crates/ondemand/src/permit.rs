@@ -15,7 +15,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{EngineConfig, blob::lock, room::DecodingRoom};
+use crate::{
+    EngineConfig,
+    blob::lock,
+    cause::{PerPriority, Priority},
+    room::DecodingRoom,
+};
 
 /// Threads in a file system from which nothing has come yet, at most: if it hangs, it has no more.
 const FIRST_MAX: usize = 2;
@@ -37,7 +42,15 @@ pub(crate) struct Lanes {
     /// Taken in place of those that all share.
     hanging: Arc<Semaphore>,
     file_systems: Mutex<BTreeMap<u64, Arc<FileSystem>>>,
+    wanted: Wanted,
 }
+
+/// How many wait for leave to read anywhere.
+#[derive(Clone, Debug, Default)]
+struct Wanted(Arc<PerPriority<AtomicUsize>>);
+
+/// One who waits.
+struct Waits(Wanted, Priority);
 
 #[derive(Debug)]
 struct FileSystem {
@@ -64,6 +77,7 @@ struct Readers {
 pub(crate) struct LanePermit {
     file_system: Arc<FileSystem>,
     _of_file_system: OwnedSemaphorePermit,
+    wanted: Wanted,
 }
 
 impl Lanes {
@@ -71,19 +85,21 @@ impl Lanes {
     pub fn new(config: &EngineConfig) -> Self {
         let permits = |permits| Arc::new(Semaphore::new(permits));
         let (all, hanging) = (permits(EngineConfig::READING_MAX), permits(EngineConfig::HANGING_MAX));
-        Self { share: config.lanes(), stall: config.stall, all, hanging, file_systems: Mutex::default() }
+        let (file_systems, wanted) = Default::default();
+        Self { share: config.lanes(), stall: config.stall, all, hanging, file_systems, wanted }
     }
 
     /// Waits for leave to read in the file system of this number; `None` cannot happen.
-    pub async fn take(&self, file_system: u64) -> Option<LanePermit> {
+    pub async fn take(&self, file_system: u64, priority: Priority) -> Option<LanePermit> {
         let file_system = self.file_system(file_system);
         if file_system.hangs(self.stall) {
             file_system.withhold();
         }
+        let _waits = self.wanted.one_more(priority);
         // Its own first: whoever waits in a file system that hangs has nothing of what all share. Neither is ever closed.
         let of_file_system = Arc::clone(&file_system.permits).acquire_owned().await.ok()?;
         file_system.begin(self.of_all().await?);
-        Some(LanePermit { file_system, _of_file_system: of_file_system })
+        Some(LanePermit { file_system, _of_file_system: of_file_system, wanted: self.wanted.clone() })
     }
 
     async fn of_all(&self) -> Option<OwnedSemaphorePermit> {
@@ -117,6 +133,20 @@ impl Lanes {
         // Only the table has it: nobody reads there and nobody waits.
         file_systems.retain(|_, file_system| Arc::strong_count(file_system) > 1);
         Arc::clone(file_systems.entry(number).or_insert_with(|| Arc::new(FileSystem::new(self.share))))
+    }
+}
+
+impl Wanted {
+    fn one_more(&self, priority: Priority) -> Waits {
+        self.0.of(priority).fetch_add(1, Ordering::Relaxed);
+        Waits(self.clone(), priority)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let Self(Wanted(wanted), priority) = self;
+        wanted.of(*priority).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,6 +213,13 @@ impl LanePermit {
         self.file_system.read_one();
     }
 
+    /// Whether anybody waits for leave to read, there or elsewhere, who is as urgent.
+    pub fn is_wanted(&self, priority: Priority) -> bool {
+        let is_as_urgent = |other: &Priority| *other >= priority;
+        let wanted = |other: Priority| self.wanted.0.of(other).load(Ordering::Relaxed) > 0;
+        Priority::MOST_URGENT_FIRST.into_iter().filter(is_as_urgent).any(wanted)
+    }
+
     /// Memory for large chunks from there: an image chooses its chunks, not the file system that it lies in.
     pub fn room(&self) -> &DecodingRoom {
         &self.file_system.room
@@ -202,14 +239,16 @@ mod tests {
 
     use super::*;
 
+    const DEMAND: Priority = Priority::Demand;
+
     fn one_of(lanes: &Lanes, file_system: u64) -> Option<LanePermit> {
         // However many were taken before, without a turn for anybody else.
-        unconstrained(lanes.take(file_system)).now_or_never().flatten()
+        unconstrained(lanes.take(file_system, DEMAND)).now_or_never().flatten()
     }
 
     /// One of a file system of which nobody reads anything else, as soon as there is room.
     async fn one_in_time(lanes: &Lanes) -> Option<LanePermit> {
-        timeout(10 * PAUSE, lanes.take(1000)).await.ok().flatten()
+        timeout(10 * PAUSE, lanes.take(1000, DEMAND)).await.ok().flatten()
     }
 
     /// All that one gets from which nothing comes.
@@ -234,6 +273,12 @@ mod tests {
         let hung = all_of(&lanes, 0);
         assert_eq!(hung.len(), lanes.share);
         assert!(one_of(&lanes, 0).is_none(), "its share is taken");
+        let mut waits = Box::pin(lanes.take(0, Priority::Readahead));
+        assert!((&mut waits).now_or_never().is_none());
+        let wanted = |priority| hung[0].is_wanted(priority);
+        assert!(wanted(Priority::Prefetch) && wanted(Priority::Readahead) && !wanted(DEMAND));
+        drop(waits);
+        assert!(!wanted(Priority::Prefetch), "it has given up");
         let others: Vec<_> = (1..100).map(|file_system| all_of(&lanes, file_system)).collect();
         assert_eq!(others[0].len(), lanes.share);
         assert_eq!(hung.len() + others.iter().map(Vec::len).sum::<usize>(), EngineConfig::READING_MAX);
@@ -246,7 +291,8 @@ mod tests {
     async fn whoever_waits_where_nothing_moves_takes_nothing_from_others() {
         let lanes = lanes();
         let _hung = all_of(&lanes, 0);
-        let mut waiting: Vec<_> = (0..EngineConfig::READING_MAX).map(|_| Box::pin(lanes.take(0))).collect();
+        let mut waiting: Vec<_> =
+            (0..EngineConfig::READING_MAX).map(|_| Box::pin(lanes.take(0, DEMAND))).collect();
         assert!(waiting.iter_mut().all(|waits| waits.now_or_never().is_none()));
         assert_eq!(all_of(&lanes, 1).len(), lanes.share);
     }
@@ -262,7 +308,7 @@ mod tests {
         drop(more);
         tokio::time::sleep(lanes.stall).await;
         assert!(one_of(&lanes, 0).is_none(), "it has stopped answering");
-        let mut waits = Box::pin(lanes.take(0));
+        let mut waits = Box::pin(lanes.take(0, DEMAND));
         assert!((&mut waits).now_or_never().is_none());
         hung[0].read_one();
         drop(waits.now_or_never().flatten().expect("it answers"));

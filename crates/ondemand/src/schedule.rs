@@ -130,6 +130,13 @@ impl Schedule {
         self.classes.of(priority).flows.get(&blob).map_or(0, |flow| flow.queue.len())
     }
 
+    /// Whether requests of this priority, or of a higher one, are queued.
+    pub fn is_anything_queued(&self, priority: Priority) -> bool {
+        let is_as_urgent = |other: &Priority| *other >= priority;
+        let is_queued = |other: Priority| !self.classes.of(other).flows.is_empty();
+        Priority::MOST_URGENT_FIRST.into_iter().filter(is_as_urgent).any(is_queued)
+    }
+
     fn is_anything_queued_above(&self, priority: Priority) -> bool {
         Priority::MOST_URGENT_FIRST
             .into_iter()

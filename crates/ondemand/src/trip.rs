@@ -352,7 +352,7 @@ impl Trip {
         let Some(file_system) = source.here().map(ReadHere::file_system) else {
             return source.read_stream(range, sink).await;
         };
-        let permit = self.engine.lanes.take(file_system).await;
+        let permit = self.engine.lanes.take(file_system, self.cause.priority()).await;
         let here = Arc::clone(source);
         let read = self.engine.handle.spawn_blocking(move || {
             let read = here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new()));

@@ -202,6 +202,19 @@ async fn a_reader_overtakes_what_a_prefetch_has_only_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_all_lanes_of_a_file_system_shares_them_when_somebody_else_comes() {
+    let engine = engine_with(few_lanes());
+    let takes = Duration::from_millis(1);
+    let (first, second) = (Rig::new(64 * MIB, takes), Rig::new(MIB, takes));
+    let prefetch = first.prefetch(&engine).await;
+    engine.prefetch(&second.blob, at(0, MIB)).await.expect("the bytes are good");
+    assert!(first.served() < 48 * MIB, "{} bytes were read before those of the other", first.served());
+    prefetch.await.expect("it does not panic").expect("the bytes are good");
+    first.assert_whole();
+    second.assert_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawal_waits_for_a_request_and_not_for_the_lane() {
     let (rig, engine) = (Rig::new(64 * MIB, Duration::from_millis(2)), engine());
     let prefetch = rig.prefetch(&engine).await;

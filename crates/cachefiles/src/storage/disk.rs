@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use larder_faults::{Site, check, length};
 
+use super::writers::Writers;
 use super::{ATTR_BYTES_MAX, Access, AttrName, FileHandle, Kind, Space, Stat, Storage, StorageFile};
 use crate::sys::{MountId, enable_verity, handle_at, is_open_elsewhere, open_by_handle};
 
@@ -74,13 +75,13 @@ impl Storage for Disk {
         check(Site::CachefilesCreate)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = fs::openat(&self.root, path, flags, FILE_MODE)?;
-        Ok(Box::new(DiskFile(file.into())))
+        Ok(Box::new(DiskFile::new(file.into())))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn StorageFile>> {
         check(Site::CachefilesOpen)?;
         let file = fs::openat(&self.root, path, flags_of(access), Mode::empty())?;
-        Ok(Box::new(DiskFile(file.into())))
+        Ok(Box::new(DiskFile::new(file.into())))
     }
 
     fn handle_at(&self, path: &str) -> io::Result<Option<FileHandle>> {
@@ -96,11 +97,11 @@ impl Storage for Disk {
     fn open_by_handle(&self, handle: &FileHandle, access: Access) -> io::Result<Box<dyn StorageFile>> {
         check(Site::CachefilesHandle)?;
         let file = open_by_handle(self.root.as_fd(), handle, flags_of(access) | OFlags::LARGEFILE)?;
-        Ok(Box::new(DiskFile(file.into())))
+        Ok(Box::new(DiskFile::new(file.into())))
     }
 
     fn adopt(&self, fd: OwnedFd) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile(fd.into())))
+        Ok(Box::new(DiskFile::new(fd.into())))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -233,65 +234,75 @@ fn attr(fd: &impl AsFd, name: AttrName) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-struct DiskFile(File);
+struct DiskFile {
+    file: File,
+    writers: Writers,
+}
+
+impl DiskFile {
+    fn new(file: File) -> Self {
+        Self { file, writers: Writers::default() }
+    }
+}
 
 impl StorageFile for DiskFile {
     fn pread(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let len = length(Site::CachefilesPread, buf.len())?;
-        self.0.read_at(&mut buf[..len], at)
+        self.file.read_at(&mut buf[..len], at)
     }
 
     fn pwrite(&self, data: &[u8], at: u64) -> io::Result<usize> {
         let len = length(Site::CachefilesPwrite, data.len())?;
-        self.0.write_at(&data[..len], at)
+        let _turn = self.writers.turn();
+        self.file.write_at(&data[..len], at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         check(Site::CachefilesTruncate)?;
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn fdatasync(&self) -> io::Result<()> {
         check(Site::CachefilesFdatasync)?;
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn fsync(&self) -> io::Result<()> {
         check(Site::CachefilesFsync)?;
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         check(Site::CachefilesChmod)?;
-        Ok(fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
+        Ok(fs::fchmod(&self.file, Mode::from_raw_mode(mode))?)
     }
 
     fn attr(&self, name: AttrName) -> io::Result<Option<Vec<u8>>> {
-        attr(&self.0, name)
+        attr(&self.file, name)
     }
 
     fn set_attr(&self, name: AttrName, value: &[u8]) -> io::Result<()> {
         check(Site::CachefilesSetxattr)?;
-        Ok(fs::fsetxattr(&self.0, name, value, XattrFlags::empty())?)
+        Ok(fs::fsetxattr(&self.file, name, value, XattrFlags::empty())?)
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
         check(Site::CachefilesPunch)?;
-        Ok(fs::fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)?)
+        Ok(fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)?)
     }
 
     fn touch(&self) -> io::Result<()> {
         let (last_access, last_modification) =
             (Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT });
-        Ok(fs::futimens(&self.0, &Timestamps { last_access, last_modification })?)
+        Ok(fs::futimens(&self.file, &Timestamps { last_access, last_modification })?)
     }
 
     fn stat(&self) -> io::Result<Stat> {
         check(Site::CachefilesStat)?;
-        Ok(stat_of(&fs::fstat(&self.0)?))
+        Ok(stat_of(&fs::fstat(&self.file)?))
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }

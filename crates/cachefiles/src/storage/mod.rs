@@ -8,6 +8,7 @@ mod disk;
 mod handle;
 #[cfg(test)]
 pub(crate) mod sim;
+mod writers;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
