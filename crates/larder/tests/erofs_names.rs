@@ -558,11 +558,15 @@ fn an_image_that_is_made_in_its_source_is_no_part_of_itself() {
     }
     let words = |image: &Path| [OsString::from("-T0"), image.into(), source.clone().into_os_string()];
     let (inside, outside) = (source.join("image.erofs"), larder.path("image.erofs"));
-    call(&ours, words(&inside)).ok();
-    let made = fs::read(&inside).expect("made");
-    fs::remove_file(&inside).expect("ours");
     call(&ours, words(&outside)).ok();
-    assert!(made == fs::read(&outside).expect("made"), "another image");
+    let expected = fs::read(&outside).expect("made");
+    let link = larder.path("link");
+    std::os::unix::fs::symlink(&inside, &link).expect("a link");
+    // Through a link to what is not there yet, and over what is.
+    for image in [&link, &inside, &link] {
+        call(&ours, words(image)).ok();
+        assert!(fs::read(&inside).expect("made") == expected, "{}: another image", image.display());
+    }
 }
 
 /// A mount of ours; dropped, it is unmounted.

@@ -38,6 +38,9 @@ use crate::{
 /// request while any reader waits.
 const TURN_BYTES: u64 = 4 << 20;
 
+/// The same for whoever waits, however little urgent.
+const LONG_TURN_BYTES: u64 = 16 << 20;
+
 /// Stalls after which nobody waits any longer for leave to read in a file system that is only busy, where the bytes lie
 /// somewhere else, too.
 const BUSY_STALLS_MAX: u32 = 3;
@@ -317,8 +320,8 @@ impl LaneThread {
 
     /// Whether the turn goes on after so many bytes.
     fn goes_on(&self, queue: &Queue, bytes: u64) -> bool {
-        let priority = queue.cause.priority();
-        let is_wanted = || self.permit.is_wanted(priority) || queue.engine.admission.is_wanted(priority);
+        let least = if bytes < LONG_TURN_BYTES { queue.cause.priority() } else { Priority::Prefetch };
+        let is_wanted = || self.permit.is_wanted(least) || queue.engine.admission.is_wanted(least);
         bytes == 0 || !queue.stands_back() && (bytes < TURN_BYTES || !is_wanted())
     }
 

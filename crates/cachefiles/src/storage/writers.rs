@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-/// Looks for a turn, at most: whoever has it may have been stopped, or wait for the disk. The kernel's own lock sleeps then.
+/// Looks for a turn, at most: whoever has it may have been stopped, or wait for the disk, and where no other thread wants the
+/// processor a look takes nearly no time. The kernel's own lock is waited for then.
 const LOOKS: u32 = 64;
 
 /// Who writes to a file.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -29,8 +30,9 @@ pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
         attributes: Some(&change),
     };
     match (&asked.source, &asked.blob) {
+        (Source::Directory(dir), Some(blob)) => with_blob(asked, scan(asked, dir)?, blob),
         // It would become a part of itself, were it there before everything has been looked at.
-        (Source::Directory(dir), None) if lies_in(&asked.image, dir) => {
+        (Source::Directory(dir), None) if place_inside(&asked.image, dir).is_some() => {
             let tree = scan(asked, dir)?;
             into_file(&asked.image, |out| Ok(write_image(tree, &asked.options, out)?))
         }
@@ -45,7 +47,6 @@ pub(super) fn make(asked: &Asked) -> anyhow::Result<ImageSummary> {
             };
             into_file(&asked.image, |out| Ok(write_image_from_dir(dir, &from, &asked.options, out)?))
         }
-        (Source::Directory(dir), Some(blob)) => with_blob(asked, scan(asked, dir)?, blob),
         (Source::Images(images), _) => merge(asked, images),
         (Source::Tar(archive), _) => from_tar(asked, archive, &tar),
     }
@@ -67,22 +68,29 @@ fn from_tar(asked: &Asked, archive: &Archive, tar: &TarOptions<'_>) -> anyhow::R
 
 fn scan(asked: &Asked, dir: &Path) -> anyhow::Result<Tree> {
     let mut tree = Tree::new();
-    tree.add_root_from(dir, b"", &scan_options(asked), &mut |entry| !is_excluded(asked, entry))?;
+    let inside = place_inside(&asked.image, dir);
+    let is_image = |entry: &ScanEntry<'_>| {
+        inside.as_ref().is_some_and(|inside| inside.as_os_str().as_bytes() == entry.path)
+    };
+    let mut keep = |entry: &ScanEntry<'_>| !is_excluded(asked, entry) && !is_image(entry);
+    tree.add_root_from(dir, b"", &scan_options(asked), &mut keep)?;
     let owner = asked.owner;
     tree.map_attributes(&mut |attributes| owned(owner, attributes));
     Ok(tree)
 }
 
-/// Whether a file that may not be there yet lies in a directory.
-fn lies_in(file: &Path, dir: &Path) -> bool {
-    let place = match file.canonicalize() {
-        Ok(file) => Some(file),
-        Err(_) => file.parent().and_then(|parent| {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            parent.canonicalize().ok()
-        }),
+/// Where a file, which may not be there yet, lies in a directory, if it does.
+fn place_inside(file: &Path, dir: &Path) -> Option<PathBuf> {
+    let place = |file: &Path| {
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Some(parent.unwrap_or(Path::new(".")).canonicalize().ok()?.join(file.file_name()?))
     };
-    place.zip(dir.canonicalize().ok()).is_some_and(|(place, dir)| place.starts_with(dir))
+    let to = || {
+        let parent = file.parent().unwrap_or(Path::new(""));
+        fs::read_link(file).map(|to| parent.join(to)).ok()
+    };
+    let place = file.canonicalize().ok().or_else(|| place(&to().unwrap_or_else(|| file.to_owned())));
+    place?.strip_prefix(dir.canonicalize().ok()?).ok().map(Path::to_owned)
 }
 
 fn scan_options(asked: &Asked) -> ScanOptions {
