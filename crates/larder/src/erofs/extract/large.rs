@@ -30,9 +30,16 @@ impl<'a> Large<'a> {
 
     /// Fills pieces until each has been taken; other threads may still be at theirs.
     pub fn fill(&self, buffer: &mut Buffer) {
-        while let Some(piece) = self.pieces.take() {
+        while self.fill_piece(buffer) {}
+    }
+
+    /// Fills one piece; `false` when each had been taken.
+    pub fn fill_piece(&self, buffer: &mut Buffer) -> bool {
+        let piece = self.pieces.take();
+        if let Some(piece) = &piece {
             self.file.fill(piece.start, piece.end, buffer);
         }
+        piece.is_some()
     }
 }
 

@@ -8,14 +8,16 @@
 //! What a directory passes on to what is made in it, its group or an ACL, is taken from those that get attributes of the
 //! image, and from what was made in others.
 //!
-//! One thread goes through the directories and makes them; the others make and fill the files, and the last of them large
-//! ones together. A directory gets its own owner, mode and times when the last thing in it is done.
+//! One thread goes through the directories and makes them; all make and fill the files, that one when the others have
+//! enough to do, and the last of the large ones together. A directory gets its own owner, mode and times when the last
+//! thing in it is done.
 
 mod attributes;
 mod copy;
 mod dir;
 mod failures;
 mod file;
+mod jobs;
 mod large;
 mod node;
 mod walk;
@@ -23,9 +25,8 @@ mod walk;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use larder_erofs::{FileType, Inode};
@@ -35,11 +36,8 @@ use rustix::io::Errno;
 use super::open::LocalImage;
 use dir::Dir;
 pub use failures::Failures;
-use large::UnderWay;
-use walk::Job;
+use jobs::Jobs;
 
-/// Jobs under way for each thread. Each holds its directory open.
-const QUEUE: usize = 8;
 /// Open files that are asked for: depth, jobs under way, and room to spare.
 const OPEN_FILES_WANTED: u64 = 8192;
 
@@ -147,29 +145,16 @@ pub fn extract(
 }
 
 fn run<'a>(shared: &'a Shared<'a>, top: Arc<Dir<'a>>, from: &Inode, name: Option<&[u8]>) {
-    let jobs = shared.plan.jobs.get();
-    let (sender, receiver) = sync_channel(jobs * QUEUE);
-    let receiver = Arc::new(Mutex::new(receiver));
-    let under_way = Arc::new(UnderWay::default());
+    let (jobs, queue) = Jobs::new(shared.plan.jobs);
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            let (receiver, under_way) = (Arc::clone(&receiver), Arc::clone(&under_way));
-            scope.spawn(move || {
-                let mut buffer = copy::Buffer::default();
-                while let Some(job) = next(&receiver) {
-                    job.run(&mut buffer);
-                }
-                under_way.help(&mut buffer);
-            });
+        for _ in 1..shared.plan.jobs.get() {
+            let jobs = jobs.clone();
+            scope.spawn(move || jobs.work(&mut copy::Buffer::default()));
         }
-        // Theirs alone: when all of them have panicked, sending fails and does not wait for ever.
-        drop(receiver);
-        walk::Walk::new(shared, sender, under_way).run(top, from, name);
+        let mut buffer = copy::Buffer::default();
+        walk::Walk::new(shared, queue, &mut buffer).run(top, from, name);
+        jobs.work(&mut buffer);
     });
-}
-
-fn next<'a>(receiver: &Mutex<Receiver<Job<'a>>>) -> Option<Job<'a>> {
-    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 /// Makes the target directory; returns whether it was not there.

@@ -1,9 +1,8 @@
-//! [`Walk`]: goes through the directories of the image, makes them, and hands everything else to the threads.
+//! [`Walk`]: goes through the directories of the image, makes them, and has everything else made.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use larder_erofs::{FileType, Inode, Nid, ReadDir};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
@@ -13,7 +12,8 @@ use super::Shared;
 use super::copy::Buffer;
 use super::dir::Dir;
 use super::file::OpenFile;
-use super::large::{Large, PIECE_BYTES, UnderWay};
+use super::jobs::{Job, Queue};
+use super::large::PIECE_BYTES;
 use super::node;
 
 /// Levels of directories, at most: each keeps a descriptor open. No path of a system call has as many.
@@ -24,37 +24,6 @@ const BATCH: usize = 32;
 /// Bytes of files that are handed over together.
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// Something for a thread to do.
-pub(super) enum Job<'a> {
-    /// Makes regular files, fills them, and makes what is neither file nor directory.
-    Objects(Arc<Dir<'a>>, Vec<(Vec<u8>, Inode)>),
-    /// Fills a file that is there.
-    Fill(Arc<Large<'a>>),
-}
-
-impl Job<'_> {
-    pub fn run(self, buffer: &mut Buffer) {
-        match self {
-            Self::Objects(dir, objects) => {
-                for (name, inode) in objects {
-                    object(&dir, name, inode, buffer);
-                }
-            }
-            Self::Fill(large) => large.fill(buffer),
-        }
-    }
-}
-
-fn object<'a>(dir: &Arc<Dir<'a>>, name: Vec<u8>, inode: Inode, buffer: &mut Buffer) {
-    if inode.kind != FileType::Regular {
-        return node::make(dir, &name, &inode);
-    }
-    match OpenFile::make(Arc::clone(dir), name, inode) {
-        Ok(file) => file.fill(0, inode.size, buffer),
-        Err((dir, name, errno)) => dir.failed(&name, format_args!("cannot be made: {errno}")),
-    }
-}
-
 /// Objects of one directory that wait to be handed over.
 #[derive(Default)]
 struct Batch {
@@ -63,10 +32,10 @@ struct Batch {
 }
 
 /// A walk under way.
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, 'b> {
     shared: &'a Shared<'a>,
-    sender: SyncSender<Job<'a>>,
-    under_way: Arc<UnderWay<'a>>,
+    queue: Queue<'a>,
+    buffer: &'b mut Buffer,
     /// Where the first name of an inode with several was made.
     links: HashMap<Nid, Vec<u8>>,
     /// Directories entered: a second way to one would be a circle, or a doubling without end.
@@ -81,9 +50,9 @@ struct Level<'a> {
     batch: Batch,
 }
 
-impl<'a> Walk<'a> {
-    pub fn new(shared: &'a Shared<'a>, sender: SyncSender<Job<'a>>, under_way: Arc<UnderWay<'a>>) -> Self {
-        Self { shared, sender, under_way, links: HashMap::new(), entered: HashSet::new(), top: None }
+impl<'a, 'b> Walk<'a, 'b> {
+    pub fn new(shared: &'a Shared<'a>, queue: Queue<'a>, buffer: &'b mut Buffer) -> Self {
+        Self { shared, queue, buffer, links: HashMap::new(), entered: HashSet::new(), top: None }
     }
 
     /// Extracts `from` into `top`: its entries, or itself as `name`. Consumes the walk, so that the threads end.
@@ -164,7 +133,7 @@ impl<'a> Walk<'a> {
         match inode.kind {
             FileType::Regular if many || inode.size > PIECE_BYTES => {
                 match OpenFile::make(Arc::clone(dir), name, inode) {
-                    Ok(file) => self.fill(file, inode.size),
+                    Ok(file) => self.queue.put_file(file, inode.size, self.buffer),
                     Err((dir, name, errno)) => dir.failed(&name, format_args!("cannot be made: {errno}")),
                 }
             }
@@ -180,24 +149,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn flush(&self, dir: &Arc<Dir<'a>>, batch: &mut Batch) {
+    fn flush(&mut self, dir: &Arc<Dir<'a>>, batch: &mut Batch) {
         let Batch { objects, .. } = std::mem::take(batch);
         if !objects.is_empty() {
-            self.send(Job::Objects(Arc::clone(dir), objects));
+            self.queue.put(Job::Objects(Arc::clone(dir), objects), self.buffer);
         }
-    }
-
-    fn fill(&self, file: OpenFile<'a>, size: u64) {
-        let large = Arc::new(Large::new(file, size));
-        if size > PIECE_BYTES {
-            self.under_way.add(&large);
-        }
-        self.send(Job::Fill(large));
-    }
-
-    fn send(&self, job: Job<'a>) {
-        // The threads live as long as the walk.
-        let _ = self.sender.send(job);
     }
 
     /// Makes a further name of an inode that has one; `false` when this is its first.
