@@ -33,6 +33,8 @@ pub(crate) struct Dirent<'a> {
     pub nid: Nid,
     pub kind: Option<FileType>,
     pub name: &'a [u8],
+    /// Where in the block the name begins.
+    pub name_at: usize,
 }
 
 impl<'a> DirBlock<'a> {
@@ -71,7 +73,8 @@ impl<'a> DirBlock<'a> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(lies);
         }
-        Ok(Dirent { nid: Nid::new(raw.nid.get()), kind: FileType::from_dirent(raw.file_type), name })
+        let kind = FileType::from_dirent(raw.file_type);
+        Ok(Dirent { nid: Nid::new(raw.nid.get()), kind, name, name_at: start })
     }
 
     /// Finds `name` by binary search, as `find_target_dirent()` in fs/erofs/namei.c (v7.3) does.

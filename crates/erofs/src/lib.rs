@@ -155,7 +155,8 @@ pub use error::{DirFault, Error, XattrFault};
 pub use feature::{Compat, Incompat};
 pub use file_type::{FileType, Rdev};
 pub use image::{
-    DeviceMode, DirEntry, Encoded, Extent, ExtentKind, Extents, Image, Place, ReadDir, Walk, WalkEntry,
+    DeviceMode, DirEntry, DirEntryRef, Encoded, Extent, ExtentKind, Extents, Image, Place, ReadDir, Walk,
+    WalkEntry,
 };
 pub use inode::{Inode, Layout};
 pub use source::{ByteRange, DeviceRange, MetaSource, ReadDevice, SourceError};

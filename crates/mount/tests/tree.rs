@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use common::{Unmount, Worker, build, cannot, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
@@ -175,6 +176,49 @@ fn a_directory_of_50_000_entries_is_listed_whole_and_once() {
             assert!(listed.iter().step_by(997).all(|entry| entry.metadata().unwrap().is_file()), "{kind}");
         }
         assert!(rig.path("many/entry-49999").exists() && !rig.path("many/entry-50000").exists(), "{kind}");
+    }
+}
+
+/// Small directories beside the large one: enough for OPENDIR to be refused in the middle of it.
+const SMALL: usize = 200;
+
+#[test]
+fn directories_list_the_same_however_often_and_by_however_many_they_are_opened() {
+    for kind in FrontEndKind::ALL {
+        let mut tree = Tree::new();
+        let plain = Attributes { mode: 0o644, ..Attributes::default() };
+        tree.add_file(b"data", b"so that there is a blob".to_vec(), &plain).unwrap();
+        let large: BTreeSet<_> = (0..3000).map(|n| format!("entry-{n}").into_bytes()).collect();
+        for name in &large {
+            let path = [b"large/", name.as_slice()].concat();
+            tree.add_file(&path, Vec::new(), &plain).unwrap();
+        }
+        for n in 0..SMALL {
+            for name in ["a", "b"] {
+                tree.add_file(format!("small-{n}/{name}").as_bytes(), Vec::new(), &plain).unwrap();
+            }
+        }
+        let Some(rig) = Rig::new(kind, tree) else { continue };
+        let small = BTreeSet::from([b"a".to_vec(), b"b".to_vec()]);
+        for round in 0..3 {
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| assert!(rig.names("large") == large, "{kind}, round {round}"));
+                }
+                // Given up in the middle, and gone on with in another place.
+                scope.spawn(|| {
+                    let given_up = fs::read_dir(rig.path("large")).unwrap().take(700).count();
+                    assert_eq!(given_up, 700, "{kind}, round {round}");
+                    let with_attributes = fs::read_dir(rig.path("large")).unwrap();
+                    let files =
+                        with_attributes.filter(|entry| entry.as_ref().unwrap().metadata().unwrap().is_file());
+                    assert_eq!(files.count(), large.len(), "{kind}, round {round}");
+                });
+            });
+            for n in 0..SMALL {
+                assert!(rig.names(&format!("small-{n}")) == small, "{kind}, round {round}, {n}");
+            }
+        }
     }
 }
 

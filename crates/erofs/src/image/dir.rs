@@ -1,5 +1,7 @@
 //! Directories: lookup by binary search, listing from any place.
 
+use std::ops::Range;
+
 use super::Image;
 use crate::dirent::{DIRENT_BYTES, DirBlock, Dirent};
 use crate::{DirFault, Error, FileType, Inode, LogicalAddr, Nid};
@@ -17,7 +19,28 @@ pub struct DirEntry {
     pub next: u64,
 }
 
-/// A listing under way; see [`Image::read_dir_from`].
+/// One entry of a directory, for as long as the listing stands at it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DirEntryRef<'a> {
+    /// The inode it names.
+    pub nid: Nid,
+    /// The kind it claims; `None` when the entry does not say.
+    pub kind: Option<FileType>,
+    /// The name: 1 to 255 bytes of any encoding, without `/` and NUL.
+    pub name: &'a [u8],
+    /// Where a listing goes on after this entry; stable for the life of the image and never 0.
+    pub next: u64,
+}
+
+impl DirEntryRef<'_> {
+    /// The same with a name of its own.
+    pub fn to_entry(&self) -> DirEntry {
+        DirEntry { nid: self.nid, kind: self.kind, name: self.name.to_vec(), next: self.next }
+    }
+}
+
+/// A listing under way; see [`Image::read_dir_from`]. As an iterator it allocates each name,
+/// [`next_entry`](Self::next_entry) does not.
 #[derive(Debug)]
 pub struct ReadDir<'a> {
     image: &'a Image,
@@ -28,7 +51,16 @@ pub struct ReadDir<'a> {
     /// Place of the next entry: block * B + 12 * index, the kernel's `ctx->pos`.
     at: u64,
     /// The last name given: order is what lookup relies on, and what makes every listing end.
-    last: Vec<u8>,
+    last: LastName,
+}
+
+/// A name that was given.
+#[derive(Debug)]
+enum LastName {
+    /// In a block that is not at hand any more; empty before the first.
+    Kept(Vec<u8>),
+    /// In the block at hand.
+    InBlock(Range<usize>),
 }
 
 impl Image {
@@ -42,7 +74,7 @@ impl Image {
     pub fn lookup(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>, Error> {
         let blocks = self.dir_blocks(dir)?;
         if dir.dot_omitted && name == b"." {
-            return Ok(Some(self.omitted_dot(dir)));
+            return Ok(Some(self.omitted_dot(dir).to_entry()));
         }
         // Find the last block whose first name is not above `name`: as `erofs_find_target_block()` does.
         let (mut low, mut high) = (0, blocks);
@@ -65,7 +97,7 @@ impl Image {
         let fault = |fault| Error::Directory { nid: dir.nid, block: number, fault };
         let block = DirBlock::parse(&bytes).map_err(fault)?;
         let found = block.find(name).map_err(fault)?;
-        Ok(found.map(|(index, entry)| self.dir_entry(entry, number, index, block.count())))
+        Ok(found.map(|(index, entry)| self.dir_entry(entry, number, index, block.count()).to_entry()))
     }
 
     /// Lists `dir` from its beginning, in the order of the names' bytes.
@@ -94,6 +126,7 @@ impl Image {
         last: Vec<u8>,
     ) -> Result<ReadDir<'_>, Error> {
         self.dir_blocks(dir)?;
+        let last = LastName::Kept(last);
         Ok(ReadDir { image: self, dir: *dir, block: Vec::new(), number: None, at: cookie, last })
     }
 
@@ -115,20 +148,20 @@ impl Image {
         self.read_contents(dir, LogicalAddr::new(start), buffer)
     }
 
-    fn dir_entry(&self, entry: Dirent<'_>, block: u64, index: usize, count: usize) -> DirEntry {
+    fn dir_entry<'e>(&self, entry: Dirent<'e>, block: u64, index: usize, count: usize) -> DirEntryRef<'e> {
         let start = block * self.superblock.block_size.bytes();
         let next = if index + 1 < count {
             start + ((index + 1) * DIRENT_BYTES) as u64
         } else {
             start + self.superblock.block_size.bytes()
         };
-        DirEntry { nid: entry.nid, kind: entry.kind, name: entry.name.to_vec(), next }
+        DirEntryRef { nid: entry.nid, kind: entry.kind, name: entry.name, next }
     }
 
     /// The `.` that newer images leave out; the kernel emits it after all others.
-    fn omitted_dot(&self, dir: &Inode) -> DirEntry {
+    fn omitted_dot(&self, dir: &Inode) -> DirEntryRef<'static> {
         let next = self.omitted_dot_at(dir) + 1;
-        DirEntry { nid: dir.nid, kind: Some(FileType::Directory), name: b".".to_vec(), next }
+        DirEntryRef { nid: dir.nid, kind: Some(FileType::Directory), name: b".", next }
     }
 
     fn omitted_dot_at(&self, dir: &Inode) -> u64 {
@@ -138,7 +171,27 @@ impl Image {
 }
 
 impl ReadDir<'_> {
-    fn step(&mut self) -> Result<Option<DirEntry>, Error> {
+    /// The next entry, or `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`] for damage, and what reading fails with; nothing follows an error.
+    pub fn next_entry(&mut self) -> Result<Option<DirEntryRef<'_>>, Error> {
+        let image = self.image;
+        match self.step() {
+            Ok(None) => Ok(None),
+            Ok(Some(Step::Dot)) => Ok(Some(image.omitted_dot(&self.dir))),
+            Ok(Some(Step::Entry { nid, kind, name, next })) => {
+                Ok(Some(DirEntryRef { nid, kind, name: &self.block[name], next }))
+            }
+            Err(error) => {
+                self.at = u64::MAX;
+                Err(error)
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Step>, Error> {
         let block_size = self.image.superblock.block_size;
         if self.at >= self.dir.size {
             let dot_at = self.image.omitted_dot_at(&self.dir);
@@ -146,15 +199,13 @@ impl ReadDir<'_> {
                 return Ok(None);
             }
             self.at = dot_at + 1;
-            return Ok(Some(self.image.omitted_dot(&self.dir)));
+            return Ok(Some(Step::Dot));
         }
         let number = self.at / block_size.bytes();
-        let fault = |fault| Error::Directory { nid: self.dir.nid, block: number, fault };
         if self.number != Some(number) {
-            self.number = None;
-            self.image.read_dir_block(&self.dir, number, &mut self.block)?;
-            self.number = Some(number);
+            self.read_block(number)?;
         }
+        let fault = |fault| Error::Directory { nid: self.dir.nid, block: number, fault };
         let block = DirBlock::parse(&self.block).map_err(fault)?;
         let index = usize::try_from(block_size.offset(self.at)).unwrap_or(usize::MAX) / DIRENT_BYTES;
         if index >= block.count() {
@@ -162,28 +213,48 @@ impl ReadDir<'_> {
             return Err(fault(DirFault::Name { index }));
         }
         let entry = block.entry(index).map_err(fault)?;
-        if entry.name.contains(&b'/') || entry.name.contains(&0) {
+        // Without a way out in the middle this is a few instructions for a name.
+        if entry.name.iter().fold(false, |found, &byte| found | (byte == b'/') | (byte == 0)) {
             return Err(fault(DirFault::NameByte { index }));
         }
-        if entry.name <= self.last.as_slice() {
+        let last = match &self.last {
+            LastName::Kept(name) => name.as_slice(),
+            LastName::InBlock(name) => &self.block[name.clone()],
+        };
+        if entry.name <= last {
             return Err(fault(DirFault::Order { index }));
         }
-        let entry = self.image.dir_entry(entry, number, index, block.count());
-        self.last.clone_from(&entry.name);
-        self.at = entry.next;
-        Ok(Some(entry))
+        let DirEntryRef { nid, kind, next, .. } = self.image.dir_entry(entry, number, index, block.count());
+        let name = entry.name_at..entry.name_at + entry.name.len();
+        self.last = LastName::InBlock(name.clone());
+        self.at = next;
+        Ok(Some(Step::Entry { nid, kind, name, next }))
     }
+
+    fn read_block(&mut self, number: u64) -> Result<(), Error> {
+        if let LastName::InBlock(name) = &self.last {
+            self.last = LastName::Kept(self.block[name.clone()].to_vec());
+        }
+        self.number = None;
+        self.image.read_dir_block(&self.dir, number, &mut self.block)?;
+        self.number = Some(number);
+        Ok(())
+    }
+}
+
+/// What a listing has come to.
+enum Step {
+    /// The `.` that is not written down.
+    Dot,
+    /// An entry of the block at hand.
+    Entry { nid: Nid, kind: Option<FileType>, name: Range<usize>, next: u64 },
 }
 
 impl Iterator for ReadDir<'_> {
     type Item = Result<DirEntry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let step = self.step();
-        if step.is_err() {
-            self.at = u64::MAX;
-        }
-        step.transpose()
+        self.next_entry().map(|entry| entry.map(|entry| entry.to_entry())).transpose()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::source::read_primary;
 use crate::{DeviceSlot, Error, FileType, Inode, LogicalAddr, MetaSource, Nid, Superblock};
 use clusters::ClusterCache;
 
-pub use dir::{DirEntry, ReadDir};
+pub use dir::{DirEntry, DirEntryRef, ReadDir};
 pub use extent::{Encoded, Extent, ExtentKind, Extents, Place};
 pub(crate) use stored::{StoredEnd, StoredExtent, StoredFile};
 pub use walk::{Walk, WalkEntry};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use larder_mount::fuse::{
     Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, ListAt, Listing, Name, NodeId, Opened,
-    Outcome, ReadAt, Size, Validity,
+    OpenedDir, Outcome, ReadAt, Size, Validity,
 };
 use larder_netfs::File;
 use larder_remote::tree::{FileVersion, Listed, TreeNode, TreePath, TreeStore};
@@ -327,7 +327,7 @@ impl FileSystem for TreeFs {
         }
     }
 
-    fn opendir(&self, node: NodeId) -> Outcome<u64> {
+    fn opendir(&self, node: NodeId) -> Outcome<OpenedDir> {
         let directory = match self.directory(node) {
             Ok(directory) => directory,
             Err(errno) => return Outcome::error(errno),
@@ -336,10 +336,11 @@ impl FileSystem for TreeFs {
         Outcome::later(async move {
             let listing = fs.list(&directory).await?;
             let held = fs.listings().hold(directory.clone(), listing);
-            held.ok_or_else(|| {
+            let handle = held.ok_or_else(|| {
                 tracing::warn!(path = %directory, "not opened: open directories take too much memory");
                 libc::ENFILE
-            })
+            })?;
+            Ok(OpenedDir { handle, ..OpenedDir::default() })
         })
     }
 

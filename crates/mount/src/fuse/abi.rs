@@ -48,9 +48,10 @@ pub(crate) mod init {
     pub(crate) const STATELESS: u64 = NO_OPEN_SUPPORT | NO_OPENDIR_SUPPORT;
 }
 
-/// Flags of the answer to OPEN.
+/// Flags of the answers to OPEN and OPENDIR.
 pub(crate) mod open_flags {
     pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+    pub(crate) const CACHE_DIR: u32 = 1 << 3;
     pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 

@@ -102,6 +102,17 @@ pub struct Opened {
     pub backing: Option<Backing>,
 }
 
+/// What an open directory is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenedDir {
+    /// Comes back with every listing and with the release.
+    pub handle: u64,
+    /// Whether the kernel may keep what it has of the listing: it has not changed.
+    pub keep_cache: bool,
+    /// Whether the kernel is to keep what is listed now, and to list from that without asking.
+    pub list_cache: bool,
+}
+
 /// A local file that the kernel reads in place of a node.
 #[derive(Debug)]
 pub enum Backing {
@@ -247,8 +258,8 @@ pub trait FileSystem: Send + Sync + 'static {
         None
     }
 
-    /// Opens a directory; ENOSYS as with files. Returns its handle.
-    fn opendir(&self, _node: NodeId) -> Outcome<u64> {
+    /// Opens a directory; ENOSYS as with files, and the kernel keeps all listings then.
+    fn opendir(&self, _node: NodeId) -> Outcome<OpenedDir> {
         Outcome::error(libc::ENOSYS)
     }
 
@@ -260,6 +271,9 @@ pub trait FileSystem: Send + Sync + 'static {
 
     /// Lists a directory into `listing` until it is full; nothing listed means the end.
     fn readdir(&self, at: ListAt, listing: Listing) -> Outcome<Listing>;
+
+    /// A part of a directory was listed at once and was full; what the reader is likely to want next can be made ready.
+    fn prepare(&self, _at: ListAt, _listing: Listing) {}
 
     /// Says what `statfs` shows.
     fn statfs(&self) -> Size;

@@ -5,18 +5,22 @@
 
 use std::sync::Arc;
 
-use larder_erofs::{DeviceId, DirEntry, Error, FileType, Image, Inode, Nid};
+use larder_erofs::{DeviceId, DirEntryRef, Error, FileType, Image, Inode, Nid};
 use larder_imagefs::{Compared, ImageFs};
 
+use super::ahead::Ahead;
 use super::dir::{Listing, Name};
 use super::file_system::{
-    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened, Outcome,
-    ReadAt, Size, Validity,
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened,
+    OpenedDir, Outcome, ReadAt, Size, Validity,
 };
+use super::openings::Openings;
 use super::passthrough::{PassNode, Passthrough, WholeFile};
 
 /// Reads below that are copied: splice(2) takes more system calls than it saves.
 const SPLICED_BYTES_MIN: usize = 64 * 1024;
+/// Entries with attributes in the first part of a large directory.
+const ATTRIBUTES_AT_FIRST: u64 = 32;
 /// Ids start behind 0 (no node) and 1 (the root).
 const FIRST_ID: u64 = 2;
 
@@ -51,17 +55,24 @@ pub struct ImageServer<C> {
     contents: C,
     /// Present where files may be passed through to the kernel.
     passthrough: Option<Passthrough>,
+    openings: Openings,
+    ahead: Ahead,
 }
 
 impl<C: ImageContents> ImageServer<C> {
     /// Serves this image. The kernel does not ask when files are opened.
     pub fn new(contents: C) -> Self {
-        Self { contents, passthrough: None }
+        Self { contents, passthrough: None, openings: Openings::default(), ahead: Ahead::default() }
     }
 
     /// Serves this image, and has the kernel read [whole files](ImageContents::whole_file) itself where it can.
     pub(super) fn passing_through(contents: C) -> Self {
-        Self { contents, passthrough: Some(Passthrough::default()) }
+        Self {
+            contents,
+            passthrough: Some(Passthrough::default()),
+            openings: Openings::default(),
+            ahead: Ahead::default(),
+        }
     }
 
     fn image(&self) -> &Image {
@@ -118,9 +129,15 @@ impl<C: ImageContents> ImageServer<C> {
 
     fn list(&self, at: ListAt, mut listing: Listing) -> Result<Listing, Errno> {
         let directory = self.inode(at.node)?;
-        let entries = self.image().read_dir_from(&directory, at.offset).map_err(|error| failed(&error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| failed(&error))?;
+        let mut entries =
+            self.image().read_dir_from(&directory, at.offset).map_err(|error| failed(&error))?;
+        let most = most_entries(&directory, at, &listing);
+        let mut listed = 0;
+        while let Some(entry) = entries.next_entry().map_err(|error| failed(&error))? {
+            if listed == most {
+                listing.cut();
+                break;
+            }
             if !listing.has_room(entry.name.len()) {
                 break;
             }
@@ -129,15 +146,17 @@ impl<C: ImageContents> ImageServer<C> {
                 false => None,
             };
             let type_bits = entry.kind.map_or(0, |kind| u32::from(kind.mode_bits()));
-            let name = Name { name: &entry.name, ino: entry.nid.get(), next: entry.next, type_bits };
+            let name = Name { name: entry.name, ino: entry.nid.get(), next: entry.next, type_bits };
             listing.push(name, attributes);
+            listed += 1;
         }
+        self.openings.listed(listed);
         Ok(listing)
     }
 
     /// `.` and `..` carry no attributes: that is no lookup. Neither do files that may be passed through: a name is looked up by
     /// one at a time, but listed by anybody meanwhile, and the two answers have to be the same node.
-    fn attributes_in_listing(&self, entry: &DirEntry) -> Result<Option<Entry>, Errno> {
+    fn attributes_in_listing(&self, entry: &DirEntryRef<'_>) -> Result<Option<Entry>, Errno> {
         if entry.name == b"." || entry.name == b".." {
             return Ok(None);
         }
@@ -196,8 +215,19 @@ impl<C: ImageContents> FileSystem for ImageServer<C> {
         None
     }
 
+    fn opendir(&self, node: NodeId) -> Outcome<OpenedDir> {
+        match self.openings.open(node) {
+            Some(opened) => Outcome::Now(Ok(opened)),
+            None => Outcome::error(libc::ENOSYS),
+        }
+    }
+
     fn lookup(&self, parent: NodeId, name: &[u8]) -> Outcome<Entry> {
         Outcome::Now(self.find(parent, name))
+    }
+
+    fn forget(&self, node: NodeId, _lookups: u64) {
+        self.openings.forget(node);
     }
 
     fn getattr(&self, node: NodeId) -> Outcome<(Attributes, Validity)> {
@@ -218,8 +248,19 @@ impl<C: ImageContents> FileSystem for ImageServer<C> {
         }
     }
 
+    fn releasedir(&self, _handle: u64) {
+        self.ahead.clear();
+    }
+
     fn readdir(&self, at: ListAt, listing: Listing) -> Outcome<Listing> {
-        Outcome::Now(self.list(at, listing))
+        Outcome::Now(match self.ahead.take(at, &listing) {
+            Some(ready) => Ok(ready),
+            None => self.list(at, listing),
+        })
+    }
+
+    fn prepare(&self, at: ListAt, listing: Listing) {
+        self.ahead.make(at, || self.list(at, listing));
     }
 
     fn statfs(&self) -> Size {
@@ -291,6 +332,19 @@ fn read_later(fs: Arc<ImageFs>, inode: Inode, at: ReadAt) -> Outcome<Data> {
         })?;
         Ok(Data::Pieces(vec![bytes]))
     })
+}
+
+/// How many entries this part of a listing is to have at most.
+///
+/// The kernel asks for attributes with the first part of each listing, and makes an inode of every entry that has them, which
+/// takes it twenty times as long as the name. It asks for them again with the next part if any of these inodes was used
+/// meanwhile (`FUSE_READDIRPLUS_AUTO`). So a directory that does not fit into the first part has only some there, to see
+/// whether they are wanted.
+fn most_entries(directory: &Inode, at: ListAt, listing: &Listing) -> u64 {
+    let is_first = at.offset == 0 && listing.wants_attributes();
+    // An entry takes the image 12 bytes and the name, the answer 152 and the name.
+    let is_large = directory.size > listing.size() as u64 / 4;
+    if is_first && is_large { ATTRIBUTES_AT_FIRST } else { u64::MAX }
 }
 
 /// Returns the node id of `nid` in an image with root `root`.

@@ -8,6 +8,7 @@
 //! it, so nothing is lost with a worker.
 
 mod abi;
+mod ahead;
 mod channel;
 pub(crate) mod device;
 mod dir;
@@ -15,6 +16,7 @@ mod file_system;
 mod image;
 mod in_hand;
 mod node;
+mod openings;
 mod passthrough;
 mod pipe;
 mod pool;
@@ -48,8 +50,8 @@ pub(crate) use channel::Channel;
 pub(crate) use device::fusermount;
 pub use dir::{Listing, Name};
 pub use file_system::{
-    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened, Outcome,
-    ReadAt, Size, Validity,
+    Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened,
+    OpenedDir, Outcome, ReadAt, Size, Validity,
 };
 pub use image::{ImageContents, ImageServer};
 pub(crate) use pool::Pool;

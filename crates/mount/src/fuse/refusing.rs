@@ -2,7 +2,8 @@
 
 use super::dir::Listing;
 use super::file_system::{
-    Attributes, Data, Entry, Errno, FileSystem, ListAt, NodeId, Opened, Outcome, ReadAt, Size, Validity,
+    Attributes, Data, Entry, Errno, FileSystem, ListAt, NodeId, Opened, OpenedDir, Outcome, ReadAt, Size,
+    Validity,
 };
 
 /// A file system that nobody can read, in the place of one that nobody takes up. The kernel keeps nothing of what it is
@@ -31,7 +32,7 @@ impl FileSystem for Refusing {
         Outcome::error(libc::EIO)
     }
 
-    fn opendir(&self, _: NodeId) -> Outcome<u64> {
+    fn opendir(&self, _: NodeId) -> Outcome<OpenedDir> {
         Outcome::error(libc::EIO)
     }
 

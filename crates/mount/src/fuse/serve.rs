@@ -149,8 +149,10 @@ impl Server {
             Opcode::ReadDirPlus => return self.readdir(request, true),
             Opcode::Open => return self.open(request),
             Opcode::OpenDir => {
-                return self.answer(unique, self.fs.opendir(node), |handle| {
-                    OpenOut { fh: handle, open_flags: 0, backing_id: 0 }.as_bytes().to_vec()
+                return self.answer(unique, self.fs.opendir(node), |opened| {
+                    let keep = if opened.keep_cache { open_flags::KEEP_CACHE } else { 0 };
+                    let list = if opened.list_cache { open_flags::CACHE_DIR } else { 0 };
+                    OpenOut { fh: opened.handle, open_flags: keep | list, backing_id: 0 }.as_bytes().to_vec()
                 });
             }
             Opcode::Release => self.release(request),
@@ -242,7 +244,16 @@ impl Server {
         let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
         let size = usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0);
         let at = ListAt { node: NodeId(request.header.nodeid), handle: asked.fh, offset: asked.offset };
-        self.answer(unique, self.fs.readdir(at, Listing::new(size, plus)), Listing::into_bytes);
+        let outcome = self.fs.readdir(at, Listing::new(size, plus));
+        let rest = match &outcome {
+            Outcome::Now(Ok(listing)) => listing.rest(),
+            _ => None,
+        };
+        self.answer(unique, outcome, Listing::into_bytes);
+        if let Some(offset) = rest {
+            // Attributes are asked for once, or by those who look names up meanwhile.
+            self.fs.prepare(ListAt { offset, ..at }, Listing::new(size, false));
+        }
     }
 
     fn open(&self, request: &Request<'_>) {
