@@ -12,10 +12,6 @@ pub struct Listing {
     answer: Vec<u8>,
     size: usize,
     plus: bool,
-    /// Where it goes on, once an entry had no room.
-    rest: Option<u64>,
-    /// Where it goes on after the last entry.
-    next: u64,
 }
 
 /// An entry as a directory has it.
@@ -34,7 +30,7 @@ pub struct Name<'a> {
 impl Listing {
     /// At most `size` bytes; with `plus` each entry brings its attributes.
     pub(crate) fn new(size: usize, plus: bool) -> Self {
-        Self { answer: Vec::with_capacity(size.min(64 * 1024)), size, plus, rest: None, next: 0 }
+        Self { answer: Vec::with_capacity(size.min(64 * 1024)), size, plus }
     }
 
     /// Whether entries bring their attributes, which counts as a lookup of each.
@@ -42,37 +38,20 @@ impl Listing {
         self.plus
     }
 
-    /// Whether one more entry with a name of so many bytes fits; if not, the listing ends before it.
-    pub fn has_room(&mut self, name_bytes: usize) -> bool {
-        let header = if self.plus { size_of::<EntryOut>() } else { 0 };
-        let has_room = self.answer.len() + header + record_bytes(name_bytes) <= self.size;
-        if !has_room {
-            self.cut();
-        }
-        has_room
+    /// Whether one more entry with a name of so many bytes fits.
+    pub fn has_room(&self, name_bytes: usize) -> bool {
+        self.answer.len() + self.entry_bytes(name_bytes) <= self.size
     }
 
-    /// Ends this part of the listing, though more follows.
-    pub(crate) fn cut(&mut self) {
-        // Without any entry this would be the end of all of it.
-        if !self.answer.is_empty() {
-            self.rest = Some(self.next);
-        }
+    /// What an entry with a name of so many bytes takes.
+    pub(super) fn entry_bytes(&self, name_bytes: usize) -> usize {
+        let header = if self.plus { size_of::<EntryOut>() } else { 0 };
+        header + record_bytes(name_bytes)
     }
 
     /// Most bytes of it.
-    pub(crate) fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.size
-    }
-
-    /// Where the next part begins, if this one is full.
-    pub(crate) fn rest(&self) -> Option<u64> {
-        self.rest
-    }
-
-    /// Whether the other one has room for as much, and is of the same kind.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.size == other.size && self.plus == other.plus
     }
 
     /// Adds an entry, which must fit; `attributes` where they are wanted, and an entry without a node where they are not
@@ -89,7 +68,6 @@ impl Listing {
             namelen: u32::try_from(name.name.len()).unwrap_or(0),
             kind: name.type_bits >> 12,
         };
-        self.next = name.next;
         self.answer.extend_from_slice(header.as_bytes());
         self.answer.extend_from_slice(name.name);
         self.answer.resize(self.answer.len().next_multiple_of(8), 0);

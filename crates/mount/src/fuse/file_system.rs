@@ -272,9 +272,6 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Lists a directory into `listing` until it is full; nothing listed means the end.
     fn readdir(&self, at: ListAt, listing: Listing) -> Outcome<Listing>;
 
-    /// A part of a directory was listed at once and was full; what the reader is likely to want next can be made ready.
-    fn prepare(&self, _at: ListAt, _listing: Listing) {}
-
     /// Says what `statfs` shows.
     fn statfs(&self) -> Size;
 

@@ -1,14 +1,14 @@
 //! [`ImageServer`]: an EROFS image as a [`FileSystem`].
 //!
 //! A successor must understand the node ids that its predecessor handed out, so there is no table: an id is a function
-//! of the EROFS nid, and of how its bytes are read ([`Passthrough`]). For the same reason nothing needs to be forgotten.
+//! of the EROFS nid, and of how its bytes are read ([`Passthrough`]). For the same reason nothing needs to be forgotten; what is
+//! remembered of directories ([`Openings`]) only makes listings faster.
 
 use std::sync::Arc;
 
 use larder_erofs::{DeviceId, DirEntryRef, Error, FileType, Image, Inode, Nid};
 use larder_imagefs::{Compared, ImageFs};
 
-use super::ahead::Ahead;
 use super::dir::{Listing, Name};
 use super::file_system::{
     Attributes, Backing, BackingId, Data, Entry, Errno, FileSystem, Kernel, ListAt, NodeId, Opened,
@@ -21,6 +21,8 @@ use super::passthrough::{PassNode, Passthrough, WholeFile};
 const SPLICED_BYTES_MIN: usize = 64 * 1024;
 /// Entries with attributes in the first part of a large directory.
 const ATTRIBUTES_AT_FIRST: u64 = 32;
+/// A directory that takes more with all attributes is large, whatever the kernel has room for: overlayfs asks for all at once.
+const FIRST_PART_BYTES: usize = 32 << 10;
 /// Ids start behind 0 (no node) and 1 (the root).
 const FIRST_ID: u64 = 2;
 
@@ -56,23 +58,17 @@ pub struct ImageServer<C> {
     /// Present where files may be passed through to the kernel.
     passthrough: Option<Passthrough>,
     openings: Openings,
-    ahead: Ahead,
 }
 
 impl<C: ImageContents> ImageServer<C> {
     /// Serves this image. The kernel does not ask when files are opened.
     pub fn new(contents: C) -> Self {
-        Self { contents, passthrough: None, openings: Openings::default(), ahead: Ahead::default() }
+        Self { contents, passthrough: None, openings: Openings::default() }
     }
 
     /// Serves this image, and has the kernel read [whole files](ImageContents::whole_file) itself where it can.
     pub(super) fn passing_through(contents: C) -> Self {
-        Self {
-            contents,
-            passthrough: Some(Passthrough::default()),
-            openings: Openings::default(),
-            ahead: Ahead::default(),
-        }
+        Self { contents, passthrough: Some(Passthrough::default()), openings: Openings::default() }
     }
 
     fn image(&self) -> &Image {
@@ -131,14 +127,10 @@ impl<C: ImageContents> ImageServer<C> {
         let directory = self.inode(at.node)?;
         let mut entries =
             self.image().read_dir_from(&directory, at.offset).map_err(|error| failed(&error))?;
-        let most = most_entries(&directory, at, &listing);
+        let most = self.most_entries(&directory, at, &listing);
         let mut listed = 0;
         while let Some(entry) = entries.next_entry().map_err(|error| failed(&error))? {
-            if listed == most {
-                listing.cut();
-                break;
-            }
-            if !listing.has_room(entry.name.len()) {
+            if listed == most || !listing.has_room(entry.name.len()) {
                 break;
             }
             let attributes = match listing.wants_attributes() {
@@ -150,8 +142,30 @@ impl<C: ImageContents> ImageServer<C> {
             listing.push(name, attributes);
             listed += 1;
         }
-        self.openings.listed(listed);
+        self.openings.listed(at.handle, listed);
         Ok(listing)
+    }
+
+    /// How many entries this part of a listing has at most.
+    ///
+    /// The kernel asks for attributes with the first part of each listing, and makes an inode of every entry that has them, which
+    /// takes it twenty times as long as the name alone. It asks for them again with the next part if one of these inodes was
+    /// used meanwhile (`FUSE_READDIRPLUS_AUTO`). So of a directory that does not fit into the first part only some are there,
+    /// to see whether they are wanted.
+    fn most_entries(&self, directory: &Inode, at: ListAt, listing: &Listing) -> u64 {
+        if at.offset != 0 || !listing.wants_attributes() {
+            return u64::MAX;
+        }
+        let Ok(mut entries) = self.image().read_dir(directory) else { return u64::MAX };
+        let mut room = listing.size().min(FIRST_PART_BYTES);
+        // An error is found again by whoever lists.
+        while let Ok(Some(entry)) = entries.next_entry() {
+            match room.checked_sub(listing.entry_bytes(entry.name.len())) {
+                Some(left) => room = left,
+                None => return ATTRIBUTES_AT_FIRST,
+            }
+        }
+        u64::MAX
     }
 
     /// `.` and `..` carry no attributes: that is no lookup. Neither do files that may be passed through: a name is looked up by
@@ -248,19 +262,8 @@ impl<C: ImageContents> FileSystem for ImageServer<C> {
         }
     }
 
-    fn releasedir(&self, _handle: u64) {
-        self.ahead.clear();
-    }
-
     fn readdir(&self, at: ListAt, listing: Listing) -> Outcome<Listing> {
-        Outcome::Now(match self.ahead.take(at, &listing) {
-            Some(ready) => Ok(ready),
-            None => self.list(at, listing),
-        })
-    }
-
-    fn prepare(&self, at: ListAt, listing: Listing) {
-        self.ahead.make(at, || self.list(at, listing));
+        Outcome::Now(self.list(at, listing))
     }
 
     fn statfs(&self) -> Size {
@@ -334,19 +337,6 @@ fn read_later(fs: Arc<ImageFs>, inode: Inode, at: ReadAt) -> Outcome<Data> {
     })
 }
 
-/// How many entries this part of a listing is to have at most.
-///
-/// The kernel asks for attributes with the first part of each listing, and makes an inode of every entry that has them, which
-/// takes it twenty times as long as the name. It asks for them again with the next part if any of these inodes was used
-/// meanwhile (`FUSE_READDIRPLUS_AUTO`). So a directory that does not fit into the first part has only some there, to see
-/// whether they are wanted.
-fn most_entries(directory: &Inode, at: ListAt, listing: &Listing) -> u64 {
-    let is_first = at.offset == 0 && listing.wants_attributes();
-    // An entry takes the image 12 bytes and the name, the answer 152 and the name.
-    let is_large = directory.size > listing.size() as u64 / 4;
-    if is_first && is_large { ATTRIBUTES_AT_FIRST } else { u64::MAX }
-}
-
 /// Returns the node id of `nid` in an image with root `root`.
 fn id_of(nid: Nid, root: Nid) -> NodeId {
     // Bit 63 means the metabox; below it a nid has 59 bits, being the address of 32 bytes. So the sum cannot wrap.
@@ -376,7 +366,111 @@ fn failed(error: &Error) -> Errno {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use larder_erofs::writer::{Attributes, ImageOptions, Tree, write_image};
+
+    use super::super::abi::{Dirent, EntryOut};
     use super::*;
+
+    struct Metadata(Image);
+
+    impl ImageContents for Metadata {
+        fn image(&self) -> &Image {
+            &self.0
+        }
+
+        fn read(&self, _: Inode, _: ReadAt, _: &mut Vec<u8>) -> Outcome<Data> {
+            Outcome::error(libc::EIO)
+        }
+    }
+
+    /// Serves an image of one directory of `files` files, whose names have 10 bytes.
+    fn serving(files: usize) -> ImageServer<Metadata> {
+        let mut tree = Tree::new();
+        for n in 0..files {
+            tree.add_file(format!("file-{n:05}").as_bytes(), Vec::new(), &Attributes::default())
+                .expect("new");
+        }
+        let mut out = Cursor::new(Vec::new());
+        write_image(tree, &ImageOptions::default(), &mut out).expect("the tree can be written");
+        let image = Image::open(out.into_inner()).expect("it was written");
+        ImageServer::new(Metadata(image))
+    }
+
+    /// The names and cookies of an answer, and how many of the entries have attributes.
+    fn parse(mut bytes: &[u8], plus: bool) -> (Vec<(String, u64)>, usize) {
+        let (mut names, mut with_attributes) = (Vec::new(), 0);
+        while !bytes.is_empty() {
+            if plus {
+                with_attributes += usize::from(bytes[..8] != [0; 8]);
+                bytes = &bytes[size_of::<EntryOut>()..];
+            }
+            let next = u64::from_le_bytes(bytes[8..16].try_into().expect("eight"));
+            let len = u32::from_le_bytes(bytes[16..20].try_into().expect("four")) as usize;
+            let name = &bytes[size_of::<Dirent>()..][..len];
+            names.push((String::from_utf8(name.to_vec()).expect("ours"), next));
+            bytes = &bytes[(size_of::<Dirent>() + len).next_multiple_of(8)..];
+        }
+        (names, with_attributes)
+    }
+
+    fn part(
+        server: &ImageServer<Metadata>,
+        offset: u64,
+        size: usize,
+        plus: bool,
+    ) -> (Vec<(String, u64)>, usize) {
+        let at = ListAt { node: NodeId::ROOT, handle: 0, offset };
+        match server.readdir(at, Listing::new(size, plus)) {
+            Outcome::Now(Ok(listing)) => parse(&listing.into_bytes(), plus),
+            _ => panic!("it is sound and here"),
+        }
+    }
+
+    #[test]
+    fn a_listing_in_parts_of_any_size_and_kind_has_each_name_once() {
+        for files in [0, 3, 30, 150, 500] {
+            let server = serving(files);
+            let mut expected: Vec<_> = (0..files).map(|n| format!("file-{n:05}")).collect();
+            expected.extend([".".to_owned(), "..".to_owned()]);
+            expected.sort();
+            // The smallest has room for one entry with attributes, which takes 168.
+            for size in [200, 4096, 32 << 10, 1 << 20] {
+                for (first, then) in [(false, false), (true, false), (true, true), (false, true)] {
+                    let (mut names, mut offset, mut plus) = (Vec::new(), 0, first);
+                    loop {
+                        let (part, _) = part(&server, offset, size, plus);
+                        let Some((_, next)) = part.last() else { break };
+                        (offset, plus) = (*next, then);
+                        names.extend(part.into_iter().map(|(name, _)| name));
+                    }
+                    names.sort();
+                    assert_eq!(names, expected, "{files} files, {size} bytes, {first} {then}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_fits_into_the_first_part_has_attributes_for_all() {
+        for (files, size, entries) in [
+            (150, 32 << 10, 152),
+            (500, 32 << 10, 32),
+            // As overlayfs asks.
+            (500, 1 << 20, 32),
+            // As Linux asks before 6.16.
+            (500, 4096, 24),
+        ] {
+            let server = serving(files);
+            let (first, with_attributes) = part(&server, 0, size, true);
+            let dots = first.iter().filter(|(name, _)| name == "." || name == "..").count();
+            assert_eq!(first.len(), entries, "{files} files, {size} bytes");
+            assert_eq!(with_attributes, entries - dots, "{files} files, {size} bytes");
+            let (second, _) = part(&server, first[entries - 1].1, 32 << 10, true);
+            assert!(second.len() > 100 || files < 500, "{}", second.len());
+        }
+    }
 
     #[test]
     fn ids_and_nids_are_one_to_one_with_the_root_at_1() {

@@ -8,7 +8,6 @@
 //! it, so nothing is lost with a worker.
 
 mod abi;
-mod ahead;
 mod channel;
 pub(crate) mod device;
 mod dir;

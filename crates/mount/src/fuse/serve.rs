@@ -244,16 +244,7 @@ impl Server {
         let Some(asked) = request.arguments::<ReadIn>() else { return self.invalid(unique) };
         let size = usize::try_from(asked.size.min(READ_BYTES_MAX)).unwrap_or(0);
         let at = ListAt { node: NodeId(request.header.nodeid), handle: asked.fh, offset: asked.offset };
-        let outcome = self.fs.readdir(at, Listing::new(size, plus));
-        let rest = match &outcome {
-            Outcome::Now(Ok(listing)) => listing.rest(),
-            _ => None,
-        };
-        self.answer(unique, outcome, Listing::into_bytes);
-        if let Some(offset) = rest {
-            // Attributes are asked for once, or by those who look names up meanwhile.
-            self.fs.prepare(ListAt { offset, ..at }, Listing::new(size, false));
-        }
+        self.answer(unique, self.fs.readdir(at, Listing::new(size, plus)), Listing::into_bytes);
     }
 
     fn open(&self, request: &Request<'_>) {

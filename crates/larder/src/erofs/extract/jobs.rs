@@ -13,7 +13,7 @@ use super::large::{Large, PIECE_BYTES, UnderWay};
 use super::node;
 
 /// Jobs that wait for each thread. Each holds its directory open.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
 
 /// Something for a thread to do.
 pub(super) enum Job<'a> {
@@ -35,7 +35,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Does a part of it that takes no long time; returns the rest, if there is one.
+    /// Does one piece of a file, or all objects; returns the rest, if there is one.
     fn begin(self, buffer: &mut Buffer) -> Option<Self> {
         match self {
             Self::Fill(large) => large.fill_piece(buffer).then_some(Self::Fill(large)),

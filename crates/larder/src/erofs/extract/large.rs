@@ -33,13 +33,12 @@ impl<'a> Large<'a> {
         while self.fill_piece(buffer) {}
     }
 
-    /// Fills one piece; `false` when each had been taken.
+    /// Fills one piece; `false` when each has been taken.
     pub fn fill_piece(&self, buffer: &mut Buffer) -> bool {
-        let piece = self.pieces.take();
-        if let Some(piece) = &piece {
+        if let Some(piece) = self.pieces.take() {
             self.file.fill(piece.start, piece.end, buffer);
         }
-        piece.is_some()
+        !self.pieces.all_taken()
     }
 }
 
