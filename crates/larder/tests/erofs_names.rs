@@ -4,6 +4,7 @@ mod support;
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -597,6 +598,13 @@ fn erofsfuse_shows_what_the_kernel_shows() {
         match KernelMount::new(&copy, &[], &kernel) {
             Ok(_kernel) => assert!(assert_same(&kernel, &fuse) > 20, "{}", image.display()),
             Err(why) => skip(test, &why),
+        }
+        // Set as soon as it is mounted, whether the kernel has begun to ask by then or not.
+        let device = fs::metadata(&fuse).expect("mounted").dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        match fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb")) {
+            Ok(kib) => assert_eq!(kib.trim(), "512", "{}", image.display()),
+            Err(error) => skip(test, &format!("the kernel does not tell how far it reads ahead: {error}")),
         }
         drop(mounted);
     }

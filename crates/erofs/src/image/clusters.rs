@@ -15,6 +15,11 @@ use crate::Codec;
 /// What tells one pcluster from another: two files may use prefixes of different length of one.
 type Key = (Place, u32, Codec);
 
+/// Buffers that are used again: as many threads decode at once, mostly.
+const SPARE_MAX: usize = 4;
+/// Larger ones are not kept for that.
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
 /// The last used decoded pclusters.
 pub(super) struct ClusterCache {
     bytes_max: usize,
@@ -34,6 +39,8 @@ struct State {
     order: BTreeMap<u64, Key>,
     now: u64,
     bytes: usize,
+    /// Buffers of what went. A new one is memory that the kernel has to zero.
+    spare: Vec<Vec<u8>>,
 }
 
 struct Cluster {
@@ -91,6 +98,16 @@ impl ClusterCache {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.get(encoded).ok_or(None)
+    }
+
+    /// A buffer of `len` bytes to decode into; what is in it does not matter.
+    pub fn room(&self, len: usize) -> Vec<u8> {
+        let mut room = self.lock().spare.pop().unwrap_or_default();
+        if room.capacity() < len {
+            return vec![0; len];
+        }
+        room.resize(len, 0);
+        room
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -169,6 +186,12 @@ impl State {
         if let Some(cluster) = self.clusters.remove(key) {
             self.order.remove(&cluster.used);
             self.bytes -= cluster.bytes.len();
+            if self.spare.len() < SPARE_MAX
+                && let Some(bytes) = Arc::into_inner(cluster.bytes)
+                && bytes.capacity() <= SPARE_BYTES_MAX
+            {
+                self.spare.push(bytes);
+            }
         }
     }
 }

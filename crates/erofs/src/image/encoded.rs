@@ -1,5 +1,6 @@
 //! Reading encoded pclusters: fetch, skip the zeros in front, decode, remember.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::clusters::{Found, Turn};
@@ -7,6 +8,15 @@ use super::{Encoded, Image, Place};
 use crate::addr::MetaAddr;
 use crate::codec::decode;
 use crate::{CodecFault, DeviceId, Error, Inode, ReadDevice};
+
+/// Larger rooms are given back: few images have such pclusters.
+const ROOM_BYTES_MAX: usize = 256 << 10;
+
+thread_local! {
+    /// Room for encoded bytes, which each pcluster needs for a moment. Memory that is new each time has to be zeroed each
+    /// time, by the kernel.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl Image {
     /// Fills `piece` with decoded bytes of `encoded`, from `encoded.skip` on, unless another reader is decoding it just now and
@@ -29,10 +39,7 @@ impl Image {
         let bytes = if piece.len() == decoded && skip == 0 {
             match self.clusters.get(encoded) {
                 Some(bytes) => bytes,
-                None => {
-                    let stream = self.fetch(inode, encoded, read_device)?;
-                    return self.decode(inode, encoded, &stream, piece).map(|()| true);
-                }
+                None => return self.fetch_and_decode(inode, encoded, piece, read_device).map(|()| true),
             }
         } else if wait {
             match self.clusters.await_turn(encoded) {
@@ -58,9 +65,8 @@ impl Image {
         turn: Option<Turn<'_>>,
         read_device: &mut ReadDevice<'_>,
     ) -> Result<Arc<Vec<u8>>, Error> {
-        let stream = self.fetch(inode, encoded, read_device)?;
-        let mut bytes = vec![0; usize::try_from(encoded.decoded).unwrap_or(0)];
-        self.decode(inode, encoded, &stream, &mut bytes)?;
+        let mut bytes = self.clusters.room(usize::try_from(encoded.decoded).unwrap_or(0));
+        self.fetch_and_decode(inode, encoded, &mut bytes, read_device)?;
         let bytes = Arc::new(bytes);
         match turn {
             Some(turn) => turn.put(Arc::clone(&bytes)),
@@ -69,13 +75,32 @@ impl Image {
         Ok(bytes)
     }
 
-    /// Reads the encoded bytes: 1 MiB at most.
-    fn fetch(
+    /// Fills `out` with the beginning of what a pcluster has in it.
+    fn fetch_and_decode(
         &self,
         inode: &Inode,
         encoded: &Encoded,
+        out: &mut [u8],
         read_device: &mut ReadDevice<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<(), Error> {
+        // Taken out and not borrowed: fetching may lead to another pcluster, of the metabox.
+        let mut room = ROOM.take();
+        let stream = self.fetch(inode, encoded, &mut room, read_device)?;
+        self.decode(inode, encoded, stream, out)?;
+        if room.capacity() <= ROOM_BYTES_MAX {
+            ROOM.set(room);
+        }
+        Ok(())
+    }
+
+    /// Reads the encoded bytes: 1 MiB at most. `room` may hold others.
+    fn fetch<'r>(
+        &self,
+        inode: &Inode,
+        encoded: &Encoded,
+        room: &'r mut Vec<u8>,
+        read_device: &mut ReadDevice<'_>,
+    ) -> Result<&'r [u8], Error> {
         let len = usize::try_from(encoded.len).unwrap_or(0);
         // Ask before allocating: the length comes from the image. Extra devices are their reader's business.
         if let Place::Device { device: DeviceId::PRIMARY, pa } = encoded.place
@@ -83,15 +108,18 @@ impl Image {
         {
             return Err(self.decode_error(inode, encoded, CodecFault::Outside));
         }
-        let mut stream = vec![0; len];
+        if room.len() < len {
+            room.resize(len, 0);
+        }
+        let stream = &mut room[..len];
         match encoded.place {
             Place::Device { device: DeviceId::PRIMARY, pa } => {
-                self.read_meta(MetaAddr::Primary(pa.get()), &mut stream)?;
+                self.read_meta(MetaAddr::Primary(pa.get()), stream)?;
             }
             Place::Device { device, pa } => {
-                read_device(device, pa, &mut stream).map_err(|error| error.of_device(device, pa, len))?;
+                read_device(device, pa, stream).map_err(|error| error.of_device(device, pa, len))?;
             }
-            Place::Metabox { at } => self.read_meta(MetaAddr::Metabox(at), &mut stream)?,
+            Place::Metabox { at } => self.read_meta(MetaAddr::Metabox(at), stream)?,
         }
         Ok(stream)
     }

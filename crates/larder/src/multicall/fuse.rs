@@ -58,8 +58,9 @@ FUSE options:
                            taken, and change nothing
 ";
 
-/// How far the kernel is let to read ahead, in bytes, where this user may say so.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// How far the kernel is let to read ahead, in bytes, where this user may say so. It reads as much for each fault of a program's
+/// pages; with more that takes longer, and files that are read through gain nothing.
+const READ_AHEAD_BYTES: u64 = 512 << 10;
 
 #[derive(Debug)]
 struct Asked {

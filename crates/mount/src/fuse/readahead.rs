@@ -1,7 +1,8 @@
 //! How far the kernel reads ahead in a mount: the `read_ahead_kb` of its backing device info.
 //!
-//! A FUSE mount begins with 128 KiB, and INIT can only lower that (fuse_init_out.max_readahead, fs/fuse/inode.c,
-//! v6.18); it also bounds the size of a READ.
+//! A FUSE mount begins with 128 KiB, and the answer to INIT can only lower what it is set to when that comes
+//! (fuse_init_out.max_readahead, process_init_reply() in fs/fuse/inode.c, v6.18): so it must not say the 128 KiB that were offered. It
+//! also bounds the size of a READ.
 
 use std::fs;
 use std::path::Path;

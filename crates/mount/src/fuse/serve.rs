@@ -434,7 +434,8 @@ fn init_answer(request: &Request<'_>, fs: &dyn FileSystem) -> Result<(Vec<u8>, b
     let answer = InitOut {
         major: MAJOR,
         minor: offered.minor.min(MINOR),
-        max_readahead: offered.max_readahead,
+        // What it is set to meanwhile counts, which may be before this answer comes.
+        max_readahead: u32::MAX,
         flags: low_half(agreed),
         max_background: BACKGROUND_MAX,
         congestion_threshold: BACKGROUND_MAX / 4 * 3,
