@@ -87,7 +87,7 @@
 //!
 //! * Whatever the bytes are: no panic, no endless loop, no memory by a number that was not checked. One read takes at
 //!   most 1 MiB of encoded and 12 MiB of decoded bytes beside its buffer; the cache of decoded pclusters is bounded
-//!   ([`Image::with_cluster_cache`]).
+//!   ([`Image::with_cluster_cache`]). A thread that has read encoded files keeps up to 256 KiB for the next ones.
 //! * Everything that Linux 7.3 reads is read. LZ4 is always there; the cargo features `lzma`, `deflate` and `zstd`, on
 //!   by default, bring the other codecs. A file whose codec is off is [`Error::CodecNotBuilt`]; the rest of its image
 //!   can be read. Without `zstd` and `encode` the crate has no C code.

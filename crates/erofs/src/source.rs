@@ -46,6 +46,11 @@ impl SourceError {
     /// Says which device it was that gave no bytes.
     pub(crate) fn of_device(self, device: DeviceId, at: PhysicalAddr, len: usize) -> Error {
         match self {
+            // A source that does not say what it lacks: all of it. No ranges would mean that nothing is missing.
+            Self::NotHere(ranges) if ranges.is_empty() => {
+                let bytes = ByteRange { start: at, len: len as u64 };
+                Error::NotHere { ranges: vec![DeviceRange { device, bytes }] }
+            }
             Self::NotHere(ranges) => Error::NotHere {
                 ranges: ranges.into_iter().map(|bytes| DeviceRange { device, bytes }).collect(),
             },

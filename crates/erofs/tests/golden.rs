@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use larder_erofs::{
-    ByteRange, Codec, DeviceId, DeviceRange, Error, ExtentKind, FileType, Image, LogicalAddr, MetaSource,
-    PhysicalAddr, SourceError,
+    ByteRange, Codec, DeviceId, DeviceMode, DeviceRange, Error, ExtentKind, FileType, Image, LogicalAddr,
+    MetaSource, PhysicalAddr, SourceError,
 };
 use support::list_image;
 
@@ -108,6 +108,41 @@ fn any_piece_of_a_file_is_that_piece_of_the_whole() {
             }
         }
     }
+}
+
+#[test]
+fn no_byte_of_a_buffer_stays_as_it_was_whatever_is_damaged() {
+    let (mut sound, mut damaged) = (0, 0);
+    for name in readable() {
+        let whole = golden::image(name);
+        let mut numbers = corpus::numbers(whole.len() as u64);
+        let mut place =
+            |limit: usize| usize::try_from(numbers.next().expect("endless") >> 8).expect("64 bits") % limit;
+        for _ in 0..12 {
+            let mut bytes = whole.clone();
+            let at = place(bytes.len());
+            bytes[at] ^= 1 << place(8);
+            // Twice: what one reader has decoded the other does not know.
+            let open =
+                || Image::open_unverified(bytes.clone(), DeviceMode::Flat).ok().map(|(image, _)| image);
+            let (Some(first), Some(second)) = (open(), open()) else { continue };
+            for (path, contents) in corpus::small_files() {
+                let read = |image: &Image, before: u8| {
+                    let inode = image.inode(image.resolve(path.as_bytes()).ok()??).ok()?;
+                    let mut buf = vec![before; contents.len().min(usize::try_from(inode.size).ok()?)];
+                    let at = LogicalAddr::new(0);
+                    let read =
+                        image.read_exact_at(&inode, at, &mut buf, &mut |_, _, _| unreachable!("no devices"));
+                    read.ok().map(|()| buf)
+                };
+                let (ours, theirs) = (read(&first, 0), read(&second, 0xa5));
+                assert!(ours == theirs, "{name}: {path} with bit {at} changed");
+                sound += usize::from(ours.is_some());
+                damaged += usize::from(ours.is_none());
+            }
+        }
+    }
+    assert!(sound > 500 && damaged > 20, "{sound} {damaged}");
 }
 
 #[test]

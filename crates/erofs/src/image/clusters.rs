@@ -38,6 +38,7 @@ struct State {
     /// Keys by the time of their last use.
     order: BTreeMap<u64, Key>,
     now: u64,
+    /// Memory that the clusters take, which may be more than they have bytes.
     bytes: usize,
     /// Buffers of what went. A new one is memory that the kernel has to zero.
     spare: Vec<Vec<u8>>,
@@ -100,14 +101,20 @@ impl ClusterCache {
         state.get(encoded).ok_or(None)
     }
 
-    /// A buffer of `len` bytes to decode into; what is in it does not matter.
+    /// A buffer of `len` bytes to decode into; what is in it does not matter. It takes no more than twice as many.
     pub fn room(&self, len: usize) -> Vec<u8> {
-        let mut room = self.lock().spare.pop().unwrap_or_default();
-        if room.capacity() < len {
-            return vec![0; len];
+        let fits = |room: &Vec<u8>| (len..=len.saturating_mul(2)).contains(&room.capacity());
+        let mut state = self.lock();
+        let spare = state.spare.iter().position(fits).map(|place| state.spare.swap_remove(place));
+        drop(state);
+        match spare {
+            Some(mut room) => {
+                room.resize(len, 0);
+                super::encoded::make_dirty(&mut room);
+                room
+            }
+            None => vec![0; len],
         }
-        room.resize(len, 0);
-        room
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,7 +129,8 @@ impl ClusterCache {
     /// Keeps `bytes`, unless as many of the pcluster are held, and lets go of what was not used for longest. What is larger than the
     /// cache is not kept.
     fn put(&self, key: Key, bytes: Arc<Vec<u8>>) {
-        if bytes.len() > self.bytes_max {
+        let taken = bytes.capacity();
+        if taken > self.bytes_max {
             return;
         }
         let mut state = self.lock();
@@ -130,13 +138,13 @@ impl ClusterCache {
             return;
         }
         state.remove(&key);
-        while state.bytes + bytes.len() > self.bytes_max {
+        while state.bytes + taken > self.bytes_max {
             let Some(oldest) = state.order.first_key_value().map(|(_, key)| *key) else { break };
             state.remove(&oldest);
         }
         state.now += 1;
         let used = state.now;
-        state.bytes += bytes.len();
+        state.bytes += taken;
         state.order.insert(used, key);
         state.clusters.insert(key, Cluster { bytes, used });
     }
@@ -185,11 +193,14 @@ impl State {
     fn remove(&mut self, key: &Key) {
         if let Some(cluster) = self.clusters.remove(key) {
             self.order.remove(&cluster.used);
-            self.bytes -= cluster.bytes.len();
-            if self.spare.len() < SPARE_MAX
-                && let Some(bytes) = Arc::into_inner(cluster.bytes)
+            self.bytes -= cluster.bytes.capacity();
+            // Who still reads from it drops it later.
+            if let Some(bytes) = Arc::into_inner(cluster.bytes)
                 && bytes.capacity() <= SPARE_BYTES_MAX
             {
+                if self.spare.len() >= SPARE_MAX {
+                    self.spare.remove(0);
+                }
                 self.spare.push(bytes);
             }
         }
@@ -222,6 +233,31 @@ mod tests {
     fn put(cache: &ClusterCache, at: u64, decoded: u32) {
         let Found::Turn(turn) = cache.find(&encoded(at, decoded)) else { panic!("nobody else is there") };
         turn.put(Arc::new(vec![0; decoded.try_into().expect("small")]));
+    }
+
+    #[test]
+    fn buffers_that_are_used_again_stay_within_the_bound() {
+        let cache = ClusterCache::new(1 << 20);
+        let mut reused = 0;
+        for n in 0..20_000_u64 {
+            let decoded = match n % 65 {
+                0 => 200_000,
+                m => u32::try_from(3000 + m * 40).expect("small"),
+            };
+            let len = usize::try_from(decoded).expect("small");
+            let Found::Turn(turn) = cache.find(&encoded(n, decoded)) else { panic!("nobody else is there") };
+            let room = cache.room(len);
+            assert!(room.len() == len && room.capacity() <= 2 * len, "{}", room.capacity());
+            reused += usize::from(room[0] != 0);
+            let mut room = room;
+            room.fill(7);
+            turn.put(Arc::new(room));
+            let state = cache.lock();
+            let taken: usize = state.clusters.values().map(|cluster| cluster.bytes.capacity()).sum();
+            assert!(taken == state.bytes && taken <= 1 << 20, "{taken}");
+            assert!(state.spare.len() <= SPARE_MAX);
+        }
+        assert!(reused > 1000, "{reused}");
     }
 
     #[test]

@@ -109,9 +109,10 @@ impl Image {
             return Err(self.decode_error(inode, encoded, CodecFault::Outside));
         }
         if room.len() < len {
-            room.resize(len, 0);
+            *room = vec![0; len];
         }
         let stream = &mut room[..len];
+        make_dirty(stream);
         match encoded.place {
             Place::Device { device: DeviceId::PRIMARY, pa } => {
                 self.read_meta(MetaAddr::Primary(pa.get()), stream)?;
@@ -165,6 +166,13 @@ impl Place {
             Self::Device { pa, .. } => pa.get(),
             Self::Metabox { at } => at,
         }
+    }
+}
+
+/// Makes what a room has in it from before something that no image has there: tests then find whoever leaves a part of it.
+pub(super) fn make_dirty(room: &mut [u8]) {
+    if cfg!(debug_assertions) {
+        room.fill(0xdb);
     }
 }
 

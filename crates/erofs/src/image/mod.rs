@@ -40,7 +40,7 @@ pub enum DeviceMode {
 /// An EROFS image: its metadata, and where its data lies.
 ///
 /// Every method takes `&self` and may run on many threads. Between calls only decoded pclusters are kept, in a
-/// bounded cache that clones share. Cloning is cheap.
+/// bounded cache that clones share, and up to 1 MiB of buffers for the next ones. Cloning is cheap.
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn MetaSource>,

@@ -41,8 +41,10 @@ impl MetaSource for Waiting {
         let end = at.get().checked_add(len).filter(|end| *end <= self.len());
         let want = end.and_then(|end| ObjectRange::new(at.get(), end));
         self.bring(want.ok_or(io::ErrorKind::UnexpectedEof)?)?;
-        self.blob.resources().read(at.get(), buf, OnHole::Fail).map_err(io::Error::other)?;
-        Ok(())
+        match self.blob.resources().read(at.get(), buf, OnHole::Fail).map_err(io::Error::other)? {
+            len if len == buf.len() => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
     }
 
     fn len(&self) -> u64 {

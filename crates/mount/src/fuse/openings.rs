@@ -27,7 +27,8 @@ const KEPT: u64 = 1;
 pub(super) struct Openings {
     /// What openings have cost and no entries have paid for since, in entries.
     loss: AtomicU64,
-    /// A bit for each directory that was opened. Two may share one, which keeps a listing an opening early.
+    /// A bit for each directory that was opened. It shares it with other nodes: with directories, which keeps a listing an
+    /// opening early, and with any that is forgotten, which keeps one an opening late.
     opened: [AtomicU64; 1 << WORDS_LOG2],
 }
 
