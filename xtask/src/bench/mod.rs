@@ -11,6 +11,7 @@ mod fault;
 mod frontends;
 mod larder;
 mod native;
+mod pinned;
 mod stats;
 mod warm;
 
@@ -94,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Case::Cold => cold::run(larder, &dir)?,
             Case::Cache => Vec::new(),
             Case::Frontends => frontends::run(larder, &dir, args.rounds)?,
-            Case::Erofs => erofs::run(larder, &dir, &args.erofs_trees, args.rounds.min(5), &args.erofs_only)?,
+            Case::Erofs => erofs::run(larder, &dir, &args.erofs_trees, args.rounds, &args.erofs_only)?,
             Case::Build => build::run(larder, &dir, &args.tree, args.rounds.min(3))?,
         });
     }

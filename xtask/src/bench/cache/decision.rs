@@ -9,13 +9,13 @@ use larder_fscache::{
     AuxData, Cache, CacheResources, CookieKey, IoSource, ObjectRange, ObjectSpec, ReadFlags, VolumeKey,
 };
 
+use super::super::pinned::Pinned;
 use super::super::stats::{Row, Target, median};
 use super::allocations;
 use super::many::open;
 
 const SIZE: u64 = 64 << 20;
 const WANT_BYTES: u64 = 128 << 10;
-/// Enough that two threads come to lie on two processors.
 const CALLS: u64 = 10_000_000;
 
 /// Runs the benchmark.
@@ -33,7 +33,9 @@ pub fn run(dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
     black_box(one_call);
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..rounds.max(3) {
+        let pinned = Pinned::here()?;
         one.push(ask(&resources, CALLS)?);
+        drop(pinned);
         two.push(ask_on_two_threads(&resources)?);
     }
     let (one, two) = (median(one), median(two));
@@ -78,17 +80,21 @@ fn ask(resources: &CacheResources, calls: u64) -> anyhow::Result<f64> {
     Ok(took.as_secs_f64() * 1e9 / calls as f64)
 }
 
-/// Nanoseconds a call of either thread, while both run: each with an operation of its own, as front ends have.
+/// Nanoseconds a call of either thread, while both run: each with an operation of its own, as front ends have, and on a
+/// processor of its own. Left to the scheduler they share one for up to a second at times.
 fn ask_on_two_threads(resources: &CacheResources) -> anyhow::Result<f64> {
     let begin = Barrier::new(2);
-    let ask_one = || {
+    let ask_one = |processor| {
         let resources = resources.clone();
+        let pinned = Pinned::on(processor);
+        // The other waits here too, whatever became of this one.
         begin.wait();
+        let _pinned = pinned?;
         ask(&resources, CALLS)
     };
     std::thread::scope(|scope| {
-        let other = scope.spawn(ask_one);
-        let mine = ask_one()?;
+        let other = scope.spawn(|| ask_one(1));
+        let mine = ask_one(0)?;
         let others = other.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
         Ok(mine.max(others))
     })

@@ -23,6 +23,8 @@ const CASES: [(&str, u32, f64); 8] = [
 ];
 /// What two cores must gain over one.
 const TWO_CORES: f64 = 1.7;
+/// Rounds of each codec: the slow ones take half a minute each.
+const ROUNDS_MAX: usize = 5;
 /// What an image may be larger.
 const SIZE: f64 = 1.01;
 
@@ -62,7 +64,7 @@ pub fn run(bench: &Bench<'_>, tree: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for &&(codec, pcluster, faster) in &cases {
         let (mut one, mut two, mut there, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), (0, 0));
-        for _ in 0..bench.rounds.max(1) {
+        for _ in 0..bench.rounds.clamp(1, ROUNDS_MAX) {
             let (spent, len) = theirs(codec, pcluster)?;
             there.push(spent);
             bytes.1 = len;

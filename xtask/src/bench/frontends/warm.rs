@@ -13,6 +13,7 @@ use std::process::Command;
 
 use super::super::erofs::spent::timed;
 use super::super::larder::{Larder, text};
+use super::super::pinned::Pinned;
 use super::super::stats::{Row, Target, median};
 use super::super::warm::{copy_backing_files, fill_in_turns, random_file};
 use super::FRONT_ENDS;
@@ -21,6 +22,9 @@ use super::peer::{Peer, PeerKind};
 
 /// How many times as many rounds there are of what is done once.
 const ROUNDS_OF_ONE: usize = 2;
+/// How often the kernel's caches are filled anew where both sides are served from them. Which memory they get makes some
+/// per cent for as long as they have it: no number of rounds with the same memory shows that.
+const FILLINGS: usize = 5;
 
 /// Measures each front end that works here.
 pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
@@ -121,26 +125,26 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Takes turns. Both page caches are filled the same way first.
+    /// Takes turns.
     fn compare(&self, deed: &Deed, rounds: usize, target: Target) -> anyhow::Result<Row> {
-        drop_caches()?;
-        fill_in_turns(&self.ours.join(FILE), &self.theirs.join(FILE))?;
-        for root in [self.ours, self.theirs] {
-            (deed.run)(root, deed.times)?;
-        }
         let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
-        let rounds = match self.kind {
-            PeerKind::Native => rounds,
-            PeerKind::Erofsfuse => rounds * ROUNDS_OF_ONE,
+        let (fillings, rounds) = match self.kind {
+            PeerKind::Native => (FILLINGS, rounds),
+            PeerKind::Erofsfuse => (1, rounds * ROUNDS_OF_ONE),
         };
-        for round in 0..rounds.max(1) {
-            // Whoever comes second may find warmer caches: swap.
-            if round % 2 == 0 {
-                of_ours.push(self.measure(deed, self.ours)?);
-                of_theirs.push(self.measure(deed, self.theirs)?);
-            } else {
-                of_theirs.push(self.measure(deed, self.theirs)?);
-                of_ours.push(self.measure(deed, self.ours)?);
+        for filling in 0..fillings {
+            self.fill_caches(deed, filling)?;
+            // What the kernel alone answers is not to change processors in between.
+            let _pinned = matches!(self.kind, PeerKind::Native).then(Pinned::here).transpose()?;
+            for round in 0..rounds.max(1) {
+                // Whoever comes second may find warmer caches: swap.
+                if round % 2 == 0 {
+                    of_ours.push(self.measure(deed, self.ours)?);
+                    of_theirs.push(self.measure(deed, self.theirs)?);
+                } else {
+                    of_theirs.push(self.measure(deed, self.theirs)?);
+                    of_ours.push(self.measure(deed, self.ours)?);
+                }
             }
         }
         let (of_ours, of_theirs) = (median(of_ours), median(of_theirs));
@@ -151,6 +155,17 @@ impl Pair<'_> {
             figure: of_theirs / of_ours,
             target,
         })
+    }
+
+    /// Fills both page caches the same way; who is first changes.
+    fn fill_caches(&self, deed: &Deed, filling: usize) -> anyhow::Result<()> {
+        drop_caches()?;
+        let mut roots = [self.ours, self.theirs];
+        if filling % 2 == 1 {
+            roots.reverse();
+        }
+        fill_in_turns(&roots[0].join(FILE), &roots[1].join(FILE))?;
+        roots.iter().try_for_each(|root| (deed.run)(root, deed.times).map(drop))
     }
 
     fn measure(&self, deed: &Deed, root: &Path) -> anyhow::Result<f64> {
