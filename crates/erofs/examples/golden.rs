@@ -1,15 +1,12 @@
 //! Makes the golden images of the tests: `cargo run -p larder-erofs --example golden -- MKFS DIRECTORY`.
 //!
-//! `MKFS` is mkfs.erofs 1.9.4; the images in `tests/golden` were made by it. The tree is `make_small` of
-//! `tests/support/corpus.rs`.
-
-#[path = "../tests/support/corpus.rs"]
-mod corpus;
-#[path = "../tests/support/golden.rs"]
-mod golden;
+//! `MKFS` is mkfs.erofs 1.9.4; the images in `tests/golden` were made by it. The tree is that of
+//! `larder_erofs_fuzz::corpus::make_small`.
 
 use std::path::PathBuf;
 use std::process::Command;
+
+use larder_erofs_fuzz::{corpus, golden};
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);

@@ -5,23 +5,13 @@
 //! its program, so that memory is that of this test: resident memory is measured for each image, and the address
 //! space is limited, so that memory asked for and never touched counts too.
 
-#[path = "support/corpus.rs"]
-mod corpus;
-#[path = "support/exercise.rs"]
-mod exercise;
-#[path = "support/golden.rs"]
-mod golden;
-#[path = "support/merge.rs"]
-mod merge;
-#[path = "support/mutate.rs"]
-mod mutate;
-
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use larder_erofs::check::{Options, check};
 use larder_erofs::{DeviceMode, Image};
+use larder_erofs_fuzz::{corpus, exercise, golden, merge, mutate};
 
 const MUTATIONS: u64 = 2_000;
 const MEMORY_KIB_MAX: u64 = 256 << 10;

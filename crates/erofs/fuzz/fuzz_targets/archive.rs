@@ -5,15 +5,13 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-#[path = "../../tests/support/archive.rs"]
-mod archive;
-
 use std::io::{self, Cursor, Read};
 
 use larder_erofs::writer::{
     ImageOptions, Options, TarOptions, decode_archive, index_tar, write_data_from_tar, write_image_from_tar,
 };
 use larder_erofs::{DeviceTag, Image};
+use larder_erofs_fuzz::archive;
 
 /// Bytes of a decoded archive that are looked at.
 const DECODED_BYTES_MAX: u64 = 8 << 20;

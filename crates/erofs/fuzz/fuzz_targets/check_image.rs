@@ -4,11 +4,9 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-#[path = "../support/damaged.rs"]
-mod damaged;
-
 use larder_erofs::check::{Options, check};
 use larder_erofs::{DeviceMode, Image};
+use larder_erofs_fuzz::damaged;
 
 larder_fuzz::fuzz_target!(Vec::new, |bytes| {
     let Some(image) = damaged::image(bytes) else { return };

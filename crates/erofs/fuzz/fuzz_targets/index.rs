@@ -4,7 +4,6 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-#[path = "../support/seeds.rs"]
-mod seeds;
+use larder_erofs_fuzz::seeds;
 
 larder_fuzz::fuzz_target!(seeds::indexes, |bytes| larder_erofs::fuzzing::index(bytes));

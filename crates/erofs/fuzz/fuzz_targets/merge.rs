@@ -4,10 +4,7 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-#[path = "../support/damaged.rs"]
-mod damaged;
-#[path = "../../tests/support/merge.rs"]
-mod merge;
+use larder_erofs_fuzz::{damaged, merge};
 
 larder_fuzz::fuzz_target!(Vec::new, |bytes| {
     let Some(image) = damaged::image(bytes) else { return };

@@ -5,10 +5,7 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
-#[path = "../../tests/support/exercise.rs"]
-mod exercise;
-#[path = "../support/seeds.rs"]
-mod seeds;
+use larder_erofs_fuzz::{exercise, seeds};
 
 const SUPERBLOCK_AT: usize = 1024;
 const MAGIC: [u8; 4] = 0xE0F5_E1E2_u32.to_le_bytes();

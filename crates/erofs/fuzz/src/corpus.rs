@@ -1,7 +1,5 @@
 //! A tree that gives every way of storing files something to do.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -25,7 +23,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Words: every codec makes a third or less of them.
-pub fn text(seed: u64, len: usize) -> Vec<u8> {
+fn text(seed: u64, len: usize) -> Vec<u8> {
     const WORDS: [&str; 16] = [
         "superblock ",
         "inode ",

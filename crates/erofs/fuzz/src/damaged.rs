@@ -1,14 +1,11 @@
 //! Damaged images: the input's bytes decide what is done to which golden one.
 //!
-//! The first byte picks the image, every eight that follow are one decision of `mutate.rs`. This needs no corpus: the
-//! valid images are in `tests/golden`.
-
-#[path = "../../tests/support/mutate.rs"]
-mod mutate;
-#[path = "seeds.rs"]
-mod seeds;
+//! The first byte picks the image, every eight that follow are one decision of [`mutate`]. This needs no corpus: the
+//! valid images are the golden ones.
 
 use std::sync::LazyLock;
+
+use crate::{mutate, seeds};
 
 static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(seeds::images);
 

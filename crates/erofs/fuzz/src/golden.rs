@@ -1,6 +1,4 @@
-//! Small images by mkfs.erofs 1.9.4, one for each way of storing files; `examples/golden.rs` makes them.
-
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Small images by mkfs.erofs 1.9.4, one for each way of storing files; the example `golden` of larder-erofs makes them.
 
 /// Name and options of each image.
 pub const RECIPES: [(&str, &str); 18] = [
@@ -29,8 +27,6 @@ pub const RECIPES: [(&str, &str); 18] = [
 
 /// The bytes of a golden image.
 pub fn image(name: &str) -> Vec<u8> {
-    // The fuzz targets, which include this file, are a package one level below.
-    let root = env!("CARGO_MANIFEST_DIR").trim_end_matches("/fuzz");
-    let path = format!("{root}/tests/golden/{name}.img");
+    let path = format!("{}/../tests/golden/{name}.img", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

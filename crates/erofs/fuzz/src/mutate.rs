@@ -1,8 +1,7 @@
 //! Damage to an image: what a fuzzer would try, from a seed.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 const SUPERBLOCK_AT: usize = 1024;
+
 /// Damages one to eight places of `image` and switches its checksum off, so that more than the sum is tested.
 ///
 /// Half of the damage hits the superblock and what is not zero near an inode; the rest falls anywhere.

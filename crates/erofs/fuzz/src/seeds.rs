@@ -1,11 +1,8 @@
 //! Valid inputs: the golden images, and pieces of them.
 
-#![allow(dead_code, reason = "each target uses its part")]
-
-#[path = "../../tests/support/golden.rs"]
-mod golden;
-
 use larder_erofs::{ExtentKind, FileType, Image, Inode, Layout, LogicalAddr, Place};
+
+use crate::golden;
 
 const DEVICELESS: &str = "golden images have no devices";
 /// Bytes of an index that are taken, at most.

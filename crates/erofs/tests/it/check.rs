@@ -1,9 +1,5 @@
 //! The checker finds nothing in sound images, and every fault in damaged ones.
 
-#[path = "support/golden.rs"]
-mod golden;
-mod support;
-
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use larder_erofs::check::{FaultKind, Options, Report, Severity, check};
 use larder_erofs::writer::{Attributes, Options as WriterOptions, Tree};
 use larder_erofs::{DeviceMode, Error, Image, MetaSource, PhysicalAddr, SourceError, Xattr};
-use support::{Built, build};
+use larder_erofs_fuzz::golden;
+
+use crate::support::{Built, build};
 
 const JOBS: usize = 3;
 
@@ -247,34 +245,6 @@ fn a_thread_that_panics_ends_the_check() {
     assert_eq!(ended, Ok(true), "the panic is passed on, and nobody waits for ever");
 }
 
-#[test]
-fn p5_the_paths_of_faults_take_no_memory_for_names_that_have_none() {
-    // Directories below each other, each with many others: all their paths together would be gigabytes.
-    let mut tree = Tree::new();
-    let attributes = Attributes::default();
-    let mut path = Vec::new();
-    for _ in 0..150 {
-        path.extend([b"d".repeat(250), b"/".to_vec()].concat());
-        for n in 0..150 {
-            let below = [&path[..], format!("{n}").as_bytes()].concat();
-            tree.add_dir(&below, &attributes).expect("a new name");
-        }
-    }
-    let deep = [&path[..], b"file"].concat();
-    tree.add_file(&deep, vec![b'x'; 70_000], &attributes).expect("a new name");
-    let Built { mut metadata, blob, .. } = build(tree, &WriterOptions::default()).expect("can be written");
-    let at = inode_at(&metadata, std::str::from_utf8(&deep).expect("text"));
-    let extended = metadata[at] & 1 != 0;
-    metadata[at + if extended { 44 } else { 6 }] = 7;
-    let before = peak_bytes();
-    let found = report(metadata, vec![blob]);
-    let fault = found.faults.iter().find(|fault| fault.nid.is_some()).expect("the link count");
-    assert_eq!(fault.path.as_deref(), Some(&deep[..]));
-    if let (Some(before), Some(after)) = (before, peak_bytes()) {
-        assert!(after - before < 100 << 20, "{} bytes", after - before);
-    }
-}
-
 /// An image that counts how often it is read.
 struct Counting(Vec<u8>, Arc<AtomicUsize>);
 
@@ -314,11 +284,4 @@ fn p5_the_names_above_faults_are_read_once_for_all_of_them() {
     assert!(paths.iter().all(|path| named.contains(&path.as_bytes())), "{} paths", named.len());
     let reads = reads.load(Ordering::Relaxed);
     assert!(reads < paths.len() * DEPTH / 2, "{reads} reads");
-}
-
-/// Most memory that this process has had; `None` where that is not said.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }

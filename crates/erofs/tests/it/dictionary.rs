@@ -1,21 +1,14 @@
 //! Deduplication against other images.
 
-mod support;
-
 use larder_erofs::writer::{Attributes, DataDevice, Dictionary, Options, Tree, write_data};
 use larder_erofs::{DeviceTag, Error, Image};
-use support::{build, list_image, options};
 
-fn noise(seed: u8, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|n| u8::try_from((n * n / 7 + n / 255 + usize::from(seed) * 31) % 251).unwrap_or(0))
-        .collect()
-}
+use crate::support::{build, list_image, options, pattern};
 
 #[test]
 fn what_a_dictionary_has_is_referred_to_and_only_the_rest_is_stored() {
     let attributes = Attributes::default();
-    let old_file = noise(1, 200_000);
+    let old_file = pattern(1, 200_000);
     let mut tree = Tree::new();
     tree.add_file(b"old", old_file.clone(), &attributes).expect("new");
     tree.add_file(b"hole", vec![0; 1 << 20], &attributes).expect("new");
@@ -63,7 +56,7 @@ fn what_a_dictionary_has_is_referred_to_and_only_the_rest_is_stored() {
 #[test]
 fn an_image_that_dictionaries_cover_has_no_blob_of_its_own() {
     let mut tree = Tree::new();
-    tree.add_file(b"file", noise(1, 100), &Attributes::default()).expect("new");
+    tree.add_file(b"file", pattern(1, 100), &Attributes::default()).expect("new");
     let old = build(tree, &options(1)).expect("can be written");
     let image = Image::open(old.metadata).expect("opens");
     let mut dictionary = Dictionary::from_image(&image, 16, &mut |_, _, buf| {
@@ -74,12 +67,12 @@ fn an_image_that_dictionaries_cover_has_no_blob_of_its_own() {
     assert!(!dictionary.insert(&[0; 32], larder_erofs::DeviceId::new(2), 0), "there is one device");
 
     let mut tree = Tree::new();
-    tree.add_file(b"same", noise(1, 100), &Attributes::default()).expect("new");
+    tree.add_file(b"same", pattern(1, 100), &Attributes::default()).expect("new");
     let options = Options { dictionaries: vec![dictionary], ..options(1) };
     let built = build(tree, &options).expect("can be written");
     assert!(built.blob.is_empty());
     let image = Image::open(built.metadata).expect("opens");
     assert_eq!(image.devices().len(), 1);
     let listing = list_image(&image, &[&old.blob]).expect("readable");
-    assert!(listing[b"same".as_slice()].data == noise(1, 100));
+    assert!(listing[b"same".as_slice()].data == pattern(1, 100));
 }

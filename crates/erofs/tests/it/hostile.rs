@@ -1,16 +1,13 @@
 //! Damaged images: an error or wrong data, never a panic, never without end.
 
-#[path = "support/exercise.rs"]
-mod exercise;
-mod support;
-
 use std::sync::LazyLock;
 
-use exercise::exercise;
 use larder_erofs::writer::{Attributes, Tree};
 use larder_erofs::{DirFault, Error, FileType, Image, Rdev, Xattr};
+use larder_erofs_fuzz::exercise::exercise;
 use proptest::prelude::*;
-use support::{Built, build, options};
+
+use crate::support::{Built, build, options};
 
 const SUPERBLOCK_AT: usize = 1024;
 

@@ -1,27 +1,19 @@
 //! Images of one piece, with every option that changes the layout: the kernel shows the tree they were made from, our
 //! reader too, and Debian's fsck.erofs finds nothing.
 
-#[path = "support/corpus.rs"]
-mod corpus;
-#[path = "support/fsck.rs"]
-mod fsck;
-#[path = "support/kernel.rs"]
-mod kernel;
-#[path = "support/recipes.rs"]
-mod recipes;
-mod support;
-
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
 use std::num::NonZero;
 
-use fsck::{Fsck, Verdict};
-use kernel::Mounted;
 use larder_erofs::Image;
 use larder_erofs::writer::{
     Attributes, DirectoryOptions, Hint, ImageOptions, ScanEntry, Tree, write_image, write_image_from_dir,
 };
-use support::{assert_same, list_host, list_image, scan};
+use larder_erofs_fuzz::corpus;
+
+use crate::support::fsck::{Fsck, Verdict};
+use crate::support::kernel::Mounted;
+use crate::support::{assert_same, list_host, list_image, recipes, scan, tempdir};
 
 #[test]
 fn every_layout_reads_as_its_source_here_and_in_the_kernel_and_passes_fsck() {
@@ -144,8 +136,4 @@ fn p6_the_bytes_do_not_depend_on_when_a_directory_is_scanned() {
             assert!(out.get_ref() == expected.get_ref(), "{recipe}: {jobs} threads, other bytes");
         }
     }
-}
-
-fn tempdir() -> tempfile::TempDir {
-    tempfile::tempdir().expect("can make")
 }

@@ -1,13 +1,11 @@
 //! Layouts and features that the tools at hand do not make, one image each.
 
-#[path = "support/crafted.rs"]
-mod crafted;
-
-use crafted::{BLOCK, Crafted, dir_block, inode, nid};
 use larder_erofs::{
     Compat, DeviceId, DeviceMode, Error, Extent, ExtentKind, FileType, Image, Incompat, Layout, LogicalAddr,
     PhysicalAddr, Xattr,
 };
+
+use crate::support::crafted::{BLOCK, Crafted, dir_block, inode, nid};
 
 const REGULAR: u16 = 0o100_644;
 const AT: usize = 2 * BLOCK;

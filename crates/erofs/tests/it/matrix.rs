@@ -1,22 +1,16 @@
 //! What Debian's mkfs.erofs writes, with every option that changes the layout, reads as the tree it was made
 //! from, and as the kernel shows it.
 
-#[path = "support/corpus.rs"]
-mod corpus;
-#[path = "support/kernel.rs"]
-mod kernel;
-#[path = "support/mkfs.rs"]
-mod mkfs;
-mod support;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use kernel::Mounted;
 use larder_erofs::{Codec, DeviceMode, Error, Image, Incompat};
-use mkfs::{Made, Mkfs};
-use support::{Listing, assert_same, list_host, list_image};
+use larder_erofs_fuzz::corpus;
+
+use crate::support::kernel::Mounted;
+use crate::support::mkfs::{self, Made, Mkfs};
+use crate::support::{Listing, assert_same, list_host, list_image, tempdir};
 
 /// Options of mkfs.erofs, and the features that must show in the image for them to have been heard.
 ///
@@ -239,8 +233,4 @@ fn check(
 fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
     format!("{error}{cause}")
-}
-
-fn tempdir() -> tempfile::TempDir {
-    tempfile::tempdir().expect("can make")
 }

@@ -1,13 +1,5 @@
 //! Layers become what overlayfs shows of them: a model, and the kernel's overlayfs over the same layers, agree.
 
-#[path = "support/golden.rs"]
-mod golden;
-#[path = "support/kernel.rs"]
-mod kernel;
-#[path = "support/stack.rs"]
-mod stack;
-mod support;
-
 use std::ffi::CString;
 use std::fs;
 use std::io::Cursor;
@@ -15,16 +7,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kernel::Mounted;
 use larder_erofs::writer::{
     Attributes, Fragments, ImageOptions, Layer, LayerDevices, MergeOptions, MergedSummary, Options, Tree,
     write_data, write_image, write_merged,
 };
 use larder_erofs::{DeviceMode, Image, Incompat, MetaSource, check};
+use larder_erofs_fuzz::golden;
 use proptest::prelude::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use stack::{Built, Recipe, build, model, stacks};
-use support::{Listing, assert_same, list_host, list_image};
+
+use crate::support::kernel::Mounted;
+use crate::support::stack::{self, Built, Recipe, build, model, stacks};
+use crate::support::{Listing, assert_same, list_host, list_image, list_image_from};
 
 const TRUSTED: &str = "trusted.overlay.opaque";
 
@@ -296,7 +290,7 @@ fn more_than_2_to_the_32_blocks_of_layers_bring_the_48_bit_layout() {
     assert!(image.devices().iter().all(|slot| slot.blocks == 3 << 31));
     assert!(image.devices()[1..].iter().all(|slot| slot.uniaddr > u64::from(u32::MAX)));
     let devices: Vec<fs::File> = paths.iter().map(|path| fs::File::open(path).expect("made")).collect();
-    let found = support::list_image_from(&image, &mut |device, at, buf| {
+    let found = list_image_from(&image, &mut |device, at, buf| {
         devices[device.slot().expect("a device")].read_exact_at(at, buf)
     });
     let expected = found.expect("readable");

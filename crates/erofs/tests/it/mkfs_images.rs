@@ -1,7 +1,5 @@
 //! Images made by Debian's mkfs.erofs read as the tree they were made from.
 
-mod support;
-
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +7,8 @@ use std::path::Path;
 
 use larder_erofs::Image;
 use rustix::fs::XattrFlags;
-use support::{assert_same, list_host, list_image, tool};
+
+use crate::support::{assert_same, list_host, list_image, tool};
 
 fn make_tree(root: &Path) {
     fs::create_dir_all(root.join("a/b/c")).expect("can make");

@@ -1,15 +1,12 @@
 //! Any tree that is written reads as the model it was made from.
 
-#[path = "support/recipes.rs"]
-mod recipes;
-mod support;
-
 use std::collections::BTreeMap;
 
 use larder_erofs::writer::{Attributes, Options, Tree, write_image};
 use larder_erofs::{FileType, Image, Rdev, Timestamp, Xattr};
 use proptest::prelude::*;
-use support::{Listing, Object, assert_same, build, list_image, options};
+
+use crate::support::{Listing, Object, assert_same, build, list_image, options, recipes};
 
 /// What can be put into a tree.
 #[derive(Clone, Debug)]

@@ -1,7 +1,5 @@
 //! Taking in directories of the host: what is read, what is left out, what is an error.
 
-mod support;
-
 use std::fs;
 use std::io::{self, Cursor};
 use std::os::fd::OwnedFd;
@@ -13,7 +11,8 @@ use larder_erofs::writer::{
 };
 use larder_erofs::{Error, Image};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
-use support::{build, build_dir, is_root, list_image, options, scan};
+
+use crate::support::{build, build_dir, is_root, list_image, options, scan};
 
 #[test]
 fn paths_longer_than_the_kernel_takes_at_once_are_read() {

@@ -1,29 +1,21 @@
 //! Archives become the images that their contents, unpacked, would have become; what is damaged is refused.
 
-#[path = "support/archive.rs"]
-mod archive;
-#[path = "support/corpus.rs"]
-mod corpus;
-#[path = "support/fsck.rs"]
-mod fsck;
-#[path = "support/kernel.rs"]
-mod kernel;
-mod support;
-
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
-use archive::{claims, header, mend, records};
-use kernel::Mounted;
 use larder_erofs::writer::{
     ImageOptions, Options, ScanOptions, TarOptions, Tree, index_tar, write_data, write_data_from_tar,
     write_image_from_tar,
 };
 use larder_erofs::{DeviceMode, DeviceTag, Error, FileType, Image, LogicalAddr, Rdev};
+use larder_erofs_fuzz::archive::{claims, header, mend, records};
+use larder_erofs_fuzz::corpus;
 use proptest::prelude::*;
-use support::{Listing, assert_same, list_host, list_image};
+
+use crate::support::kernel::Mounted;
+use crate::support::{Listing, assert_same, list_host, list_image, sparse_file, tempdir};
 
 /// Packs a directory with GNU tar; `None`, and says so, when it is not here.
 fn pack(tree: &Path, options: &[&str]) -> Option<Vec<u8>> {
@@ -52,7 +44,7 @@ fn list(image: Vec<u8>) -> Listing {
 fn every_dialect_of_gnu_tar_makes_the_tree_that_was_packed() {
     let tree = tempdir();
     corpus::make(tree.path());
-    support::sparse_file(&tree.path().join("holes"), 3_000_000, &[(1_000_000, b"middle"), (2_999_999, b"!")]);
+    sparse_file(&tree.path().join("holes"), 3_000_000, &[(1_000_000, b"middle"), (2_999_999, b"!")]);
     fs::write(tree.path().join("n".repeat(255)), b"a long name").expect("can write");
     let host = list_host(tree.path());
     let packed = ImageOptions { compressors: vec!["lz4".parse().expect("known")], ..ImageOptions::default() };
@@ -92,8 +84,8 @@ fn data_of_an_archive_in_a_blob_of_their_own_are_those_of_its_files() {
     let tree = tempdir();
     corpus::make(tree.path());
     let holes = [(70_000, &b"middle"[..]), (5_000_000, b"late")];
-    support::sparse_file(&tree.path().join("holes"), 9_000_001, &holes);
-    support::sparse_file(&tree.path().join("nothing but a hole"), 200_000, &[]);
+    sparse_file(&tree.path().join("holes"), 9_000_001, &holes);
+    sparse_file(&tree.path().join("nothing but a hole"), 200_000, &[]);
     fs::write(tree.path().join("long"), corpus::noise(7, 3_300_000)).expect("can write");
     let host = list_host(tree.path());
     let unpacked = {
@@ -244,10 +236,6 @@ proptest! {
         }
         let _ = index_tar(&archive[..], &TarOptions::default(), &ImageOptions::default());
     }
-}
-
-fn tempdir() -> tempfile::TempDir {
-    tempfile::tempdir().expect("can make")
 }
 
 /// Whatever number of threads finds the end.

@@ -1,25 +1,20 @@
 //! What the writer promises beyond a round trip.
 
-mod support;
-
 use std::fs;
 use std::io;
 use std::num::NonZero;
 
 use larder_erofs::writer::{Attributes, BlobSink, Options, Tree, write_data};
 use larder_erofs::{DeviceTag, Error, ExtentKind, Image, Layout, LogicalAddr, Timestamp, Xattr};
-use support::{assert_same, build, build_dir, list_host, list_image, options, scan, sparse_file};
 
-fn noise(seed: u8, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|n| u8::try_from((n * n / 7 + n / 255 + usize::from(seed) * 31) % 251).unwrap_or(0))
-        .collect()
-}
+use crate::support::{
+    assert_same, build, build_dir, list_host, list_image, options, pattern, scan, sparse_file,
+};
 
 #[test]
 fn a_sparse_file_of_a_tebibyte_costs_its_data_and_a_bounded_table() {
     let dir = tempfile::tempdir().expect("can make");
-    let (data, len) = (noise(1, 5000), 1 << 40);
+    let (data, len) = (pattern(1, 5000), 1 << 40);
     let at = [0, (1 << 39) + 12345, len - 5000];
     sparse_file(&dir.path().join("huge"), len, &at.map(|at| (at, data.as_slice())));
     sparse_file(&dir.path().join("nothing"), 15 << 40, &[]);
@@ -83,7 +78,7 @@ fn a_sink_that_fails_ends_the_writing() {
     }
     let dir = tempfile::tempdir().expect("can make");
     for number in 0..40_u8 {
-        fs::write(dir.path().join(format!("{number}")), noise(number, 300_000)).expect("can write");
+        fs::write(dir.path().join(format!("{number}")), pattern(number, 300_000)).expect("can write");
     }
     let tree = scan(dir.path()).expect("readable");
     let error = write_data(tree, &options(4), &mut Full(3 << 20)).expect_err("full");

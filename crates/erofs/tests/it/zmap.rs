@@ -1,10 +1,8 @@
 //! Forms of the compression index that no mkfs.erofs at hand writes, and damage to it, one image each.
 
-#[path = "support/crafted.rs"]
-mod crafted;
-
-use crafted::{BLOCK, Crafted, inode};
 use larder_erofs::{Error, ExtentKind, Image, Incompat, LogicalAddr, MapFault};
+
+use crate::support::crafted::{BLOCK, Crafted, inode};
 
 const REGULAR: u16 = 0o100_644;
 const FULL: u16 = 1 << 1;

@@ -1,7 +1,5 @@
 //! A tree with one of everything goes through the writer and comes back as it was.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,23 +8,13 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use larder_erofs::{DeviceMode, ExtentKind, Image, LogicalAddr};
+use larder_erofs_fuzz::corpus::noise;
 use rustix::fs::{AtFlags, CWD, FileType as HostType, Mode, Timespec, Timestamps, XattrFlags};
-use support::{assert_same, build_dir, is_root, list_host, list_image, options, sparse_file, tool};
+
+use crate::support::{assert_same, build_dir, is_root, list_host, list_image, options, sparse_file, tool};
 
 const BLOCK: usize = 4096;
 const CHUNK: usize = 65536;
-
-/// Bytes that repeat nowhere.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    std::iter::repeat_with(|| next().to_le_bytes()).flatten().take(len).collect()
-}
 
 fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };

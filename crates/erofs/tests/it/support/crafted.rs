@@ -1,7 +1,5 @@
 //! Images put together byte by byte, for what mkfs.erofs 1.5 cannot make.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use larder_erofs::{Image, Inode, Nid};
 
 pub const BLOCK: usize = 4096;

@@ -1,7 +1,5 @@
 //! Debian's `fsck.erofs` as a judge.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;

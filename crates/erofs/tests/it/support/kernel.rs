@@ -1,12 +1,12 @@
 //! The kernel as a judge: mounts an image, without a loop device.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::support::is_root;
 
 /// A mounted image; dropped, it is unmounted.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Mounted {
 
     /// Why this test cannot mount at all, if so.
     pub fn impossible() -> Option<String> {
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Some("mounting needs root".to_owned());
         }
         let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();

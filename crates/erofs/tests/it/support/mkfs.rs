@@ -1,7 +1,5 @@
 //! Debian's `mkfs.erofs` as a judge: which one is here, and images of a tree made by it.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

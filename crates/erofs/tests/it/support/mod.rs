@@ -1,6 +1,11 @@
 //! What the tests share: write a tree, list an image as plain data, list a host directory likewise.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+pub mod crafted;
+pub mod fsck;
+pub mod kernel;
+pub mod mkfs;
+pub mod recipes;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -230,6 +235,17 @@ pub fn tool(name: &str, args: &[&std::ffi::OsStr]) -> Option<(bool, String)> {
             None
         }
     }
+}
+
+pub fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("can make")
+}
+
+/// Bytes that differ from chunk to chunk.
+pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|n| u8::try_from((n * n / 7 + n / 255 + usize::from(seed) * 31) % 251).unwrap_or(0))
+        .collect()
 }
 
 pub fn is_root() -> bool {

@@ -1,7 +1,5 @@
 //! The matrix of options, in the words of mkfs.erofs.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use larder_erofs::Incompat;
 use larder_erofs::writer::{Compressor, Fragments, Hint, ImageOptions, InodeForm, Times};
 

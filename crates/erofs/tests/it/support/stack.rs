@@ -1,7 +1,5 @@
 //! Random stacks of layers, and what overlayfs shows of them as a model has it: layer upon layer onto a map.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::sync::Arc;
