@@ -2,6 +2,7 @@
 //!
 //! It has a `main` of its own because a keeper must begin in a process with one thread.
 
+#[path = "it/common/worker.rs"]
 mod common;
 
 use std::fs;
@@ -58,7 +59,7 @@ fn worker(dir: &Path, kind: &str) {
     let holder: Arc<dyn Holder> = Arc::new(client.clone());
     // Without readahead by us every read waits for its own bytes, so that kills meet questions in hand.
     let config = EngineConfig { readahead_bytes_max: 0, ..EngineConfig::default() };
-    let mut worker = Worker::with_engine(dir, Arc::clone(&holder), config);
+    let mut worker = Worker::with_engine(dir, holder, config);
     let is_first = client.restarts() == 0;
     let mounts_slowly = dir.join(MOUNTS_SLOWLY).exists();
     if mounts_slowly {
@@ -66,8 +67,8 @@ fn worker(dir: &Path, kind: &str) {
         *metadata.latency.lock().unwrap() = Duration::from_secs(if is_first { 3600 } else { 0 });
     }
     *worker.source.latency.lock().unwrap() = Duration::from_millis(20);
-    let front_end =
-        open(kind.parse().unwrap(), holder, Arc::clone(&worker.engine), &dir.join("cache")).unwrap();
+    let (holder, engine) = (Arc::clone(&worker.holder), Arc::clone(&worker.engine));
+    let front_end = open(kind.parse().unwrap(), holder, engine, &dir.join("cache")).unwrap();
     if mounts_slowly && is_first {
         let (engine, dir) = (Arc::clone(&worker.engine), dir.to_owned());
         std::thread::spawn(move || {
@@ -90,6 +91,9 @@ fn worker(dir: &Path, kind: &str) {
     mounted.unmount(true).unwrap();
     fs::write(dir.join("stopped"), "").unwrap();
     client.stop();
+    drop((mounted, front_end));
+    // Whatever is still asked of the source.
+    worker.runtime.shutdown_background();
 }
 
 /// Says that the worker after so many others is ready to be killed.

@@ -1,18 +1,50 @@
 //! Faults at every point of the way: a reader gets the right bytes or an error, and the next read tries again.
 #![cfg(feature = "inject")]
 
-#[expect(dead_code, reason = "other tests need the rest")]
+#[path = "it/common/mod.rs"]
 mod common;
 
-use common::{Far, cached, noise};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use common::{cached, noise};
 use larder_faults::{Kind, Site, clear, install_text};
-use larder_netfs::{Cached, Limits, Netfs};
+use larder_fscache::ObjectRange;
+use larder_netfs::{Cached, Limits, Netfs, Source, SourceError, Version};
+
+/// A file on a far side that is well.
+struct Well(Vec<u8>);
+
+impl Well {
+    fn version(&self) -> Version {
+        Version { size: self.0.len() as u64, etag: Some("\"1\"".into()), modified: None }
+    }
+}
+
+#[async_trait]
+impl Source for Well {
+    async fn read(
+        &self,
+        range: ObjectRange,
+        sink: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), SourceError> {
+        let at = |n| usize::try_from(n).unwrap();
+        let whole = &self.0[at(range.start())..at(range.end())];
+        whole.chunks(70_000).for_each(|piece| sink(Bytes::copy_from_slice(piece)));
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "far/file".into()
+    }
+}
 
 #[tokio::test]
 async fn p1_faults_at_every_point_cost_errors_and_never_bytes() {
     const LEN: usize = 1 << 20;
     let bytes = noise(LEN, 1);
-    let far = Far::new(bytes.clone(), []);
+    let far = Arc::new(Well(bytes.clone()));
     let limits =
         Limits { download_bytes_max: 64 << 10, window_bytes: (64 << 10, 64 << 10), ..Limits::default() };
     let netfs = Netfs::new(tokio::runtime::Handle::current(), limits).unwrap();

@@ -1,14 +1,17 @@
 //! P8: what a fault goes through is seen from outside, under the kernel's names and with real numbers.
+//!
+//! A program of its own: what its subscriber gets is what happens in the whole process.
 
-mod common;
+#[path = "it/common/fixture.rs"]
+mod fixture;
 
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
 };
 
-use common::{Fixture, KIB, Link, MIB, engine_with, no_readahead};
+use fixture::{Fixture, KIB, Link, MIB, engine_with, no_readahead};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -64,6 +67,7 @@ fn p8_a_fault_is_a_span_and_the_kernels_events_with_real_numbers() {
             let engine = engine_with(no_readahead());
             fixture.read(&engine, 64 * KIB..68 * KIB).await.expect("the source is well");
             fixture.read(&engine, 256 * KIB..260 * KIB).await.expect("the source is well");
+            assert_eq!(fixture.source.requests.load(SeqCst), 2, "one for each read");
             engine.withdraw(&fixture.blob).await;
         }
         .with_current_subscriber(),

@@ -1,6 +1,6 @@
-//! The suite: which test programs run in which kernel, and what its doctor has to say.
+//! The suite: which tests run in which kernel, and what its doctor has to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,44 +20,61 @@ const DISK_MIB: u64 = 1536;
 /// Memory of a guest.
 const MEMORY: &str = "900M";
 
-/// A test program of the workspace, and which of its tests run.
+/// What most packages call the program with their integration tests, each file of which is a module.
+const INTEGRATION: &str = "it";
+
+/// Tests of the workspace that run together.
 struct Part {
-    /// Package and test target, or only the package for its unit tests.
     package: &'static str,
-    target: Option<&'static str>,
+    tests: Tests,
     /// Only names that contain one of these; all without any.
     only: &'static [&'static str],
 }
 
-const fn tests(package: &'static str, target: &'static str) -> Part {
-    Part { package, target: Some(target), only: &[] }
+/// Where tests are.
+#[derive(Clone, Copy)]
+enum Tests {
+    /// Beside the code.
+    Unit,
+    /// In this file of the integration tests.
+    Module(&'static str),
+    /// In a program of their own.
+    Program(&'static str),
+}
+
+const fn module(package: &'static str, name: &'static str) -> Part {
+    Part { package, tests: Tests::Module(name), only: &[] }
+}
+
+const fn program(package: &'static str, name: &'static str) -> Part {
+    Part { package, tests: Tests::Program(name), only: &[] }
 }
 
 /// What runs in every kernel. Tests of front ends that a kernel does not have say that they are skipped, and why.
 const PARTS: &[Part] = &[
     Part {
         package: "larder-mount",
-        target: None,
+        tests: Tests::Unit,
         only: &["cachefiles::", "fuse_blob::", "probe::", "erofs::"],
     },
-    tests("larder-cachefiles", "fs_verity"),
-    tests("larder-mount", "kernel_mount"),
-    tests("larder-mount", "mount_identity"),
-    tests("larder-mount", "never_begun"),
-    tests("larder-mount", "cachefiles_mount"),
-    tests("larder-mount", "worker_killed"),
-    tests("larder", "status_and_doctor"),
-    tests("larder", "lying_registry"),
-    tests("larder", "one_fetch"),
-    Part { package: "larder", target: Some("worker_killed"), only: &["p1_", "p4_"] },
-    tests("larder", "crash_loop"),
-    tests("larder", "not_resumed"),
-    tests("larder", "clock"),
+    program("larder-cachefiles", "fs_verity"),
+    module("larder-mount", "kernel_mount"),
+    module("larder-mount", "mount_identity"),
+    module("larder-mount", "never_begun"),
+    module("larder-mount", "cachefiles_mount"),
+    program("larder-mount", "worker_killed"),
+    module("larder", "status_and_doctor"),
+    module("larder", "lying_registry"),
+    module("larder", "one_fetch"),
+    Part { package: "larder", tests: Tests::Module("worker_killed"), only: &["p1_", "p4_"] },
+    module("larder", "crash_loop"),
+    module("larder", "not_resumed"),
+    module("larder", "clock"),
 ];
 
 /// The parts to run. What has a `main` of its own knows no filter.
 fn parts(filter: Option<&str>) -> impl Iterator<Item = &'static Part> {
-    let has_main = |part: &Part| (part.package, part.target) == ("larder-mount", Some("worker_killed"));
+    let has_main = |part: &Part| part.name() == "larder-mount.worker_killed";
     PARTS.iter().filter(move |part| filter.is_none() || !has_main(part))
 }
 
@@ -79,7 +96,8 @@ pub struct Programs {
 
 /// Builds the program and the tests, those of the suite alone.
 pub fn build() -> anyhow::Result<Programs> {
-    let targets = PARTS.iter().filter_map(|part| part.target).flat_map(|target| ["--test", target]);
+    let targets: BTreeSet<&str> = PARTS.iter().filter_map(Part::target).collect();
+    let targets = targets.into_iter().flat_map(|target| ["--test", target]);
     let output = build::cargo()
         .args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"])
         .args(["--package", "larder", "--package", "larder-mount", "--package", "larder-cachefiles", "--lib"])
@@ -173,19 +191,24 @@ fn script(programs: &Programs, filter: Option<&str>, limit: Duration) -> anyhow:
         programs.larder.display(),
     );
     for part in parts(filter) {
-        let key = (part.package.to_owned(), part.target.map(str::to_owned));
+        let key = (part.package.to_owned(), part.target().map(str::to_owned));
         let program = programs.tests.get(&key).with_context(|| format!("cargo built no {}", part.name()))?;
-        let wanted: Vec<&str> = match filter {
-            Some(filter) => vec![filter],
-            None => part.only.to_vec(),
+        let program = program.display();
+        let names = part.names();
+        let wanted = match filter {
+            None => names.join(" "),
+            // Those that both want, by their whole names; a name of no test keeps an empty list from being all of them.
+            Some(filter) => format!(
+                "--exact none $({program} --list --format=terse | sed -n 's/: test$//p' \
+                 | grep -F -e '{names}' | grep -F -e '{filter}')",
+                names = names.join("' -e '"),
+            ),
         };
         let seconds = limit.as_secs() / 2;
         script += &format!(
             "begun=$(cut -d' ' -f1 /proc/uptime)\n\
              timeout {seconds} {program} --test-threads=1 {wanted} >/out/{name}.log 2>&1\n\
              echo $? $begun $(cut -d' ' -f1 /proc/uptime) >/out/{name}.status\n",
-            program = program.display(),
-            wanted = wanted.join(" "),
             name = part.name(),
         );
     }
@@ -195,7 +218,29 @@ fn script(programs: &Programs, filter: Option<&str>, limit: Duration) -> anyhow:
 
 impl Part {
     fn name(&self) -> String {
-        format!("{}.{}", self.package, self.target.unwrap_or("lib"))
+        let (Tests::Module(name) | Tests::Program(name)) = self.tests else {
+            return format!("{}.lib", self.package);
+        };
+        format!("{}.{name}", self.package)
+    }
+
+    /// The test target; none for unit tests.
+    fn target(&self) -> Option<&'static str> {
+        match self.tests {
+            Tests::Unit => None,
+            Tests::Module(_) => Some(INTEGRATION),
+            Tests::Program(name) => Some(name),
+        }
+    }
+
+    /// One of these is in the name of every test of this part, and in that of no other test of its program; all are,
+    /// where there is none.
+    fn names(&self) -> Vec<String> {
+        match self.tests {
+            Tests::Module(module) if self.only.is_empty() => vec![format!("{module}::")],
+            Tests::Module(module) => self.only.iter().map(|only| format!("{module}::{only}")).collect(),
+            _ => self.only.iter().map(|only| (*only).to_owned()).collect(),
+        }
     }
 }
 
@@ -246,6 +291,16 @@ fn doctor(kernel: &Kernel, out: &Path) -> anyhow::Result<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_module_of_the_suite_has_its_file() {
+        for part in PARTS {
+            let Tests::Module(name) = part.tests else { continue };
+            let folder = part.package.strip_prefix("larder-").unwrap_or(part.package);
+            let file = format!("../crates/{folder}/tests/{INTEGRATION}/{name}.rs");
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).is_file(), "{file}");
+        }
+    }
 
     #[test]
     fn a_package_is_known_by_its_id() {

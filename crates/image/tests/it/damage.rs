@@ -1,14 +1,13 @@
 //! Every damage gives its own error, and nothing damaged is handed out.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{blob_path, build_sample, edit, load_from, read_layer};
 use larder_image::build::Compression;
 use larder_image::chunk::ChunkFault;
 use larder_image::{Digest, Error, LayoutRepository, Version, load};
+
+use crate::common::{self, blob_path, build_sample, edit, load_from, read_layer};
 
 struct Sample {
     dir: tempfile::TempDir,

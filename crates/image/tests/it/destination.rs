@@ -1,13 +1,12 @@
 //! Where an image may be built, and what is left when it is not.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{build_sample, files, load_from, noise, options, tree_of};
 use larder_image::Error;
 use larder_image::build::{BuildOptions, Compression, DedupSource, build};
+
+use crate::common::{self, build_sample, files, load_from, noise, options, tree_of};
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).expect("a directory");

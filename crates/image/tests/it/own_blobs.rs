@@ -1,14 +1,13 @@
 //! Files with blobs of their own: as long as they are, shared by digest, the same with any number of threads.
 
-mod common;
-
 use std::num::NonZero;
 
-use common::{files, load_from, noise, options, prose, read_layer, tree_of};
 use larder_erofs::writer::{OWN_BLOBS_MAX, TarOptions};
 use larder_erofs::{ExtentKind, Image, LogicalAddr};
 use larder_image::build::{BuildOptions, BuildReport, Compression, DedupSource, build, build_from_tar};
 use larder_image::{Digest, LoadedImage};
+
+use crate::common::{self, files, load_from, noise, options, prose, read_layer, tree_of};
 
 /// The sample without `large/again` has two files of at least this.
 const LARGE: u64 = 1_000_000;

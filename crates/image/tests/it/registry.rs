@@ -1,12 +1,11 @@
 //! Images in a registry: how many round trips they take, and what comes of a registry that misbehaves.
 
-mod common;
-
-use common::{blob_path, build_sample, load_from, read_layer, tag};
 use larder_image::build::Compression;
 use larder_image::{Error, LoadedImage, RegistryRepository, Repository as _, Version, load};
 use larder_remote::{HttpClient, Policy};
 use larder_testkit::{Fault, Registry};
+
+use crate::common::{blob_path, build_sample, load_from, read_layer, tag};
 
 struct Served {
     dir: tempfile::TempDir,

@@ -1,14 +1,11 @@
 //! What is built can be loaded, and every byte of it read back.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{build_sample, files, load_from, options, read_layer, tree_of};
 use larder_erofs::{ExtentKind, Image, LogicalAddr};
 use larder_fscache::{AuxData, Cache, CacheResources, ObjectSpec, VolumeKey, memory::Memory};
 use larder_image::build::{BuildOptions, Compression, build};
@@ -18,6 +15,8 @@ use larder_image::{
     restore,
 };
 use larder_remote::{BlobRange, RangeSource};
+
+use crate::common::{self, build_sample, files, load_from, options, read_layer, tree_of};
 
 const BOTH: [Compression; 2] = [Compression::None, Compression::Zstd(3)];
 

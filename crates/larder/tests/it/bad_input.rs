@@ -1,8 +1,6 @@
 //! Bad input gives one clear error and a status that is not zero, and leaves nothing: no mount, no process, no output
 //! under its final name.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -11,8 +9,9 @@ use std::time::Duration;
 
 use larder_testkit::{Fault, Registry, Target, Times};
 use rustix::mount::MountFlags;
-use support::program::{User, argument};
-use support::{Image, Larder, is_root, skip, tree};
+
+use crate::support::program::{User, argument};
+use crate::support::{self, Image, Larder, is_root, skip, tree};
 
 /// A small image in a layout, and a daemon-less root.
 fn image(larder: &Larder) -> Image {

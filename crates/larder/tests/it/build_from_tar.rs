@@ -1,13 +1,11 @@
 //! `larder build tar:...`: what an archive holds, without unpacking it.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::program::{Outcome, User, argument, binary, run, tool};
-use support::{Image, Larder, compare, is_root, skip, tree};
+use crate::support::program::{Outcome, User, argument, binary, run, tool};
+use crate::support::{self, Image, Larder, compare, is_root, skip, tree};
 
 /// Packs `source` into `archive` with tar and these options.
 fn pack(source: &Path, archive: &Path, options: &[&str]) {

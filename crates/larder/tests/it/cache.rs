@@ -1,14 +1,13 @@
 //! `larder cache`: what lies in the cache, what stays, and whether it is right; with a daemon and without one.
 
-mod support;
-
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 const MIB: usize = 1 << 20;
 

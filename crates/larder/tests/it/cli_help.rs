@@ -1,12 +1,10 @@
-//! The help texts are golden files: `LARDER_BLESS=1 cargo test --test cli_help` writes them anew.
-
-mod support;
+//! The help texts are golden files: `LARDER_BLESS=1 cargo test -p larder --test it cli_help::` writes them anew.
 
 use std::fs;
 use std::path::Path;
 
-use support::Larder;
-use support::program::User;
+use crate::support::program::User;
+use crate::support::{self, Larder};
 
 const COMMANDS: [&str; 28] = [
     "demo",

@@ -3,8 +3,6 @@
 //!
 //! The time of day is everybody's: this is only for a kernel of its own (`cargo xtask uml`).
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use larder_testkit::{Fault, Target, Times};
 use rustix::time::{ClockId, Timespec, clock_settime};
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 const IMAGES: usize = 3;
 const FILES: usize = 8;

@@ -1,8 +1,6 @@
 //! Workers that die one after the other: readers wait for a while, then get errors, and the status says why; nothing spins,
 //! and when the cause is mended everything is as it was (P3).
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -14,9 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::daemon::kill;
-use support::program::{User, binary, command, run};
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::kill;
+use crate::support::program::{User, binary, command, run};
+use crate::support::{self, Image, Larder, skip, tree};
 
 const FILE_BYTES: usize = 1 << 20;
 /// Deaths in a row after which the keeper has somebody stand in.

@@ -1,8 +1,6 @@
 //! `larder daemon --replace`: a new program takes over under readers and running programs; a downgrade is refused in
 //! words and touches nothing.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::daemon::{kill, pid};
-use support::program::{Outcome, User, binary, command, run};
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::{kill, pid};
+use crate::support::program::{Outcome, User, binary, command, run};
+use crate::support::{self, Image, Larder, skip, tree};
 
 const FILES: usize = 24;
 

@@ -1,7 +1,5 @@
 //! A mount point in a file system that hangs, as one of a dead NFS server does: nobody waits for it but who uses it (P4).
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::daemon::kill;
-use support::dying::Dying;
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::kill;
+use crate::support::dying::Dying;
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 /// Longer than the daemon waits for anything here.
 const PATIENCE: Duration = Duration::from_secs(60);

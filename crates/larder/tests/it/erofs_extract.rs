@@ -1,16 +1,14 @@
 //! `larder erofs extract`: the tree comes back whole, and nothing gets out of the target.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
-use support::compare::assert_same;
-use support::files::{self, ImageFile, KernelMount, golden, golden_image};
-use support::program::User;
-use support::{Larder, is_root, skip, tree};
+use crate::support::compare::assert_same;
+use crate::support::files::{self, ImageFile, KernelMount, golden, golden_image};
+use crate::support::program::User;
+use crate::support::{self, Larder, is_root, skip, tree};
 
 fn extract(larder: &Larder, image: &[OsString], more: &[&str], to: &Path) -> support::program::Outcome {
     let mut args: Vec<OsString> = vec!["erofs".into(), "extract".into()];

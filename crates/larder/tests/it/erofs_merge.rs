@@ -1,16 +1,14 @@
 //! `larder erofs merge`, and `mkfs.erofs` with images as its sources: many layers become one image.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::compare::assert_same;
-use support::files::{ImageFile, KernelMount};
-use support::program::{User, binary, command, run};
-use support::{Larder, skip, tree};
+use crate::support::compare::assert_same;
+use crate::support::files::{ImageFile, KernelMount};
+use crate::support::program::{User, binary, command, run};
+use crate::support::{Larder, skip, tree};
 
 /// Three layers in three layouts, and what they show together.
 struct Stack {

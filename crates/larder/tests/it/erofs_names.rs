@@ -1,7 +1,5 @@
 //! `fsck.erofs`, `dump.erofs` and `erofsfuse`: the program by the names of erofs-utils, beside the originals.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,10 +8,11 @@ use std::process::Command;
 
 use larder_erofs::Image;
 use rustix::mount::{UnmountFlags, unmount};
-use support::compare::assert_same;
-use support::files::{ImageFile, KernelMount, golden, golden_image, kernel_shows_all};
-use support::program::{Outcome, User, binary, command, run};
-use support::{Larder, is_root, skip, tree};
+
+use crate::support::compare::assert_same;
+use crate::support::files::{ImageFile, KernelMount, golden, golden_image, kernel_shows_all};
+use crate::support::program::{Outcome, User, binary, command, run};
+use crate::support::{Larder, is_root, skip, tree};
 
 /// The program under another name, in a directory of the test's own.
 fn named(larder: &Larder, name: &str) -> PathBuf {

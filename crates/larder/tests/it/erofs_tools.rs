@@ -1,15 +1,13 @@
 //! `larder erofs ls|cat|stat|fsck|dump|diff`: what they say of images, sound and damaged.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use support::Larder;
-use support::files::{ImageFile, golden, golden_image};
-use support::program::{Outcome, User};
+use crate::support::Larder;
+use crate::support::files::{ImageFile, golden, golden_image};
+use crate::support::program::{Outcome, User};
 
 fn erofs(larder: &Larder, command: &str, image: &[OsString], more: &[&str]) -> Outcome {
     let mut args: Vec<OsString> = vec!["erofs".into(), command.into()];

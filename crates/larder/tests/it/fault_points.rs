@@ -1,9 +1,7 @@
 //! A plan of faults in the environment is refused by name where the build has no fault points, and taken where it has.
 
-mod support;
-
-use support::Larder;
-use support::program::{User, run};
+use crate::support::Larder;
+use crate::support::program::{User, run};
 
 #[test]
 fn p7_a_plan_of_faults_is_refused_by_name_in_a_build_without_fault_points() {

@@ -1,14 +1,13 @@
 //! How much disk the cache may take: from options, from the configuration file, and kept for the daemon's life.
 
-mod support;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::Larder;
-use support::daemon::kill;
-use support::program::User;
+
+use crate::support::Larder;
+use crate::support::daemon::kill;
+use crate::support::program::User;
 
 fn configure(larder: &Larder, text: &str) {
     fs::create_dir_all(larder.root()).expect("our own directory");

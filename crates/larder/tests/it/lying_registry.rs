@@ -1,15 +1,14 @@
 //! Show 5: a registry that flips one bit. The reader gets an error, the cache keeps nothing of it, and the same read
 //! succeeds once the registry is honest.
 
-mod support;
-
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use larder_testkit::Fault;
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::program::User;
+use crate::support::{Image, Larder, skip, tree};
 
 const PIECE: usize = 64 << 10;
 

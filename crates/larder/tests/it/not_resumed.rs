@@ -1,8 +1,6 @@
 //! A mount that a worker cannot take up, for a reason that passes: it stays, its readers get errors, the others go on, and it
 //! is taken up when the reason is gone (P1, P3, P4).
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -14,9 +12,10 @@ use larder_testkit::Fault;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::daemon::{kill, pid};
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::{kill, pid};
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 const FILE_BYTES: usize = 1 << 20;
 

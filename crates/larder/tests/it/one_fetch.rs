@@ -1,7 +1,5 @@
 //! Show 4: however many readers meet a hole, its bytes are fetched once.
 
-mod support;
-
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -9,8 +7,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+use crate::support::program::User;
+use crate::support::{Image, Larder, skip, tree};
 
 const READERS: usize = 64;
 const RANGE: std::ops::Range<u64> = 3 << 20..5 << 20;

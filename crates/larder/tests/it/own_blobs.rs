@@ -1,16 +1,15 @@
 //! `larder build --own-blob`: every front end shows the same files, though blobs end within a block.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use support::files::KernelMount;
-use support::program::{User, argument, run, tool};
-use support::{Image, Larder, compare, skip, tree};
+
+use crate::support::files::KernelMount;
+use crate::support::program::{User, argument, run, tool};
+use crate::support::{self, Image, Larder, compare, skip, tree};
 
 /// A tree with large files, none of which is a multiple of a block long but one.
 fn large(root: &Path) {

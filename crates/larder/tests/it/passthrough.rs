@@ -1,7 +1,5 @@
 //! `fuse`: files with blobs of their own are read by the kernel itself once they are complete, and nothing else changes.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -15,9 +13,11 @@ use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, kill_process};
-use support::daemon::kill;
-use support::program::{User, argument, tool};
-use support::{Image, Larder, compare, skip, tree};
+
+use crate::support::caches::keep_caches;
+use crate::support::daemon::kill;
+use crate::support::program::{User, argument, tool};
+use crate::support::{self, Image, Larder, compare, skip, tree};
 
 /// No multiple of a block.
 const MODEL_BYTES: usize = (3 << 20) + 777;
@@ -352,6 +352,7 @@ fn files_of_an_image_without_large_blobs_are_opened_without_a_question() {
     fs::write(source.join("f"), model()).expect("a file");
     let image = Image::build(&larder, &source, "layout");
     let target = larder.mount(&image.reference(), "mnt", "fuse");
+    let _kept = keep_caches();
     assert!(fs::read(target.join("f")).expect("readable") == model());
     let worker = Pid::from_raw(larder.worker()).expect("a process");
     kill_process(worker, Signal::STOP).expect("alive");

@@ -1,9 +1,7 @@
 //! Show 4: a cache under a workload of ten times its quota. The quota is never passed, the file system never falls below the stop
 //! limit, and every read is right (P1, P5).
 //!
-//! `LARDER_QUOTA_MIB=1024 cargo test --release -p larder --test quota` runs it in full size; by default it is scaled down.
-
-mod support;
+//! `LARDER_QUOTA_MIB=1024 cargo test --release -p larder --test it quota::` runs it in full size; by default it is scaled down.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 /// Images that are mounted at the same time: together less than the quota, since what is mounted is not culled.
 const SIDE_BY_SIDE: usize = 3;

@@ -1,7 +1,5 @@
 //! `ls`, `cat` and `run`.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
@@ -12,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
-use support::program::{User, argument};
-use support::{Image, Larder, is_root, skip, tree};
+
+use crate::support::program::{User, argument};
+use crate::support::{self, Image, Larder, is_root, skip, tree};
 
 #[test]
 fn cat_prints_exactly_what_the_file_holds() {

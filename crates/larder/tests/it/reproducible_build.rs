@@ -1,7 +1,5 @@
 //! Show 2: the same tree gives the same bytes with any number of threads, and other programs can read them.
 
-mod support;
-
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
@@ -10,8 +8,9 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use serde_json::Value;
-use support::program::{User, argument, run, tool};
-use support::{Image, Larder, compare, is_root, skip, tree};
+
+use crate::support::program::{User, argument, run, tool};
+use crate::support::{Image, Larder, compare, is_root, skip, tree};
 
 fn build(larder: &Larder, source: &Path, name: &str, options: &[&str]) -> Value {
     let mut args = vec!["build".into(), "--json".into()];

@@ -3,8 +3,6 @@
 //! The manager is a socket of the test's own. What it does is systemd's part, after sd_notify(3), sd_listen_fds(3) and
 //! sd_watchdog_enabled(3).
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSliceMut;
@@ -20,9 +18,10 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Signal;
-use support::daemon::{kill, pid};
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::{kill, pid};
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 /// What the unit file says, only shorter.
 const WATCHDOG: Duration = Duration::from_secs(2);

@@ -1,11 +1,10 @@
 //! What `status` and `doctor` say, to people and to programs.
 
-mod support;
-
 use rustix::process::Signal;
-use support::daemon::{kill, pid};
-use support::program::User;
-use support::{Image, Larder, compare, skip, tree};
+
+use crate::support::daemon::{kill, pid};
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, compare, skip, tree};
 
 #[test]
 fn without_a_daemon_status_fails_with_a_hint_and_starts_none() {

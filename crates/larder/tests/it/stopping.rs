@@ -1,7 +1,5 @@
 //! Ends of the daemon that come at a bad time, and a start that fails late: neither is lost (P4, P8).
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -10,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
-use support::daemon::{kill, pid};
-use support::program::{User, binary, command, run};
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::{kill, pid};
+use crate::support::program::{User, binary, command, run};
+use crate::support::{self, Image, Larder, skip, tree};
 
 /// How long something may take that the daemon does by itself.
 const PATIENCE: Duration = Duration::from_secs(90);

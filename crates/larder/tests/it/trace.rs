@@ -1,7 +1,5 @@
 //! `larder trace`: every fault can be seen from outside, while it happens (P8).
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Stdio};
@@ -10,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::daemon::kill;
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::kill;
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 /// A `larder trace` that has begun to listen.
 struct Trace {

@@ -1,11 +1,9 @@
 //! Show 3: a tree with every kind of thing in it looks the same through every front end as at its source.
 
-mod support;
-
 use std::path::Path;
 
-use support::program::{User, argument, command, run};
-use support::{Image, Larder, compare, is_root, skip, tree};
+use crate::support::program::{User, argument, command, run};
+use crate::support::{self, Image, Larder, compare, is_root, skip, tree};
 
 fn a_nasty_tree_is_identical_through(frontend: &str, test: &str) {
     if !is_root() {

@@ -1,7 +1,5 @@
 //! Trees of remote stores, mounted by the daemon: read, changed while they are read, resumed, refused.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -13,10 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use larder_testkit::{Behaviour, Listing, Moto, Nginx, OddServer};
 use rustix::process::{Pid, Signal, kill_process};
-use support::daemon::kill;
-use support::program::{User, run};
-use support::tree::noise;
-use support::{Larder, skip};
+
+use crate::support::caches::{drop_caches, keep_caches};
+use crate::support::daemon::kill;
+use crate::support::program::{User, run};
+use crate::support::tree::noise;
+use crate::support::{self, Larder, skip};
 
 /// A daemon, unless FUSE does not work here.
 fn larder(test: &str) -> Option<Larder> {
@@ -56,11 +56,6 @@ fn counter(larder: &Larder, group: &str, name: &str) -> u64 {
             .expect("it is told")
     };
     named(&named(&told["netfs"], group)["counters"], name)["value"].as_u64().expect("a number")
-}
-
-/// Makes the kernel forget what it has of the mount's files; only root may.
-fn drop_caches() {
-    let _ = fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
 #[test]
@@ -331,9 +326,11 @@ fn an_open_file_keeps_to_its_version_and_a_reopened_one_is_new() {
     let target = mount(&larder, &server.url(), "mnt", &[]);
     let old = File::open(target.join("f")).expect("there");
     let mut page = [0; 4096];
+    let kept = keep_caches();
     old.read_exact_at(&mut page, 0).expect("readable");
     server.put("f", versioned(2, 4 << 20));
     old.read_exact_at(&mut page, 0).expect("the kernel has it");
+    drop(kept);
     assert_eq!(version_of(&page, 0), 1);
     let error = old.read_exact_at(&mut page, 7 << 20).expect_err("it is gone");
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
@@ -352,6 +349,7 @@ fn within_its_age_a_file_is_taken_for_unchanged() {
     let server = OddServer::start();
     server.put("f", versioned(1, 4096));
     let target = mount(&larder, &server.url(), "mnt", &["--revalidate", "1h"]);
+    let _kept = keep_caches();
     assert_eq!(version_of(&fs::read(target.join("f")).expect("readable"), 0), 1);
     server.put("f", versioned(2, 4096));
     let asked = server.requests().len();

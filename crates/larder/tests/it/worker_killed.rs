@@ -1,7 +1,5 @@
 //! Show 5: `kill -9` of the worker while readers read a cold image: no wrong byte, no error, every reader ends.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,9 +10,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
-use support::daemon::kill;
-use support::program::User;
-use support::{Image, Larder, skip, tree};
+
+use crate::support::daemon::kill;
+use crate::support::program::User;
+use crate::support::{self, Image, Larder, skip, tree};
 
 const READERS: usize = 8;
 const FILES: usize = 24;

@@ -1,16 +1,15 @@
 //! The front end `cachefiles` with a real kernel: what mounts share, what is asked again, what is not.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{FrontEnd, FrontEndKind, MountSpec, open};
+
+use crate::common::{Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 
 const BIG: usize = 3 << 20;
 

@@ -1,8 +1,6 @@
 //! What reads through fuse-blob cost when EROFS's page cache is cold, and how often bytes are held. A measurement, not a
 //! test: run it by hand on an idle machine with
-//! `cargo test --release -p larder-mount --test fuse_blob_caching -- --ignored --nocapture`.
-
-mod common;
+//! `cargo test --release -p larder-mount --test it fuse_blob_caching:: -- --ignored --nocapture`.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -10,12 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_fscache::ObjectRange;
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{FrontEndKind, open};
 use rustix::fs::{Advice, fadvise};
+
+use crate::common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 
 const BIG: usize = 256 << 20;
 const SMALL: usize = 4000;

@@ -1,7 +1,5 @@
 //! The front ends that mount the kernel's EROFS, with a real kernel: cold and warm reads, liars, unmounting, recovery.
 
-mod common;
-
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -11,14 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::rig::{Abandoned, BIG, KINDS, Rig, start, tree, wait_for};
-use common::{CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, not_begun, scratch};
 use larder_erofs::Xattr;
 use larder_erofs::writer::{Attributes, Tree};
 use larder_fscache::ObjectRange;
 use larder_mount::keeper::{Holder as _, NoKeeper};
 use larder_mount::{Error, FrontEndKind, MountSpec};
 use larder_ondemand::Cause;
+
+use crate::common::rig::{Abandoned, BIG, KINDS, Rig, start, tree, wait_for};
+use crate::common::{
+    CHUNK, MapHolder, Unmount, Worker, build, cannot, drop_caches, noise, not_begun, scratch,
+};
 
 #[test]
 fn p1_a_cold_read_brings_just_its_bytes_and_they_are_right() {

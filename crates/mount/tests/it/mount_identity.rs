@@ -1,17 +1,16 @@
 //! Which mount is ours, with a real kernel: what others have mounted over it or in its place stays, and readers of what was ours are
 //! not forgotten.
 
-mod common;
-
 use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::rig::{Abandoned, KINDS, Rig, start, wait_for};
-use common::{MapHolder, Unmount};
 use larder_mount::{Detached, Error, FrontEndKind, Identity, MountSpec, detach_mount_of, mount_points};
 use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::common::rig::{Abandoned, KINDS, Rig, start, wait_for};
+use crate::common::{MapHolder, Unmount};
 
 /// Mounts the image in `dir` without any front end; `false` where the kernel mounts no files, as before Linux 6.12.
 fn mount_by_hand(dir: &Path, target: &Path) -> bool {

@@ -1,8 +1,6 @@
 //! FUSE mounts that are there and will never work: a worker died between the kernel's first request and its answer, which Linux
 //! 7.3 does not send again, so that whoever touches the mount waits until it is answered; or the connection was aborted.
 
-mod common;
-
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -10,12 +8,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::{MapHolder, Unmount, Worker, build, cannot, not_begun, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::Holder as _;
 use larder_mount::{FrontEnd, FrontEndKind, open};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::common::{MapHolder, Unmount, Worker, build, cannot, not_begun, scratch};
 
 /// Longer than anything takes that goes on at all.
 const LONG: Duration = Duration::from_secs(60);

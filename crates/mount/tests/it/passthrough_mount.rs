@@ -1,7 +1,5 @@
 //! What the kernel reads itself through a `fuse` mount has the bytes that the metadata say, whatever an image claims.
 
-mod common;
-
 use std::fs;
 use std::io;
 use std::num::NonZero;
@@ -11,13 +9,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{MapHolder, Source, Unmount, Worker, noise, scratch, table};
 use larder_erofs::DeviceTag;
 use larder_erofs::writer::{Attributes, BlobSink, Options, Tree, write_data};
 use larder_fscache::{ObjectRange, ObjectSpec};
 use larder_mount::{FrontEndKind, Mounted, open};
 use larder_ondemand::Blob;
 use larder_remote::RangeSource;
+
+use crate::common::{self, MapHolder, Source, Unmount, Worker, noise, scratch, table};
 
 /// No multiple of a block: the end lies in the blob of all files.
 const BYTES: usize = 300_001;

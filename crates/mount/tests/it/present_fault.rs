@@ -1,19 +1,18 @@
 //! What a question costs whose bytes are present. A measurement, not a test: run it by hand on an idle machine with
-//! `cargo test --release -p larder-mount --test present_fault -- --ignored --nocapture`.
-
-mod common;
+//! `cargo test --release -p larder-mount --test it present_fault:: -- --ignored --nocapture`.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_fscache::ObjectRange;
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{FrontEndKind, open};
 use rustix::fs::{Advice, fadvise};
+
+use crate::common::{CHUNK, Unmount, Worker, build, cannot, drop_caches, noise, scratch};
 
 const PAGES: usize = 16 << 10;
 const ROUNDS: usize = 5;

@@ -1,7 +1,5 @@
 //! A tree with every kind of thing, seen through every front end: names, attributes, links, xattrs, contents.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -12,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use common::{Unmount, Worker, build, cannot, noise, scratch};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_erofs::{FileType, Rdev, Timestamp, Xattr};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{FrontEnd, FrontEndKind, Mounted, open};
+
+use crate::common::{Unmount, Worker, build, cannot, noise, scratch};
 
 const ENTRIES: usize = 50_000;
 /// An ACL with one named user, as `setfacl -m u:1000:r` on a file with mode 0644 makes it.

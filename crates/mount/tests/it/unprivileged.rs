@@ -1,17 +1,16 @@
 //! The front end `fuse` without root: mounted and unmounted by fusermount, and a program run inside by its user.
 
-mod common;
-
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::{Unmount, Worker, build, cannot, noise};
 use larder_erofs::writer::{Attributes, Tree};
 use larder_mount::keeper::NoKeeper;
 use larder_mount::{Error, FrontEndKind, ns, open, probe};
+
+use crate::common::{Unmount, Worker, build, cannot, noise};
 
 /// Nobody.
 const UID: u32 = 65_534;
@@ -30,7 +29,7 @@ fn a_user_without_rights_mounts_reads_and_unmounts() {
     fs::copy(std::env::current_exe().unwrap(), &me).unwrap();
     std::os::unix::fs::chown(dir.path(), Some(UID), Some(UID)).unwrap();
     let output = Command::new(&me)
-        .args(["--exact", "as_the_user", "--ignored", "--nocapture"])
+        .args(["--exact", "unprivileged::as_the_user", "--ignored", "--nocapture"])
         .env(DIR, dir.path())
         .current_dir("/")
         .uid(UID)

@@ -1,14 +1,14 @@
 //! Reads of a file on a far side that is short, slow, fails and changes, against the bytes themselves.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Far, Turn, cached, noise};
 use larder_netfs::{Cached, Error, File, Limits, Netfs};
 use proptest::prelude::*;
 use tokio::runtime::Builder;
+
+use crate::common::{self, cached, noise};
+use crate::far::{Far, Turn};
 
 fn limits() -> Limits {
     Limits {

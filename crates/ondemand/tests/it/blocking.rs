@@ -1,11 +1,10 @@
 //! The raw API of fscache as a client uses that waits on a thread of its own: one call from a hole to present bytes.
 
-mod common;
-
 use std::{sync::atomic::Ordering::SeqCst, thread};
 
-use common::{Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 use larder_fscache::{Error, IoSource, ReadFlags};
+
+use crate::common::{Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")

@@ -1,16 +1,17 @@
 //! P1 and P3: a read gets the image's bytes or an error, and no error outlives its cause.
 
-mod common;
-
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use common::{DEMAND, Fixture, KIB, Link, MIB, at, bytes, engine, engine_with, even, no_readahead};
 use futures_util::future::join_all;
 use larder_ondemand::{Cause, EngineConfig, FillError};
 use larder_testkit::{Troubled, Troubles};
+
+use crate::common::{
+    self, DEMAND, Fixture, KIB, Link, MIB, at, bytes, engine, engine_with, even, no_readahead,
+};
 
 const ENOSPC: i32 = 28;
 

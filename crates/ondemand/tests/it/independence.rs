@@ -1,13 +1,12 @@
 //! P2, second half: no reader waits behind another image, behind readahead or behind prefetch.
 
-mod common;
-
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use common::{DEMAND, Fixture, KIB, Link, MIB, at, engine, engine_with, no_readahead};
 use futures_util::future::join_all;
 use larder_ondemand::{Cause, EngineConfig};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::{DEMAND, Fixture, KIB, Link, MIB, at, engine, engine_with, no_readahead};
 
 #[tokio::test(start_paused = true)]
 async fn p2_readers_of_one_blob_are_not_held_up_by_others_whose_source_hangs() {

@@ -1,10 +1,9 @@
 //! A cold sequential read fills the link: at least 0.9 of its bandwidth (the benchmark's figure, here on paused time).
 
-mod common;
-
-use common::{DEMAND, Fixture, KIB, Link, MIB, engine, engine_with, no_readahead};
 use larder_ondemand::{Cause, EngineConfig};
 use tokio::time::Instant;
+
+use crate::common::{self, DEMAND, Fixture, KIB, Link, MIB, engine, engine_with, no_readahead};
 
 const LEN: u64 = 64 * MIB;
 

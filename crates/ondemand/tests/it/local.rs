@@ -1,21 +1,21 @@
 //! Sources on this machine, whose requests are brought lane by lane: the same promises as for those elsewhere.
 
-mod common;
-
 use std::num::NonZero;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{DEMAND, KIB, MIB, at, engine, engine_with, even, no_readahead, resources, table};
 use futures_util::future::join_all;
 use larder_fscache::{OnHole, memory::Memory};
 use larder_ondemand::{Blob, Engine, EngineConfig, FillError};
 use larder_remote::{BlobRange, Error, RangeSource, ReadHere};
 use tokio::{task::JoinHandle, time::timeout};
+
+use crate::common::{
+    self, DEMAND, KIB, MIB, at, engine, engine_with, even, index, no_readahead, resources, table,
+};
 
 /// Lanes of one file system in tests of those that hang.
 const LANES: usize = 2;
@@ -68,11 +68,6 @@ impl Hanging {
         drop(self.changed.wait_while(hangs, |hangs| *hangs));
         self.waiting.fetch_sub(1, SeqCst);
     }
-}
-
-fn index(range: Range<u64>) -> Range<usize> {
-    let at = |n: u64| usize::try_from(n).expect("fits");
-    at(range.start)..at(range.end)
 }
 
 #[async_trait]

@@ -1,10 +1,9 @@
 //! P2: however many readers meet a hole, its bytes are fetched once.
 
-mod common;
-
-use common::{DEMAND, Fixture, KIB, Link, MIB, at, engine, engine_with, no_readahead};
 use futures_util::future::join_all;
 use larder_ondemand::Cause;
+
+use crate::common::{self, DEMAND, Fixture, KIB, Link, MIB, at, engine, engine_with, no_readahead};
 
 #[tokio::test(start_paused = true)]
 async fn p2_sixty_four_readers_of_one_cold_range_fetch_each_byte_once() {

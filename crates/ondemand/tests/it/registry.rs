@@ -1,14 +1,11 @@
 //! The whole way: a registry over HTTP, zstd chunks, the engine on real threads, the cache on disk.
 
-mod common;
-
 use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use common::{DEMAND, KIB, MIB, at, bytes, resources};
 use larder_cachefiles::{BootId, Cachefiles, Config, NoHolder};
 use larder_fscache::OnHole;
 use larder_image::{
@@ -20,6 +17,8 @@ use larder_remote::{HttpClient, Policy};
 use larder_testkit::{Content, Fault, Registry};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
+
+use crate::common::{DEMAND, KIB, MIB, at, bytes, resources};
 
 struct Fixture {
     data: Bytes,
@@ -137,7 +136,7 @@ fn p3_an_error_of_the_registry_does_not_outlive_it() {
     fixture.assert_present(0, 4 * KIB);
 }
 
-/// A measurement, not a test: `cargo test -p larder-ondemand --release --test registry -- --ignored --nocapture`.
+/// A measurement, not a test: `cargo test -p larder-ondemand --release --test it registry:: -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures time"]
 fn measure_a_cold_sequential_read() {

@@ -1,13 +1,12 @@
 //! Who goes first: readers, then what is read ahead, then profiles, then prefetch; and images take turns.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 use futures_util::future::join_all;
 use larder_ondemand::{Cause, Engine, EngineConfig};
 use tokio::time::{Instant, sleep};
+
+use crate::common::{self, Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 
 fn order(engine: &Engine) -> Vec<&'static str> {
     let mut order: Vec<_> = engine.fills().iter().map(|fill| fill.cause.as_str()).collect();

@@ -1,7 +1,5 @@
 //! Blobs that several places have: one that is gone, hangs or lies fails nobody while another is well.
 
-mod common;
-
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -9,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{
-    DEMAND, Fixture, KIB, Link, MIB, Source, at, engine, engine_with, even, idle, no_readahead, resources,
-    table,
-};
 use larder_fscache::memory::Memory;
 use larder_ondemand::{Blob, EngineConfig, FillError, SourceLease};
 use larder_remote::{BlobRange, Error, RangeSource, ReadHere};
+
+use crate::common::{
+    self, DEMAND, Fixture, KIB, Link, MIB, Source, at, engine, engine_with, even, idle, no_readahead,
+    resources, table,
+};
 
 /// A place of its own: sources of the same place replace each other.
 struct Mirror(Arc<Source>);

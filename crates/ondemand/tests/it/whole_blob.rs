@@ -1,14 +1,13 @@
 //! Any chunks, any reads: what is present is right, and in the end everything is.
 
-mod common;
-
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use common::{Fixture, KIB, Link, MIB, bytes, engine, engine_with, no_readahead};
 use larder_ondemand::EngineConfig;
+
+use crate::common::{self, Fixture, KIB, Link, MIB, bytes, engine, engine_with, no_readahead};
 
 #[tokio::test(start_paused = true)]
 async fn chunks_that_end_anywhere_are_filled_right() {

@@ -1,13 +1,12 @@
 //! What ends a reader's wait besides its bytes: the reader itself, the withdrawal of its blob, the end of the engine.
 
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
-use common::{DEMAND, Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 use futures_util::future::join_all;
 use larder_ondemand::{EngineConfig, FillError, table::Limits, table::Refused};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::{self, DEMAND, Fixture, KIB, Link, MIB, at, engine_with, no_readahead};
 
 fn hanging(len: u64) -> Fixture {
     let fixture = Fixture::new(len, 64 * KIB, &Link::usual());

@@ -1,12 +1,11 @@
 //! What a server does wrong, and which error it becomes.
 
-mod common;
-
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{client, impatient, quick, range, serve, serve_with};
 use larder_remote::{Error, Policy, Registry};
 use larder_testkit::{Content, Fault};
+
+use crate::common::{client, impatient, quick, range, serve, serve_with};
 
 const MIB: u64 = 1024 * 1024;
 

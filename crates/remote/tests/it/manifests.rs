@@ -1,12 +1,11 @@
 //! Manifests and other documents.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{client, serve};
 use larder_remote::{Error, HttpClient, Policy, Registry};
 use larder_testkit::{Content, Fault};
+
+use crate::common::{self, client, serve};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 

@@ -1,9 +1,8 @@
 //! Ranges of a blob, from an honest server.
 
-mod common;
-
-use common::{range, serve};
 use larder_remote::Error;
+
+use crate::common::{range, serve};
 
 #[tokio::test]
 async fn a_range_is_exactly_what_was_asked_for() {

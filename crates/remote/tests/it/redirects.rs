@@ -1,10 +1,9 @@
 //! Registries that send the client elsewhere for blobs.
 
-mod common;
-
-use common::{Served, range, serve};
 use larder_remote::Error;
 use larder_testkit::{Content, Fault, Registry, Target, Times};
+
+use crate::common::{Served, range, serve};
 
 /// A registry that sends its clients to a second server for blobs, with a signed address.
 fn serve_elsewhere() -> (Served, Registry) {

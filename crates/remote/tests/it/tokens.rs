@@ -1,12 +1,11 @@
 //! Registries that want a token even from nobody.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{range, serve};
 use larder_remote::Error;
 use larder_testkit::{Fault, Registry, Target, Times};
+
+use crate::common::{range, serve};
 
 fn paths(server: &Registry) -> Vec<(String, u16)> {
     let short = |path: &str| path.split('/').take(2).collect::<Vec<_>>().join("/");

@@ -10,6 +10,8 @@ use larder_remote::tree::{
 use larder_remote::{BlobRange, Error, HttpClient, Policy};
 use larder_testkit::{Behaviour, Listing, Moto, Nginx, OddServer};
 
+use crate::common::range;
+
 fn client() -> HttpClient {
     let ms = Duration::from_millis;
     let policy = Policy {
@@ -29,10 +31,6 @@ fn http(url: &str) -> HttpTree {
 
 fn path(text: &str) -> TreePath {
     TreePath::parse(text).expect("sound")
-}
-
-fn range(start: u64, end: u64) -> BlobRange {
-    BlobRange::new(start, end).expect("forwards")
 }
 
 fn skip(test: &str, why: &str) {

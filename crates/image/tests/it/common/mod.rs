@@ -1,5 +1,4 @@
 //! What the tests share: a tree with data of every compressibility, and ways to read an image back.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
 use std::num::NonZero;

@@ -3,11 +3,10 @@
 //! Every test has its own root, daemon and registry; whatever happens in it, the daemon is stopped and nothing stays
 //! mounted. Nothing is ended but by the ids that the daemon under test has given.
 
-#![allow(dead_code, unreachable_pub, reason = "every test uses its part of it")]
-
 use std::io::Write as _;
 use std::process::Command;
 
+pub mod caches;
 pub mod compare;
 pub mod daemon;
 pub mod dying;
@@ -17,7 +16,6 @@ pub mod program;
 pub mod tree;
 
 pub use daemon::Larder;
-#[allow(unused_imports, reason = "not every test has images")]
 pub use images::Image;
 
 /// Every front end, in the order in which the program prefers them.

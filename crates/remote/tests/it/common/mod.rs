@@ -1,5 +1,4 @@
-//! What the tests of this folder share.
-#![allow(dead_code, reason = "each test file uses its own part")]
+//! What the tests share: policies, ranges, a served blob.
 
 use std::{sync::Arc, time::Duration};
 

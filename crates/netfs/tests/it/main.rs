@@ -1,0 +1,8 @@
+//! The tests of this crate, in one program: it is linked once, and the compiler finds what nobody uses in `common`.
+//!
+//! Tests with fault points, which are the whole process's, are a program of their own, beside this folder.
+
+mod common;
+mod far;
+
+mod model;
