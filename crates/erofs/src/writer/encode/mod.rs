@@ -6,7 +6,7 @@ mod deflate;
 mod lz4;
 #[cfg(all(feature = "encode", feature = "lzma"))]
 mod lzma;
-#[cfg(any(all(feature = "encode", feature = "deflate"), feature = "zstd"))]
+#[cfg(all(feature = "encode", feature = "deflate"))]
 mod search;
 #[cfg(all(feature = "encode", feature = "zstd"))]
 mod zstd;
@@ -42,28 +42,30 @@ impl Encoder {
     /// Makes an encoder for pclusters of at most `pcluster_bytes`.
     pub(super) fn new(compressor: Compressor, pcluster_bytes: u32) -> Result<Self, OptionsFault> {
         compressor.check()?;
-        let fill: Box<dyn Fill> = match compressor {
+        let fill: Result<Box<dyn Fill>, OptionsFault> = match compressor {
             #[cfg(feature = "encode")]
-            Compressor::Lz4 => Box::new(lz4::Lz4),
+            Compressor::Lz4 => Ok(Box::new(lz4::Lz4)),
             #[cfg(feature = "encode")]
-            Compressor::Lz4Hc { level } => Box::new(lz4::Lz4Hc { level: level.into() }),
+            Compressor::Lz4Hc { level } => Ok(Box::new(lz4::Lz4Hc { level: level.into() })),
             #[cfg(all(feature = "encode", feature = "lzma"))]
             Compressor::Lzma { level, properties, .. } => {
-                Box::new(lzma::Lzma::new(level, dictionary(compressor, pcluster_bytes), properties)?)
+                let dictionary = dictionary(compressor, pcluster_bytes);
+                Ok(Box::new(lzma::Lzma::new(level, dictionary, properties)?))
             }
             #[cfg(all(feature = "encode", feature = "deflate"))]
-            Compressor::Deflate { level } => Box::new(deflate::Deflate::new(level)?),
+            Compressor::Deflate { level } => Ok(Box::new(deflate::Deflate::new(level)?)),
             #[cfg(all(feature = "encode", feature = "zstd"))]
             Compressor::Zstd { level, .. } => {
-                Box::new(zstd::Zstd::new(level, dictionary(compressor, pcluster_bytes), pcluster_bytes)?)
+                let window = dictionary(compressor, pcluster_bytes);
+                Ok(Box::new(zstd::Zstd::new(level, window, pcluster_bytes)?))
             }
             #[allow(unreachable_patterns, reason = "reached when a codec is switched off")]
             _ => {
                 let _ = pcluster_bytes;
-                return Err(OptionsFault::NotBuilt { name: compressor.name() });
+                Err(OptionsFault::NotBuilt { name: compressor.name() })
             }
         };
-        Ok(Self(fill))
+        Ok(Self(fill?))
     }
 
     /// Encodes the longest beginning of `input` that fits into `out`, or nearly so.

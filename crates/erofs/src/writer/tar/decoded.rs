@@ -38,6 +38,7 @@ impl ArchiveCodec {
 /// Bytes that tell every kind.
 const MAGIC_BYTES_MAX: usize = 6;
 /// The largest dictionary of xz's own presets, 64 MiB, and what its decoder needs beside it: in KiB.
+#[cfg(feature = "lzma")]
 const XZ_MEMORY_KIB_MAX: u32 = 72 << 10;
 /// The largest window without which `zstd -d` asks for `--long`: 128 MiB.
 #[cfg(feature = "zstd")]
