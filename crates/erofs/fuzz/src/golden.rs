@@ -26,6 +26,10 @@ pub const RECIPES: [(&str, &str); 18] = [
 ];
 
 /// The bytes of a golden image.
+///
+/// # Panics
+///
+/// When there is none of that name: a fault of the test.
 pub fn image(name: &str) -> Vec<u8> {
     let path = format!("{}/../tests/golden/{name}.img", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))

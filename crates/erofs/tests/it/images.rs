@@ -20,10 +20,7 @@ fn every_layout_reads_as_its_source_here_and_in_the_kernel_and_passes_fsck() {
     let (tree, out, at) = (tempdir(), tempdir(), tempdir());
     corpus::make(tree.path());
     let host = list_host(tree.path());
-    let no_mount = Mounted::impossible();
-    if let Some(reason) = &no_mount {
-        eprintln!("SKIPPED: not compared with the kernel: {reason}");
-    }
+    let mounts = Mounted::is_possible();
     let fsck = Fsck::find();
     let only = std::env::var("EROFS_MATRIX").unwrap_or_default();
     let path = out.path().join("image");
@@ -45,7 +42,7 @@ fn every_layout_reads_as_its_source_here_and_in_the_kernel_and_passes_fsck() {
         assert_same(&listing, &expected);
         assert!(image.superblock().incompat.contains(recipes::features(recipe)), "{recipe}: not heard");
 
-        if no_mount.is_none() {
+        if mounts {
             let mounted = Mounted::new(&path, &[], at.path());
             let mounted = mounted.unwrap_or_else(|error| panic!("{recipe}: {error}"));
             assert_same(&list_host(mounted.path()), &expected);

@@ -135,8 +135,7 @@ fn an_index_shows_the_archive_as_its_device_or_appended() {
     let whole = [meta.clone(), archive.clone()].concat();
     let flat = Image::open_with(whole.clone(), DeviceMode::Flat).expect("opens");
     assert_same(&list_image(&flat, &[]).expect("readable"), &expected);
-    if let Some(reason) = Mounted::impossible() {
-        eprintln!("SKIPPED: not compared with the kernel: {reason}");
+    if !Mounted::is_possible() {
         return;
     }
     let paths = ["meta", "archive", "whole"].map(|name| out.path().join(name));

@@ -22,11 +22,7 @@ fn extract(larder: &Larder, image: &[OsString], more: &[&str], to: &Path) -> sup
 fn an_extracted_image_is_the_tree_that_was_built() {
     let larder = Larder::new(User::Same);
     let source = larder.dir("source");
-    if is_root() {
-        tree::nasty(&source)
-    } else {
-        tree::plain(&source)
-    }
+    tree::richest(&source);
     let image = ImageFile::build(&larder, &source, "image");
     for jobs in ["1", "3"] {
         let out = larder.path(&format!("out-{jobs}"));

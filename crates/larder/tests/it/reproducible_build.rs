@@ -92,11 +92,7 @@ fn fsck_erofs_accepts_the_metadata_image() {
     };
     let larder = Larder::new(User::Same);
     let source = larder.dir("source");
-    if is_root() {
-        tree::nasty(&source)
-    } else {
-        tree::plain(&source)
-    }
+    tree::richest(&source);
     build(&larder, &source, "layout", &["--compression", "none"]);
     let image = Image {
         dir: larder.path("layout"),

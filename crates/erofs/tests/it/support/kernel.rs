@@ -25,6 +25,15 @@ impl Mounted {
         Ok(Self(at.to_path_buf()))
     }
 
+    /// Whether this test can mount; says why, where it cannot.
+    pub fn is_possible() -> bool {
+        let why = Self::impossible();
+        if let Some(why) = &why {
+            eprintln!("SKIPPED: not compared with the kernel: {why}");
+        }
+        why.is_none()
+    }
+
     /// Why this test cannot mount at all, if so.
     pub fn impossible() -> Option<String> {
         if !is_root() {

@@ -76,6 +76,11 @@ fn boundaries(root: &Path) {
     }
 }
 
+/// As much as this user can make.
+pub fn richest(root: &Path) {
+    if super::is_root() { nasty(root) } else { plain(root) }
+}
+
 /// Everything that a file system can hold; root only.
 pub fn nasty(root: &Path) {
     plain(root);
