@@ -39,39 +39,93 @@ pub fn sha256_raw(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Returns the 32 bytes of the SHA-256 of either text; the two together take little more than the longer one alone,
-/// where the processor has instructions for it.
-pub fn sha256_two(texts: [&[u8]; 2]) -> [[u8; 32]; 2] {
-    let blocks = texts.map(|text| text.as_chunks::<64>().0);
-    let mut states = [INITIAL; 2];
-    let Some(done) = sys::compress_two(&mut states, blocks) else { return texts.map(sha256_raw) };
-    let [one, other] = states;
-    [finished(one, done, texts[0]), finished(other, done, texts[1])]
+/// Returns the 32 bytes of the SHA-256 of each text, in their order; many together take less than each by itself, where the
+/// processor has instructions for that.
+pub fn sha256_all(texts: &[&[u8]]) -> Vec<[u8; 32]> {
+    let mut digests = vec![[0; 32]; texts.len()];
+    let mut begun: Vec<Begun<'_>> = Vec::with_capacity(sys::LANES);
+    let mut waiting = texts.iter().enumerate().map(|(number, text)| Begun::new(number, text));
+    loop {
+        begun.extend(waiting.by_ref().take(sys::LANES - begun.len()));
+        if begun.len() < LANES_MIN || !compress_many(&mut begun) {
+            break;
+        }
+        for done in begun.extract_if(.., |one| one.blocks.is_empty()) {
+            done.finish(&mut digests);
+        }
+    }
+    begun.extend(waiting);
+    while let Some(mut one) = begun.pop() {
+        if let Some(other) = begun.last_mut() {
+            compress_pair([&mut one, other]);
+        }
+        one.finish(&mut digests);
+    }
+    digests
+}
+
+/// Fewer texts than this are faster two by two.
+const LANES_MIN: usize = 7;
+
+/// A text of which some blocks are in the state already.
+struct Begun<'a> {
+    number: usize,
+    state: [u32; 8],
+    text: &'a [u8],
+    /// Its whole blocks that are not.
+    blocks: sys::Blocks<'a>,
+}
+
+impl<'a> Begun<'a> {
+    fn new(number: usize, text: &'a [u8]) -> Self {
+        Self { number, state: INITIAL, text, blocks: text.as_chunks::<64>().0 }
+    }
+
+    fn advance(&mut self, state: [u32; 8], count: usize) {
+        (self.state, self.blocks) = (state, &self.blocks[count..]);
+    }
+
+    /// Adds the rest, and puts the digest into its place.
+    fn finish(mut self, digests: &mut [[u8; 32]]) {
+        compress256(&mut self.state, self.blocks);
+        let rest = self.text.as_chunks::<64>().1;
+        // One bit, zeros, and the length in bits: FIPS 180-4, 5.1.1.
+        let mut padded = [[0; 64]; 2];
+        let used = if rest.len() < 56 { 1 } else { 2 };
+        let end = padded[..used].as_flattened_mut();
+        end[..rest.len()].copy_from_slice(rest);
+        end[rest.len()] = 0x80;
+        let length = end.len() - 8;
+        end[length..].copy_from_slice(&(self.text.len() as u64).wrapping_mul(8).to_be_bytes());
+        compress256(&mut self.state, &padded[..used]);
+        for (bytes, word) in digests[self.number].as_chunks_mut().0.iter_mut().zip(self.state) {
+            *bytes = word.to_be_bytes();
+        }
+    }
+}
+
+/// Adds as many blocks as all of `begun` have; whether the processor can.
+fn compress_many(begun: &mut [Begun<'_>]) -> bool {
+    // A lane without a text of its own does what the first one does.
+    let of_lane = |lane: usize| begun.get(lane).unwrap_or(&begun[0]);
+    let mut states = std::array::from_fn(|lane| of_lane(lane).state);
+    let blocks = std::array::from_fn(|lane| of_lane(lane).blocks);
+    let Some(count) = sys::compress_lanes(&mut states, &blocks) else { return false };
+    begun.iter_mut().zip(states).for_each(|(one, state)| one.advance(state, count));
+    true
+}
+
+/// Adds as many blocks as both have, if the processor can.
+fn compress_pair(pair: [&mut Begun<'_>; 2]) {
+    let mut states = [pair[0].state, pair[1].state];
+    if let Some(count) = sys::compress_two(&mut states, [pair[0].blocks, pair[1].blocks]) {
+        pair.into_iter().zip(states).for_each(|(one, state)| one.advance(state, count));
+    }
 }
 
 /// The state before the first block: FIPS 180-4, 5.3.3.
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
-
-/// The digest of `text`, whose first `done` blocks are in the state already.
-fn finished(mut state: [u32; 8], done: usize, text: &[u8]) -> [u8; 32] {
-    let (blocks, rest) = text.as_chunks::<64>();
-    compress256(&mut state, &blocks[done..]);
-    // One bit, zeros, and the length in bits: FIPS 180-4, 5.1.1.
-    let mut padded = [[0; 64]; 2];
-    let used = if rest.len() < 56 { 1 } else { 2 };
-    let end = padded[..used].as_flattened_mut();
-    end[..rest.len()].copy_from_slice(rest);
-    end[rest.len()] = 0x80;
-    let length = end.len() - 8;
-    end[length..].copy_from_slice(&(text.len() as u64).wrapping_mul(8).to_be_bytes());
-    compress256(&mut state, &padded[..used]);
-    let mut digest = [0; 32];
-    for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
-        *bytes = word.to_be_bytes();
-    }
-    digest
-}
 
 /// Checks that `bytes` are what `expected` says; `place` is what they are called in the error.
 ///
@@ -127,23 +181,29 @@ mod tests {
         assert!(matches!(verify(b"x", &sha256(b""), "one"), Err(Error::DigestMismatch { .. })));
     }
 
+    fn each_by_itself(texts: &[&[u8]]) -> Vec<[u8; 32]> {
+        texts.iter().map(|text| sha256_raw(text)).collect()
+    }
+
     proptest! {
-        /// Whatever the lengths: the padding begins a block of its own, or the two texts part long before the end.
+        /// Whatever the lengths and however many: all lanes are taken or few are, and texts end at different times.
         #[test]
-        fn two_digests_at_once_are_those_of_each_text(
-            one in prop::collection::vec(any::<u8>(), 0..700),
-            other in prop::collection::vec(any::<u8>(), 0..700),
+        fn digests_of_many_are_those_of_each(
+            texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..40),
         ) {
-            prop_assert_eq!(sha256_two([&one, &other]), [sha256_raw(&one), sha256_raw(&other)]);
+            let texts: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(sha256_all(&texts), each_by_itself(&texts));
         }
     }
 
     #[test]
-    fn two_digests_at_once_are_right_at_every_edge_of_the_padding() {
-        let text = [7; 300];
-        for len in 0..=text.len() {
-            let pair = [&text[..len], &text[..300 - len]];
-            assert_eq!(sha256_two(pair), pair.map(sha256_raw), "{len}");
+    fn digests_of_many_are_right_at_every_edge_of_the_padding() {
+        let bytes: Vec<u8> = (0..=255).chain(0..=99).collect();
+        for count in [1, 2, 3, LANES_MIN, sys::LANES, sys::LANES + 1, 3 * sys::LANES] {
+            for len in 0..=300 {
+                let texts: Vec<&[u8]> = (0..count).map(|n| &bytes[n..n + len]).collect();
+                assert_eq!(sha256_all(&texts), each_by_itself(&texts), "{count} of {len} bytes");
+            }
         }
     }
 

@@ -32,6 +32,9 @@ pub struct EngineConfig {
     pub demand_request_bytes_max: u64,
     /// The same for readahead and prefetch.
     pub ahead_request_bytes_max: u64,
+    /// The same for a source on this machine, where so much is wanted that every thread has enough of them: as many chunks of
+    /// 64 KiB as are hashed side by side.
+    pub here_request_bytes_max: u64,
     /// Padding between two neighbouring chunks that is read along and dropped rather than split over.
     pub bridge_bytes_max: u64,
     /// A sequential run shorter than this gets no readahead.
@@ -62,13 +65,14 @@ impl Default for EngineConfig {
             demand_bytes: 8 << 20,
             readahead_bytes: 6 << 20,
             profile_bytes: 4 << 20,
-            prefetch_bytes: 2 << 20,
+            prefetch_bytes: 4 << 20,
             demand_requests_per_blob: 16,
             readahead_requests_per_blob: 8,
             profile_requests_per_blob: 4,
             readahead_queued_per_blob_max: 64,
             demand_request_bytes_max: 512 << 10,
             ahead_request_bytes_max: 512 << 10,
+            here_request_bytes_max: 1 << 20,
             bridge_bytes_max: 64 << 10,
             readahead_bytes_min: 256 << 10,
             readahead_bytes_max: 8 << 20,
@@ -123,6 +127,13 @@ impl EngineConfig {
             Priority::Profile => self.profile_requests_per_blob,
             Priority::Prefetch => 1,
         }
+    }
+
+    /// What a request to a source on this machine looks like where so many stored bytes are `wanted`.
+    pub(crate) fn here_shape(&self, wanted: u64) -> Shape {
+        let share = wanted / u64::try_from(self.lanes()).unwrap_or(u64::MAX);
+        let bytes_max = share.min(self.here_request_bytes_max).max(self.demand_request_bytes_max);
+        Shape { bytes_max, bridge_bytes_max: self.bridge_bytes_max }
     }
 
     pub(crate) fn shapes(&self) -> PerPriority<Shape> {

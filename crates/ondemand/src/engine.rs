@@ -405,13 +405,14 @@ impl Engine {
         }
         drop(flights);
         let _ = point(Site::OndemandBooked);
-        let requests = plan(mine, self.shape(priority));
         let source = blob.source();
         if source.here().is_some() {
+            let wanted = mine.iter().map(|wanted| wanted.stored.len()).sum();
+            let requests = plan(mine, self.config.here_shape(wanted));
             Queue::bring(self, held, source, booking, cause, requests);
             return Ok(tickets);
         }
-        for request in requests {
+        for request in plan(mine, self.shape(priority)) {
             Trip::new(Arc::clone(self), held.clone(), booking, request.chunks, cause).set_out();
         }
         Ok(tickets)

@@ -1,6 +1,7 @@
 //! Chunks whose stored bytes lie on this machine: read, verified, decoded and written by one thread, piece by piece.
 //!
-//! A piece is small enough to stay in the processor's cache from the read to the write.
+//! A piece is small enough to stay in one of the processor's caches from the read to the write, and has as many chunks of 64 KiB as
+//! are hashed side by side.
 
 use std::{cell::Cell, ops::Range, sync::Arc};
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Stored bytes that are read at once, unless a single chunk is longer.
-const PIECE_BYTES_MAX: u64 = 128 << 10;
+const PIECE_BYTES_MAX: u64 = 1 << 20;
 
 thread_local! {
     /// What the pieces of this thread are read into, one after the other: a fresh one each would cost as many page
@@ -25,7 +26,7 @@ thread_local! {
 }
 
 /// The largest buffer that is kept: a single chunk may be longer than a piece.
-const BUFFER_BYTES_MAX: usize = 256 << 10;
+const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// Cuts neighbouring chunks into pieces.
 pub(crate) fn pieces(table: &ChunkTable, chunks: Range<u32>) -> impl Iterator<Item = Range<u32>> {

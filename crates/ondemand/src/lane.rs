@@ -200,7 +200,9 @@ impl Queue {
     /// The next request that is still this booking's, as its stored bytes and what is left of it.
     fn take_next(&self) -> Option<(u64, Vec<Request>)> {
         let request = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))?;
-        let left = take_off(&self.engine, &self.blob, self.booking, self.cause, &request.chunks);
+        // It is cut already.
+        let shape = self.engine.config.here_shape(u64::MAX);
+        let left = take_off(&self.blob, self.booking, shape, &request.chunks);
         self.blob.counters().requests.add(left.len() as u64);
         Some((request.stored.len(), left))
     }

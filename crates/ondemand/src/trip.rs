@@ -16,7 +16,7 @@ use crate::{
     held::HeldBlob,
     inbox::Inbox,
     permit::LanePermit,
-    plan::{Request, Wanted, plan},
+    plan::{Request, Shape, Wanted, plan},
     schedule::Wish,
     settle::{Arrived, Settled, Tries, settle},
     sources::{Blame, Blamed},
@@ -84,7 +84,8 @@ impl Trip {
     async fn bring(&self) {
         let _pass = self.engine.admission.admit(self.wish()).await;
         let _ = point(Site::OndemandAdmitted);
-        for request in take_off(&self.engine, &self.blob, self.booking, self.cause, &self.chunks) {
+        let shape = self.engine.shape(self.cause.priority());
+        for request in take_off(&self.blob, self.booking, shape, &self.chunks) {
             self.fly(&request).await;
         }
     }
@@ -441,17 +442,11 @@ impl Drop for Trip {
 }
 
 /// Those of `chunks` that are still this booking's, as requests: one, unless something was taken out of the middle.
-pub(crate) fn take_off(
-    engine: &Engine,
-    blob: &Blob,
-    booking: BookingId,
-    cause: Cause,
-    chunks: &Range<u32>,
-) -> Vec<Request> {
+pub(crate) fn take_off(blob: &Blob, booking: BookingId, shape: Shape, chunks: &Range<u32>) -> Vec<Request> {
     let mut flights = blob.flights();
     let ours = chunks.clone().filter(|number| flights.take_off(*number, booking));
     let wanted = ours.map(|number| Wanted { number, stored: blob.table().chunk(number).stored });
-    plan(wanted, engine.shape(cause.priority()))
+    plan(wanted, shape)
 }
 
 pub(crate) fn land(

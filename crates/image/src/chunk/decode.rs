@@ -34,32 +34,22 @@ impl Chunk<'_> {
         self.vouched(stored, whole)
     }
 
-    /// The same for neighbouring chunks, with less work: see [`sha256_two`](crate::digest::sha256_two). The results are in
-    /// the order of the chunks.
+    /// The same for many chunks, with less work: see [`sha256_all`](crate::digest::sha256_all). The results are in the order of
+    /// the chunks.
     pub fn verify_all(chunks: Vec<(Self, Bytes)>) -> Vec<Result<Verified, Error>> {
-        let mut results = Vec::with_capacity(chunks.len());
-        let mut chunks = chunks.into_iter();
-        while let Some((one, stored)) = chunks.next() {
-            let Some((other, others)) = chunks.next() else {
-                results.push(one.verify(stored));
-                break;
-            };
-            results.extend(Self::verify_two([(one, stored), (other, others)]));
-        }
-        results
-    }
-
-    fn verify_two(chunks: [(Self, Bytes); 2]) -> [Result<Verified, Error>; 2] {
-        let fits = |(chunk, stored): &(Self, Bytes)| {
+        let is_sha256 = |(chunk, stored): &(Self, Bytes)| {
             chunk.hash == ChunkHash::Sha256 && chunk.stored.len() == stored.len() as u64
         };
-        if !chunks.iter().all(fits) {
-            return chunks.map(|(chunk, stored)| chunk.verify(stored));
+        if !chunks.iter().all(is_sha256) {
+            return chunks.into_iter().map(|(chunk, stored)| chunk.verify(stored)).collect();
         }
-        let [one, other] = digest::sha256_two([&chunks[0].1, &chunks[1].1]);
-        let [(chunk, stored), (others, rest)] = chunks;
-        let (whole, other) = (chunk.checksum == one, others.checksum == other);
-        [chunk.vouched(stored, whole), others.vouched(rest, other)]
+        let texts: Vec<&[u8]> = chunks.iter().map(|(_, stored)| &stored[..]).collect();
+        let digests = digest::sha256_all(&texts);
+        let vouched = |((chunk, stored), digest): ((Self, Bytes), [u8; 32])| {
+            let whole = chunk.checksum == digest;
+            chunk.vouched(stored, whole)
+        };
+        chunks.into_iter().zip(digests).map(vouched).collect()
     }
 
     /// What the digest says of `stored`, when it is known whether it covers the `whole` of it.

@@ -41,7 +41,7 @@ struct Local {
     data: Bytes,
     served: Mutex<Vec<u8>>,
     served_bytes: AtomicU64,
-    /// What each read takes.
+    /// What a read of 128 KiB takes.
     takes: Duration,
     /// Whoever reads this byte panics.
     panics_at: AtomicU64,
@@ -96,7 +96,7 @@ impl ReadHere for Local {
 
     fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, Error> {
         self.hanging.pass();
-        std::thread::sleep(self.takes);
+        std::thread::sleep(self.takes * u32::try_from(range.len() / (128 * KIB)).expect("small"));
         let range = range.start()..range.end();
         assert!(!range.contains(&self.panics_at.load(SeqCst)), "a defect of this source");
         self.served_bytes.fetch_add(range.end - range.start, SeqCst);

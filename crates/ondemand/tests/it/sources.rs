@@ -263,7 +263,7 @@ impl ReadHere for Crawling {
     fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
         self.reads.store(true, SeqCst);
         if !self.hurries.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_micros(600 * range.len() / KIB));
         }
         self.file.read_here(range, buffer)
     }
