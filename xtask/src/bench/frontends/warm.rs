@@ -22,9 +22,11 @@ use super::peer::{Peer, PeerKind};
 
 /// How many times as many rounds there are of what is done once.
 const ROUNDS_OF_ONE: usize = 2;
-/// How often the kernel's caches are filled anew where both sides are served from them. Which memory they get makes some
-/// per cent for as long as they have it: no number of rounds with the same memory shows that.
-const FILLINGS: usize = 5;
+/// How often for each round the kernel's caches are filled anew where both sides are served from them. Which memory they get
+/// makes some per cent for as long as they have it: no number of rounds with the same memory shows that.
+const FILLINGS: usize = 3;
+/// Rounds with the same memory: each side is first once.
+const ROUNDS_OF_FILLING: usize = 2;
 
 /// Measures each front end that works here.
 pub fn run(binary: &Path, dir: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
@@ -129,7 +131,7 @@ impl Pair<'_> {
     fn compare(&self, deed: &Deed, rounds: usize, target: Target) -> anyhow::Result<Row> {
         let (mut of_ours, mut of_theirs) = (Vec::new(), Vec::new());
         let (fillings, rounds) = match self.kind {
-            PeerKind::Native => (FILLINGS, rounds),
+            PeerKind::Native => (rounds.max(1) * FILLINGS, ROUNDS_OF_FILLING),
             PeerKind::Erofsfuse => (1, rounds * ROUNDS_OF_ONE),
         };
         for filling in 0..fillings {
