@@ -139,8 +139,8 @@ impl Pair<'_> {
             // What the kernel alone answers is not to change processors in between.
             let _pinned = matches!(self.kind, PeerKind::Native).then(Pinned::here).transpose()?;
             for round in 0..rounds.max(1) {
-                // Whoever comes second may find warmer caches: swap.
-                if round % 2 == 0 {
+                // Whoever comes second may find warmer caches: swap. Whoever is first after a filling, too.
+                if (filling + round) % 2 == 0 {
                     of_ours.push(self.measure(deed, self.ours)?);
                     of_theirs.push(self.measure(deed, self.theirs)?);
                 } else {
