@@ -28,12 +28,13 @@ pub struct EngineConfig {
     pub profile_requests_per_blob: usize,
     /// Readahead requests that may wait for their turn, for each blob; what would come on top is not brought ahead.
     pub readahead_queued_per_blob_max: usize,
-    /// Bytes after which a waiting reader's request is split, so that its parts travel side by side.
+    /// Bytes after which a waiting reader's request is split, so that its parts travel side by side. To a source on this machine,
+    /// whoever waits, none is split before.
     pub demand_request_bytes_max: u64,
-    /// The same for readahead and prefetch.
+    /// The same for readahead and prefetch, on the wire.
     pub ahead_request_bytes_max: u64,
     /// The same for a source on this machine, where so much is wanted that every thread has enough of them: as many chunks of
-    /// 64 KiB as are hashed side by side.
+    /// 64 KiB as are hashed side by side. Less than `demand_request_bytes_max` counts as that.
     pub here_request_bytes_max: u64,
     /// Padding between two neighbouring chunks that is read along and dropped rather than split over.
     pub bridge_bytes_max: u64,
@@ -65,7 +66,7 @@ impl Default for EngineConfig {
             demand_bytes: 8 << 20,
             readahead_bytes: 6 << 20,
             profile_bytes: 4 << 20,
-            prefetch_bytes: 4 << 20,
+            prefetch_bytes: 2 << 20,
             demand_requests_per_blob: 16,
             readahead_requests_per_blob: 8,
             profile_requests_per_blob: 4,

@@ -50,12 +50,13 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Reads the stored bytes of neighbouring chunks. Blocks, and may hang: it has nothing of any blob.
-    pub fn read(source: &dyn ReadHere, table: &ChunkTable, chunks: Range<u32>) -> Self {
+    /// Reads the stored bytes of neighbouring chunks, and tells each time that some have come. Blocks, and may hang: it has
+    /// nothing of any blob.
+    pub fn read(source: &dyn ReadHere, table: &ChunkTable, chunks: Range<u32>, came: &dyn Fn()) -> Self {
         let stored = |number: u32| table.chunk(number).stored;
         let (first, last) = (stored(chunks.start), stored(chunks.end - 1));
         let range = BlobRange::new(first.start(), last.end()).unwrap_or(first);
-        Self { chunks, range, bytes: source.read_here(range, BUFFER.take()) }
+        Self { chunks, range, bytes: source.read_here(range, BUFFER.take(), came) }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     held::HeldBlob,
     here::{Missed, Piece, bring_piece, pieces},
     permit::LanePermit,
-    plan::Request,
+    plan::{Request, Wanted, plan},
     schedule::Wish,
     settle::Tries,
     sources::Blame,
@@ -56,8 +56,8 @@ pub(crate) struct Queue {
     cause: Cause,
     requests: Vec<Request>,
     next: AtomicUsize,
-    /// So many pieces have been read: whether it goes on.
-    pieces: AtomicUsize,
+    /// How often bytes have come, and pieces were settled: whether it goes on.
+    steps: AtomicUsize,
     withdrawn: AtomicBool,
 }
 
@@ -72,10 +72,9 @@ impl Queue {
         requests: Vec<Request>,
     ) {
         let lanes = engine.config.lanes().min(requests.len());
-        let (next, pieces) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (next, steps) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (engine, withdrawn) = (Arc::clone(engine), AtomicBool::new(false));
-        let queue =
-            Arc::new(Self { engine, blob, source, booking, cause, requests, next, pieces, withdrawn });
+        let queue = Arc::new(Self { engine, blob, source, booking, cause, requests, next, steps, withdrawn });
         for _ in 0..lanes {
             let lane = Arc::clone(&queue);
             queue.engine.handle.spawn(async move { lane.run().await });
@@ -101,13 +100,13 @@ impl Queue {
             };
             let mut pass = Some(self.engine.admission.admit(self.wish(request)).await);
             let _ = point(Site::OndemandAdmitted);
-            let own = || self.pieces.load(Ordering::Relaxed);
-            let pieces = own();
+            let own = || self.steps.load(Ordering::Relaxed);
+            let steps = own();
             let permit = match self.permit(&mut pass, file_system).await {
                 Ok(permit) => permit,
                 Err(NoPermit::Hangs) => return self.give_up(),
                 // Where other lanes get on, what is left is theirs.
-                Err(NoPermit::Busy) if own() != pieces => return,
+                Err(NoPermit::Busy) if own() != steps => return,
                 Err(NoPermit::Busy) if self.has_other() => return self.stand_aside(),
                 Err(NoPermit::Busy) => return self.fail_rest(),
             };
@@ -125,7 +124,7 @@ impl Queue {
         let EngineConfig { deadline, stall, .. } = self.engine.config;
         let priority = self.cause.priority();
         // Others may be read there for long: only a file system where nobody gets on hangs.
-        let all = || self.engine.lanes.pieces(file_system);
+        let all = || self.engine.lanes.steps(file_system);
         let mut permit = pin!(self.unless_it_hangs(pass, all, self.engine.lanes.take(file_system, priority)));
         let patience = deadline.min(BUSY_STALLS_MAX * stall);
         let mut waited = timeout(patience, &mut permit).await;
@@ -144,19 +143,19 @@ impl Queue {
         done: impl Future<Output = T>,
     ) -> Option<T> {
         let mut done = pin!(done);
-        let mut pieces = count();
+        let mut steps = count();
         loop {
             if let Ok(done) = timeout(self.engine.config.stall, &mut done).await {
                 return Some(done);
             }
             let now = count();
-            if now == pieces {
+            if now == steps {
                 if self.is_withdrawn() || self.has_other() {
                     return None;
                 }
                 *pass = None;
             }
-            pieces = now;
+            steps = now;
         }
     }
 
@@ -165,15 +164,16 @@ impl Queue {
     fn give_up(&self) {
         if !self.withdrawn.swap(true, Ordering::Relaxed) {
             self.blob.sources().pass_over(&self.source, Blame::Place);
-            self.requests.iter().for_each(|request| self.hand_over(request.chunks.clone()).set_out());
+            let trips = self.requests.iter().flat_map(|request| self.hand_over(request.chunks.clone()));
+            trips.for_each(Trip::set_out);
         }
     }
 
     /// The file system is too busy for these requests: they are brought from elsewhere. The next ones are its own again.
     fn stand_aside(&self) {
         if !self.withdrawn.swap(true, Ordering::Relaxed) {
-            let trip = |request: &Request| self.hand_over(request.chunks.clone()).asking_last(&self.source);
-            self.requests.iter().for_each(|request| trip(request).set_out());
+            let trips = self.requests.iter().flat_map(|request| self.hand_over(request.chunks.clone()));
+            trips.for_each(|trip| trip.asking_last(&self.source).set_out());
         }
     }
 
@@ -193,8 +193,11 @@ impl Queue {
 
     fn wish(&self, request: &Request) -> Wish {
         let priority = self.cause.priority();
+        let EngineConfig { ahead_request_bytes_max, .. } = self.engine.config;
+        // Nothing of it is on the wire: larger requests leave no less of that to others.
+        let bytes = request.stored.len().min(ahead_request_bytes_max);
         let at_once_max = self.engine.config.lanes();
-        Wish { blob: self.blob.object(), priority, bytes: request.stored.len(), at_once_max }
+        Wish { blob: self.blob.object(), priority, bytes, at_once_max }
     }
 
     /// The next request that is still this booking's, as its stored bytes and what is left of it.
@@ -220,8 +223,12 @@ impl Queue {
             self.miss(missed);
             false
         });
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.get_on();
         all_are_present
+    }
+
+    fn get_on(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn note_fill(&self, request: &Request, took: Duration, ok: bool) {
@@ -242,7 +249,7 @@ impl Queue {
         }
         let (Some(first), Some(last)) = (chunks.iter().min(), chunks.iter().max()) else { return };
         self.blob.sources().pass_over(&self.source, Blame::Place);
-        self.hand_over(*first..*last + 1).set_out();
+        self.hand_over(*first..*last + 1).into_iter().for_each(Trip::set_out);
     }
 
     fn is_withdrawn(&self) -> bool {
@@ -254,8 +261,14 @@ impl Queue {
         self.blob.sources().has_other(&self.source)
     }
 
-    /// A trip that brings those of `chunks` that this booking has not brought.
-    fn hand_over(&self, chunks: Range<u32>) -> Trip {
+    /// Trips that bring those of `chunks` that this booking has not brought, side by side.
+    fn hand_over(&self, chunks: Range<u32>) -> Vec<Trip> {
+        let wanted = chunks.map(|number| Wanted { number, stored: self.blob.table().chunk(number).stored });
+        let requests = plan(wanted, self.engine.shape(self.cause.priority()));
+        requests.into_iter().map(|request| self.hand_over_one(request.chunks)).collect()
+    }
+
+    fn hand_over_one(&self, chunks: Range<u32>) -> Trip {
         let mut flights = self.blob.flights();
         let booking = flights.open_booking();
         for number in chunks.clone() {
@@ -308,6 +321,14 @@ impl LaneThread {
         self.queue.upgrade().filter(|queue| !queue.is_withdrawn())
     }
 
+    /// Bytes have come.
+    fn get_on(&self) {
+        self.permit.get_on();
+        if let Some(queue) = self.queue() {
+            queue.get_on();
+        }
+    }
+
     /// Brings requests until none is left, or others are to have a turn. Blocks.
     fn take_turn(self) {
         let mut bytes = 0;
@@ -334,8 +355,8 @@ impl LaneThread {
         for chunks in pieces(&self.table, request.chunks.clone()) {
             let room = self.permit.room().take(&self.table, chunks.clone());
             let _room = self.runtime.block_on(room);
-            let piece = Piece::read(here, &self.table, chunks);
-            self.permit.read_one();
+            let piece = Piece::read(here, &self.table, chunks, &|| self.get_on());
+            self.permit.get_on();
             let Some(queue) = self.queue() else { return };
             ok &= queue.settle(piece);
         }

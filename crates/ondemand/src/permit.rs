@@ -58,8 +58,8 @@ struct FileSystem {
     /// Permits that nobody has and nobody gets before something comes from there.
     withheld: AtomicUsize,
     room: DecodingRoom,
-    /// Pieces that were read, by whoever.
-    pieces: AtomicUsize,
+    /// How often bytes have come, to whoever.
+    steps: AtomicUsize,
     readers: Mutex<Readers>,
 }
 
@@ -122,10 +122,10 @@ impl Lanes {
         }
     }
 
-    /// How many pieces were read in a file system since somebody began to: while that grows, it does not hang.
-    pub fn pieces(&self, file_system: u64) -> usize {
+    /// How often bytes have come from a file system since somebody began to read there: while that grows, it does not hang.
+    pub fn steps(&self, file_system: u64) -> usize {
         let file_systems = lock(&self.file_systems);
-        file_systems.get(&file_system).map_or(0, |file_system| file_system.pieces.load(Ordering::Relaxed))
+        file_systems.get(&file_system).map_or(0, |file_system| file_system.steps.load(Ordering::Relaxed))
     }
 
     fn file_system(&self, number: u64) -> Arc<FileSystem> {
@@ -157,7 +157,7 @@ impl FileSystem {
             permits: Arc::new(Semaphore::new(first)),
             withheld: AtomicUsize::new(share - first),
             room: DecodingRoom::new(),
-            pieces: AtomicUsize::new(0),
+            steps: AtomicUsize::new(0),
             readers: Mutex::new(Readers { of_all: Vec::new(), hanging: Vec::new(), since: Instant::now() }),
         }
     }
@@ -181,8 +181,8 @@ impl FileSystem {
         readers.of_all.push(of_all);
     }
 
-    fn read_one(&self) {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+    fn get_on(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
         lock(&self.readers).since = Instant::now();
         self.permits.add_permits(self.withheld.swap(0, Ordering::Relaxed));
     }
@@ -208,9 +208,9 @@ impl Readers {
 }
 
 impl LanePermit {
-    /// A piece was read, or could not be.
-    pub fn read_one(&self) {
-        self.file_system.read_one();
+    /// Bytes were read, or could not be.
+    pub fn get_on(&self) {
+        self.file_system.get_on();
     }
 
     /// Whether anybody waits for leave to read, there or elsewhere, who is as urgent.
@@ -258,7 +258,7 @@ mod tests {
 
     /// All that one gets that answers.
     fn all_of(lanes: &Lanes, file_system: u64) -> Vec<LanePermit> {
-        let answered = || one_of(lanes, file_system).inspect(LanePermit::read_one);
+        let answered = || one_of(lanes, file_system).inspect(LanePermit::get_on);
         std::iter::from_fn(answered).collect()
     }
 
@@ -302,7 +302,7 @@ mod tests {
         let lanes = lanes();
         let hung = hung_in(&lanes, 0);
         assert_eq!(hung.len(), FIRST_MAX, "nothing has come from there yet");
-        hung[0].read_one();
+        hung[0].get_on();
         let more = hung_in(&lanes, 0);
         assert_eq!(hung.len() + more.len(), lanes.share);
         drop(more);
@@ -310,7 +310,7 @@ mod tests {
         assert!(one_of(&lanes, 0).is_none(), "it has stopped answering");
         let mut waits = Box::pin(lanes.take(0, DEMAND));
         assert!((&mut waits).now_or_never().is_none());
-        hung[0].read_one();
+        hung[0].get_on();
         drop(waits.now_or_never().flatten().expect("it answers"));
         drop(hung);
         assert_eq!(all_of(&lanes, 0).len(), lanes.share);

@@ -356,8 +356,10 @@ impl Trip {
         let permit = self.engine.lanes.take(file_system, self.cause.priority()).await;
         let here = Arc::clone(source);
         let read = self.engine.handle.spawn_blocking(move || {
-            let read = here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new()));
-            permit.iter().for_each(LanePermit::read_one);
+            let came = || permit.iter().for_each(LanePermit::get_on);
+            let read =
+                here.here().map_or_else(|| Ok(Bytes::new()), |here| here.read_here(range, Vec::new(), &came));
+            came();
             read
         });
         let read = read.await.unwrap_or_else(|stopped| {
@@ -441,7 +443,8 @@ impl Drop for Trip {
     }
 }
 
-/// Those of `chunks` that are still this booking's, as requests: one, unless something was taken out of the middle.
+/// Those of `chunks` that are still this booking's, as requests: one, unless something was taken out of the middle, or `shape` is
+/// less than they are.
 pub(crate) fn take_off(blob: &Blob, booking: BookingId, shape: Shape, chunks: &Range<u32>) -> Vec<Request> {
     let mut flights = blob.flights();
     let ours = chunks.clone().filter(|number| flights.take_off(*number, booking));

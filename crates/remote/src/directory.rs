@@ -95,7 +95,7 @@ impl RangeSource for DirectorySource {
             return self.check(range).map(|()| Bytes::new());
         }
         let here = self.clone();
-        let read = tokio::task::spawn_blocking(move || here.read_here(range, Vec::new())).await;
+        let read = tokio::task::spawn_blocking(move || here.read_here(range, Vec::new(), &|| ())).await;
         read.unwrap_or_else(|stopped| {
             Err(Error::Io { place: self.describe(), source: io::Error::other(stopped) })
         })
@@ -115,13 +115,13 @@ impl ReadHere for DirectorySource {
         self.file_system
     }
 
-    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>, came: &dyn Fn()) -> Result<Bytes, Error> {
         self.check(range)?;
         if range.is_empty() {
             return Ok(Bytes::new());
         }
         self.meter.count_request();
-        let bytes = read_up_to(&self.file, range, buffer);
+        let bytes = read_up_to(&self.file, range, buffer, came);
         let bytes = bytes.map_err(|source| Error::Io { place: self.describe(), source });
         let bytes = bytes.inspect_err(|_| self.meter.count_error())?;
         self.meter.count_bytes(bytes.len());
@@ -134,16 +134,25 @@ impl ReadHere for DirectorySource {
     }
 }
 
+/// Bytes that one call reads: with more, nobody would know for long whether a slow file system hangs.
+const READ_BYTES: usize = 128 << 10;
+
 /// Reads `range`, or what there is of it when the file ends before, into `bytes`.
-fn read_up_to(file: &File, range: BlobRange, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_up_to(file: &File, range: BlobRange, mut bytes: Vec<u8>, came: &dyn Fn()) -> io::Result<Vec<u8>> {
     let len = usize::try_from(range.len()).map_err(io::Error::other)?;
+    // No more than that: who keeps buffers does not keep large ones.
+    bytes.reserve_exact(len.saturating_sub(bytes.len()));
     // What the buffer held before need not be cleared: all of it is overwritten, or cut off.
     bytes.resize(len, 0);
     let mut filled = 0;
     while filled < len {
-        match rustix::io::pread(file, &mut bytes[filled..], range.start() + filled as u64) {
+        let until = len.min(filled + READ_BYTES);
+        match rustix::io::pread(file, &mut bytes[filled..until], range.start() + filled as u64) {
             Ok(0) => break,
-            Ok(read) => filled += read,
+            Ok(read) => {
+                filled += read;
+                came();
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -77,10 +77,11 @@ pub trait ReadHere: Send + Sync {
     fn file_system(&self) -> u64;
 
     /// Reads exactly `range` on the calling thread, into the memory of `buffer`, which grows when it is too small. What
-    /// was in it is lost.
+    /// was in it is lost. Calls `came` each time that some bytes have come, 128 KiB or so: where it is not called, the file system
+    /// hangs.
     ///
     /// # Errors
     ///
     /// As for [`RangeSource::read_range`].
-    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error>;
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>, came: &dyn Fn()) -> Result<Bytes, Error>;
 }

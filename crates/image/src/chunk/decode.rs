@@ -37,19 +37,16 @@ impl Chunk<'_> {
     /// The same for many chunks, with less work: see [`sha256_all`](crate::digest::sha256_all). The results are in the order of
     /// the chunks.
     pub fn verify_all(chunks: Vec<(Self, Bytes)>) -> Vec<Result<Verified, Error>> {
-        let is_sha256 = |(chunk, stored): &(Self, Bytes)| {
+        let is_sha256 = |(chunk, stored): &&(Self, Bytes)| {
             chunk.hash == ChunkHash::Sha256 && chunk.stored.len() == stored.len() as u64
         };
-        if !chunks.iter().all(is_sha256) {
-            return chunks.into_iter().map(|(chunk, stored)| chunk.verify(stored)).collect();
-        }
-        let texts: Vec<&[u8]> = chunks.iter().map(|(_, stored)| &stored[..]).collect();
-        let digests = digest::sha256_all(&texts);
-        let vouched = |((chunk, stored), digest): ((Self, Bytes), [u8; 32])| {
-            let whole = chunk.checksum == digest;
-            chunk.vouched(stored, whole)
+        let texts: Vec<&[u8]> = chunks.iter().filter(is_sha256).map(|(_, stored)| &stored[..]).collect();
+        let mut digests = digest::sha256_all(&texts).into_iter();
+        let verified = |one: (Self, Bytes)| match Some(&one).filter(is_sha256).and_then(|_| digests.next()) {
+            Some(digest) => one.0.vouched(one.1, one.0.checksum == digest),
+            None => one.0.verify(one.1),
         };
-        chunks.into_iter().zip(digests).map(vouched).collect()
+        chunks.into_iter().map(verified).collect()
     }
 
     /// What the digest says of `stored`, when it is known whether it covers the `whole` of it.
@@ -280,9 +277,11 @@ mod tests {
         let samples = samples.into_iter().chain([Sample::zstd(&padded, 4).vouched(&frame)]);
         let mut samples: Vec<_> = samples.map(|sample| (sample.stored.clone(), sample)).collect();
         samples.insert(3, (Bytes::from_static(b"short"), raw(&[8; 4096])));
-        // Every one is the first of a pair, the second of one, and the last without another.
-        for start in 0..samples.len() {
-            let chunks = || samples[start..].iter().map(|(stored, sample)| (sample.chunk(), stored.clone()));
+        // From one to a few in the last lanes, and so many that all lanes are taken.
+        for (times, start) in [1, 4].into_iter().flat_map(|times| (0..samples.len()).map(move |n| (times, n)))
+        {
+            let some = samples[start..].iter().chain((1..times).flat_map(|_| &samples));
+            let chunks = || some.clone().map(|(stored, sample)| (sample.chunk(), stored.clone()));
             let together = Chunk::verify_all(chunks().collect());
             let alone: Vec<_> = chunks().map(|(chunk, stored)| chunk.verify(stored)).collect();
             assert_eq!(format!("{together:?}"), format!("{alone:?}"));

@@ -224,7 +224,7 @@ impl RangeSource for AwayBlob {
         }
         // A lane of the engine does not come here: it reads on threads of its own.
         let here = Arc::clone(found);
-        let read = move |_: &Patient| here.here().map(|here| here.read_here(range, Vec::new()));
+        let read = move |_: &Patient| here.here().map(|here| here.read_here(range, Vec::new(), &|| ()));
         let read = self.place.on_a_thread(read).await;
         let read = read.map_err(|source| larder_remote::Error::Io { place: self.describe(), source })?;
         read.unwrap_or_else(|| Ok(Bytes::new()))

@@ -192,7 +192,7 @@ impl RangeSource for HangsHere {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, larder_remote::Error> {
-        self.read_here(range, Vec::new())
+        self.read_here(range, Vec::new(), &|| ())
     }
 
     fn here(&self) -> Option<&dyn ReadHere> {
@@ -205,7 +205,7 @@ impl ReadHere for HangsHere {
         0
     }
 
-    fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, larder_remote::Error> {
+    fn read_here(&self, range: BlobRange, _: Vec<u8>, _: &dyn Fn()) -> Result<Bytes, larder_remote::Error> {
         self.has_hung.store(true, Ordering::SeqCst);
         let is_well = self.is_well.lock().expect("no panic");
         drop(self.changed.wait_while(is_well, |is_well| !*is_well));

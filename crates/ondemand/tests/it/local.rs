@@ -41,7 +41,7 @@ struct Local {
     data: Bytes,
     served: Mutex<Vec<u8>>,
     served_bytes: AtomicU64,
-    /// What a read of 128 KiB takes.
+    /// What 128 KiB take.
     takes: Duration,
     /// Whoever reads this byte panics.
     panics_at: AtomicU64,
@@ -81,7 +81,7 @@ impl RangeSource for Local {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
-        self.read_here(range, Vec::new())
+        self.read_here(range, Vec::new(), &|| ())
     }
 
     fn here(&self) -> Option<&dyn ReadHere> {
@@ -94,9 +94,9 @@ impl ReadHere for Local {
         self.file_system
     }
 
-    fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, Error> {
+    fn read_here(&self, range: BlobRange, _: Vec<u8>, came: &dyn Fn()) -> Result<Bytes, Error> {
         self.hanging.pass();
-        std::thread::sleep(self.takes * u32::try_from(range.len() / (128 * KIB)).expect("small"));
+        common::in_parts(range, || std::thread::sleep(self.takes), came);
         let range = range.start()..range.end();
         assert!(!range.contains(&self.panics_at.load(SeqCst)), "a defect of this source");
         self.served_bytes.fetch_add(range.end - range.start, SeqCst);

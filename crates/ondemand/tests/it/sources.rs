@@ -140,7 +140,7 @@ impl RangeSource for Here {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
-        self.read_here(range, Vec::new())
+        self.read_here(range, Vec::new(), &|| ())
     }
 
     fn here(&self) -> Option<&dyn ReadHere> {
@@ -153,9 +153,9 @@ impl ReadHere for Here {
         0
     }
 
-    fn read_here(&self, range: BlobRange, _: Vec<u8>) -> Result<Bytes, Error> {
+    fn read_here(&self, range: BlobRange, _: Vec<u8>, came: &dyn Fn()) -> Result<Bytes, Error> {
         let at = |n: u64| usize::try_from(n).expect("fits");
-        std::thread::sleep(self.takes);
+        common::in_parts(range, || std::thread::sleep(self.takes), came);
         let data = self.data.as_ref().ok_or_else(|| Error::Io {
             place: self.describe(),
             source: std::io::ErrorKind::NotFound.into(),
@@ -247,7 +247,7 @@ impl RangeSource for Crawling {
     }
 
     async fn read_range(&self, range: BlobRange) -> Result<Bytes, Error> {
-        self.read_here(range, Vec::new())
+        self.read_here(range, Vec::new(), &|| ())
     }
 
     fn here(&self) -> Option<&dyn ReadHere> {
@@ -260,12 +260,15 @@ impl ReadHere for Crawling {
         self.file.file_system()
     }
 
-    fn read_here(&self, range: BlobRange, buffer: Vec<u8>) -> Result<Bytes, Error> {
+    fn read_here(&self, range: BlobRange, buffer: Vec<u8>, came: &dyn Fn()) -> Result<Bytes, Error> {
         self.reads.store(true, SeqCst);
-        if !self.hurries.load(SeqCst) {
-            std::thread::sleep(Duration::from_micros(600 * range.len() / KIB));
-        }
-        self.file.read_here(range, buffer)
+        let crawl = || {
+            if !self.hurries.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        common::in_parts(range, crawl, came);
+        self.file.read_here(range, buffer, came)
     }
 }
 

@@ -24,7 +24,7 @@ use super::peer::{Peer, PeerKind};
 const ROUNDS_OF_ONE: usize = 2;
 /// How often for each round the kernel's caches are filled anew where both sides are served from them. Which memory they get
 /// makes some per cent for as long as they have it: no number of rounds with the same memory shows that.
-const FILLINGS: usize = 3;
+const FILLINGS: usize = 4;
 /// Rounds with the same memory: each side is first once.
 const ROUNDS_OF_FILLING: usize = 2;
 
@@ -159,11 +159,11 @@ impl Pair<'_> {
         })
     }
 
-    /// Fills both page caches the same way; who is first changes.
+    /// Fills both page caches the same way; who is first changes, with every second one: with each, who is measured first does.
     fn fill_caches(&self, deed: &Deed, filling: usize) -> anyhow::Result<()> {
         drop_caches()?;
         let mut roots = [self.ours, self.theirs];
-        if filling % 2 == 1 {
+        if filling % 4 >= 2 {
             roots.reverse();
         }
         fill_in_turns(&roots[0].join(FILE), &roots[1].join(FILE))?;

@@ -6,6 +6,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use larder_fscache::ObjectRange;
 use larder_ondemand::{Engine, EngineConfig};
+use larder_remote::BlobRange;
 use tokio::time::sleep;
 
 pub use fixture::{
@@ -42,4 +43,12 @@ pub fn at(start: u64, len: u64) -> ObjectRange {
 /// Waits until nothing is left to do: a request's record, for one, is written after its last reader was answered.
 pub async fn idle() {
     sleep(Duration::from_millis(1)).await;
+}
+
+/// Takes the time for each 128 KiB of `range`, and says each time that they have come.
+pub fn in_parts(range: BlobRange, take: impl Fn(), came: &dyn Fn()) {
+    for _ in 0..range.len().div_ceil(128 * KIB) {
+        take();
+        came();
+    }
 }
