@@ -159,7 +159,8 @@ impl Pair<'_> {
         })
     }
 
-    /// Fills both page caches the same way; who is first changes, with every second one: with each, who is measured first does.
+    /// Fills both page caches the same way. Who is filled first changes with every second filling, since who is measured first changes
+    /// with each: neither goes with the other.
     fn fill_caches(&self, deed: &Deed, filling: usize) -> anyhow::Result<()> {
         drop_caches()?;
         let mut roots = [self.ours, self.theirs];
